@@ -1,0 +1,26 @@
+# make demo   trains the embedded model on two CPU cores and prints scores before and after
+# make test   runs the tests
+# make lint   runs ruff and mypy
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint
+
+demo: $(INSTALLED)
+	$(BIN)/python -m project fit --config configs/shapes/demo.yaml
+	$(BIN)/python -m project results
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -rs
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

@@ -1,0 +1,40 @@
+"""Attention behind one function, so that a faster kernel is a change in one place."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_SMALL_HEADS = 64
+"""Up to this head size plain matrix products beat scaled_dot_product_attention with a mask on a CPU."""
+
+
+def attention(query_RHTC: Tensor, key_RKSC: Tensor, value_RKSC: Tensor, bias_R1TS: Tensor | None) -> Tensor:
+    """Softmax attention of T query tokens over S keys, [R, heads, T, C].
+
+    Args:
+        query_RHTC, key_RKSC, value_RKSC: C values per head; the K key heads are shared by groups of H / K query
+            heads.
+        bias_R1TS: added to the logits: 0 where a query may look, -inf elsewhere; None = everywhere. Every query
+            token must see at least one key.
+    """
+    if query_RHTC.device.type == "cpu" and query_RHTC.shape[-1] <= _SMALL_HEADS:
+        groups = query_RHTC.shape[1] // key_RKSC.shape[1]
+        if groups > 1:
+            key_RKSC, value_RKSC = (x.repeat_interleave(groups, dim=1) for x in (key_RKSC, value_RKSC))
+        logits = (query_RHTC * (1 / math.sqrt(query_RHTC.shape[-1]))) @ key_RKSC.transpose(-1, -2)
+        if bias_R1TS is not None:
+            logits = logits + bias_R1TS
+        return torch.softmax(logits, dim=-1) @ value_RKSC
+    bias = None if bias_R1TS is None else bias_R1TS.to(query_RHTC.dtype)
+    return F.scaled_dot_product_attention(
+        query_RHTC, key_RKSC, value_RKSC, attn_mask=bias, enable_gqa=query_RHTC.shape[1] != key_RKSC.shape[1]
+    )
+
+
+def bias_from_mask(mask: Tensor) -> Tensor:
+    """0 where `mask` is true and -inf where it is false, fp32 of the same shape."""
+    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -math.inf)

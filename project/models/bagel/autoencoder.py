@@ -1,0 +1,170 @@
+"""What every autoencoder of a BAGEL checkpoint offers, and the two files it lives in.
+
+`ae.safetensors` holds the weights; `ae_config.json` names the architecture and its numbers. Without that file
+(upstream has none) the architecture is "flux" with the numbers of the FLUX autoencoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+CONFIG_FILE = "ae_config.json"
+WEIGHTS_FILE = "ae.safetensors"
+
+ARCHITECTURES: Mapping[str, str] = {
+    "flux": "project.models.bagel.flux_autoencoder.FluxAutoencoder",
+    "patch": "project.models.bagel.patch_autoencoder.PatchAutoencoder",
+}
+"""Class path of each `architecture` that `ae_config.json` may name."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AutoencoderConfig:
+    """The numbers every architecture has."""
+
+    scale_factor: float = 0.3611
+    shift_factor: float = 0.1159
+
+
+class Autoencoder(nn.Module, ABC):
+    """Pictures to latents and back; latents = scale_factor * (code - shift_factor).
+
+    Shapes: pixels [N, 3, height, width] in [-1, 1]; latents [N, channels, height / downsample, width / downsample].
+    """
+
+    architecture: ClassVar[str]
+    config_class: ClassVar[type[AutoencoderConfig]]
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Channels of a latent."""
+
+    @property
+    @abstractmethod
+    def downsample(self) -> int:
+        """Pixels per latent, along each side."""
+
+    @abstractmethod
+    def posterior(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the code, both [N, channels, height / downsample, width / downsample]."""
+
+    @abstractmethod
+    def reconstruct(self, code: Tensor) -> Tensor:
+        """Pixels of a code."""
+
+    def encode(self, pixels: Tensor, *, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
+        """Scaled latents: of the posterior's mean, or with `sample` of one draw from it.
+
+        `generator` (on the CPU: the same numbers on every device) is used for the draw only. Raises ValueError if
+        the sides are no multiples of `downsample`.
+        """
+        height, width = pixels.shape[-2:]
+        if height % self.downsample or width % self.downsample:
+            raise ValueError(
+                f"pictures of {height}x{width} cannot be encoded: make both sides multiples of {self.downsample}"
+            )
+        code, std = self.posterior(pixels)
+        if sample:
+            noise = torch.randn(code.shape, generator=generator)
+            code = code + std * noise.to(code)
+        return self.config.scale_factor * (code - self.config.shift_factor)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels of scaled latents; they may leave [-1, 1] a little."""
+        return self.reconstruct(latents / self.config.scale_factor + self.config.shift_factor)
+
+    def save(self, directory: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write both files, each whole or not at all. `dtype` is that of the stored weights."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
+        config = {"architecture": self.architecture, **dataclasses.asdict(self.config)}
+        partial = directory / f"{WEIGHTS_FILE}.partial"
+        save_file(weights, partial, metadata={"format": "pt"})
+        os.replace(partial, directory / WEIGHTS_FILE)
+        partial = directory / f"{CONFIG_FILE}.partial"
+        partial.write_text(json.dumps(config, indent=2) + "\n")
+        os.replace(partial, directory / CONFIG_FILE)
+
+    @classmethod
+    def from_directory(cls, directory: str | Path) -> Autoencoder:
+        """The autoencoder of a checkpoint, fp32 on the CPU, in evaluation mode.
+
+        Raises FileNotFoundError without weights, and ValueError (naming the file) for an unreadable file, an
+        unknown architecture or key, and tensors that are missing, unexpected or of another shape.
+        """
+        directory = Path(directory)
+        architecture, config = _read_config(directory / CONFIG_FILE)
+        with torch.device("meta"):
+            autoencoder = architecture(config)
+        load_weights(autoencoder, directory / WEIGHTS_FILE)
+        return autoencoder.eval()
+
+
+def _read_config(file: Path) -> tuple[type[Autoencoder], AutoencoderConfig]:
+    values: dict[str, Any] = {}
+    if file.exists():
+        try:
+            values = json.loads(file.read_text())
+        except ValueError as error:
+            raise ValueError(f"{file}: no valid JSON ({error}); copy or download it again") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{file}: holds a {type(values).__name__}, not an object of keys and numbers")
+    name = values.pop("architecture", "flux")
+    if name not in ARCHITECTURES:
+        raise ValueError(f'{file}: unknown architecture {name!r}; "architecture" is one of {sorted(ARCHITECTURES)}')
+    module, _, class_name = ARCHITECTURES[name].rpartition(".")
+    architecture = cast("type[Autoencoder]", getattr(importlib.import_module(module), class_name))
+    known = {field.name for field in dataclasses.fields(architecture.config_class)}
+    if unknown := sorted(values.keys() - known):
+        raise ValueError(f"{file}: unknown keys {unknown} for architecture {name!r}; it knows {sorted(known)}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    try:
+        return architecture, architecture.config_class(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def load_weights(module: nn.Module, file: Path) -> None:
+    """Put the tensors of a safetensors file into `module` (which may be on the meta device) as fp32.
+
+    Raises FileNotFoundError without the file, and ValueError if it is cut off or no safetensors file, or for all
+    tensors at once that are missing, unexpected or of another shape.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: not found; the checkpoint is incomplete, download or write it again")
+    try:
+        tensors = load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(
+            f"{file}: cannot be read ({error}); it is probably cut off (a stopped download or a run killed while "
+            "saving): delete it and fetch or write it again"
+        ) from error
+    wanted = module.state_dict()
+    faults = [f"missing {name}" for name in wanted if name not in tensors]
+    faults += [f"unexpected {name}" for name in tensors if name not in wanted]
+    faults += [
+        f"{name} is {list(tensor.shape)}, expected {list(wanted[name].shape)}"
+        for name, tensor in tensors.items()
+        if name in wanted and tensor.shape != wanted[name].shape
+    ]
+    if faults:
+        raise ValueError(f"{file}: {len(faults)} tensors do not fit {type(module).__name__}: " + "; ".join(faults))
+    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)

@@ -1,0 +1,148 @@
+"""The numbers of a BAGEL checkpoint, read from its configuration files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """The SigLIP tower. `num_layers` counts the layers held by the checkpoint: one less than the file says."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    patch_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagelConfig:
+    """Sizes of the language model, its two experts, the vision tower and the latent tokens."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    vocab_size: int
+    rms_norm_eps: float
+    rope_theta: float
+    vision: VisionConfig
+    latent_patch_size: int = 2
+    max_latent_size: int = 64
+    vit_max_num_patch_per_side: int = 70
+    z_channels: int = 16
+    vae_downsample: int = 8
+    position_scale: float = 1.0
+    """Factor on the frozen sin-cos position tables when they are made anew (a loaded checkpoint brings its own)."""
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def latent_size(self) -> int:
+        """Values of one latent token."""
+        return self.latent_patch_size**2 * self.z_channels
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Side of the square of pixels that one latent token covers."""
+        return self.latent_patch_size * self.vae_downsample
+
+    @classmethod
+    def from_directory(cls, directory: str | Path) -> BagelConfig:
+        """Read `llm_config.json` and `vit_config.json` (authoritative) and what only `config.json` holds.
+
+        Upstream's root `config.json` was once invalid JSON; it is then ignored in favour of BAGEL-7B's numbers.
+        Raises FileNotFoundError or ValueError naming the file.
+        """
+        folder = Path(directory)
+        llm, vit = _read(folder / "llm_config.json"), _read(folder / "vit_config.json")
+        try:
+            root = _read(folder / "config.json")
+        except (FileNotFoundError, ValueError):
+            root = {}
+        extra = {
+            name: root[name]
+            for name in ("latent_patch_size", "max_latent_size", "vit_max_num_patch_per_side", "position_scale")
+            if name in root
+        }
+        vae = root.get("vae_config", {})
+        try:
+            return cls(
+                hidden_size=llm["hidden_size"],
+                intermediate_size=llm["intermediate_size"],
+                num_layers=llm["num_hidden_layers"],
+                num_heads=llm["num_attention_heads"],
+                num_kv_heads=llm["num_key_value_heads"],
+                vocab_size=llm["vocab_size"],
+                rms_norm_eps=llm["rms_norm_eps"],
+                rope_theta=llm["rope_theta"],
+                vision=VisionConfig(
+                    hidden_size=vit["hidden_size"],
+                    intermediate_size=vit["intermediate_size"],
+                    num_layers=vit["num_hidden_layers"] - 1,
+                    num_heads=vit["num_attention_heads"],
+                    patch_size=vit["patch_size"],
+                ),
+                z_channels=vae.get("z_channels", 16),
+                vae_downsample=vae.get("downsample", 8),
+                **extra,
+            )
+        except KeyError as error:
+            raise ValueError(f"{folder}: llm_config.json or vit_config.json lacks the key {error}") from None
+
+    def save(self, directory: str | Path) -> None:
+        """Write the three configuration files in the upstream layout."""
+        llm = {
+            "architectures": ["Qwen2ForCausalLM"],
+            "model_type": "qwen2",
+            "hidden_act": "silu",
+            "qk_norm": True,
+            "tie_word_embeddings": False,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "vocab_size": self.vocab_size,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+        }
+        vit = {
+            "model_type": "siglip_vision_model",
+            "hidden_size": self.vision.hidden_size,
+            "intermediate_size": self.vision.intermediate_size,
+            "num_hidden_layers": self.vision.num_layers + 1,
+            "num_attention_heads": self.vision.num_heads,
+            "patch_size": self.vision.patch_size,
+        }
+        root = {
+            "architectures": ["BagelForConditionalGeneration"],
+            "model_type": "bagel",
+            "llm_config": llm,
+            "vit_config": vit,
+            "vae_config": {"z_channels": self.z_channels, "downsample": self.vae_downsample},
+            "latent_patch_size": self.latent_patch_size,
+            "max_latent_size": self.max_latent_size,
+            "vit_max_num_patch_per_side": self.vit_max_num_patch_per_side,
+            "connector_act": "gelu_pytorch_tanh",
+            "position_scale": self.position_scale,
+        }
+        for name, content in (("llm_config", llm), ("vit_config", vit), ("config", root)):
+            (Path(directory) / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: a BAGEL checkpoint folder holds llm_config.json and vit_config.json")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+    return content

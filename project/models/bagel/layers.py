@@ -1,0 +1,305 @@
+"""The parts of BAGEL's network: a mixture of two transformers that share attention, and a SigLIP tower.
+
+Module and parameter names are upstream's, so that its checkpoints and adapters load without a key map.
+`_moe_gen` is the expert of the latent tokens; everything else goes through the understanding expert.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from project.models.attention import attention, bias_from_mask
+from project.models.bagel.config import BagelConfig, VisionConfig
+from project.models.context import Context
+
+
+@dataclass(frozen=True)
+class Attended:
+    """How the tokens of one forward attend, made once and used by every layer.
+
+    Attributes:
+        contexts: the contexts read, with the rows of the query that read each and their biases [rows, 1, T, S].
+        cos_R1TC, sin_R1TC: rotary embedding.
+    """
+
+    contexts: tuple[tuple[Context | None, slice, Tensor | None], ...]
+    cos_R1TC: Tensor
+    sin_R1TC: Tensor
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation, computed in fp32."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, eps=self.eps).to(x.dtype) * self.weight
+
+
+class MLP(nn.Module):
+    """SwiGLU."""
+
+    def __init__(self, hidden: int, intermediate: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden, intermediate, bias=False)
+        self.up_proj = nn.Linear(hidden, intermediate, bias=False)
+        self.down_proj = nn.Linear(intermediate, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return result
+
+
+class SharedAttention(nn.Module):
+    """Attention over both kinds of tokens, with projections and q/k norms of each expert."""
+
+    def __init__(self, config: BagelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_size = config.head_size
+        query, key = config.num_heads * config.head_size, config.num_kv_heads * config.head_size
+        for suffix in ("", "_moe_gen"):
+            for name, size in (("q", query), ("k", key), ("v", key)):
+                self.add_module(f"{name}_proj{suffix}", nn.Linear(config.hidden_size, size))
+            self.add_module(f"o_proj{suffix}", nn.Linear(query, config.hidden_size, bias=False))
+            for name in ("q", "k"):
+                self.add_module(f"{name}_norm{suffix}", RMSNorm(config.head_size, config.rms_norm_eps))
+
+    def _project(self, x_RTH: Tensor, suffix: str) -> list[Tensor]:
+        heads = []
+        for name in ("q", "k", "v"):
+            h = getattr(self, f"{name}_proj{suffix}")(x_RTH).unflatten(-1, (-1, self.head_size))
+            heads.append(h if name == "v" else getattr(self, f"{name}_norm{suffix}")(h))
+        return heads
+
+    def forward(
+        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        parts = [self._project(und_RTH, "")]
+        if gen_RLH is not None:
+            parts.append(self._project(gen_RLH, "_moe_gen"))
+        q, k, v = (torch.cat(p, dim=1).transpose(1, 2) if len(parts) > 1 else p[0].transpose(1, 2) for p in zip(*parts))
+        q, k = _rotate(q, attended), _rotate(k, attended)
+        results = []
+        for context, rows, bias in attended.contexts:
+            keys, values = (k[rows], v[rows]) if context is None else context.extend(self.layer, k[rows], v[rows])
+            results.append(attention(q[rows], keys, values, bias))
+        mixed = (torch.cat(results) if len(results) > 1 else results[0]).transpose(1, 2).flatten(2)
+        split = und_RTH.shape[1]
+        gen = self.o_proj_moe_gen(mixed[:, split:]) if gen_RLH is not None else None
+        return self.o_proj(mixed[:, :split]), gen, k, v
+
+
+class DecoderLayer(nn.Module):
+    """One layer of both experts: norm, shared attention, norm, MLP, with residuals."""
+
+    def __init__(self, config: BagelConfig, layer: int) -> None:
+        super().__init__()
+        self.self_attn = SharedAttention(config, layer)
+        for suffix in ("", "_moe_gen"):
+            self.add_module(f"mlp{suffix}", MLP(config.hidden_size, config.intermediate_size))
+            for name in ("input_layernorm", "post_attention_layernorm"):
+                self.add_module(f"{name}{suffix}", RMSNorm(config.hidden_size, config.rms_norm_eps))
+
+    def forward(
+        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Both streams after the layer, and the layer's keys and values of all tokens."""
+        normed_gen = None if gen_RLH is None else self.input_layernorm_moe_gen(gen_RLH)
+        und, gen, key, value = self.self_attn(self.input_layernorm(und_RTH), normed_gen, attended)
+        und_RTH = und_RTH + und
+        und_RTH = und_RTH + self.mlp(self.post_attention_layernorm(und_RTH))
+        if gen_RLH is not None and gen is not None:
+            gen_RLH = gen_RLH + gen
+            gen_RLH = gen_RLH + self.mlp_moe_gen(self.post_attention_layernorm_moe_gen(gen_RLH))
+        return und_RTH, gen_RLH, key, value
+
+
+class TimeEmbedder(nn.Module):
+    """Sinusoids of the flow time in [0, 1] (256 values: cosines, then sines; longest period 1e4), then an MLP."""
+
+    SIZE = 256
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(self.SIZE, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        half = self.SIZE // 2
+        steps = torch.arange(half, dtype=torch.float32, device=sigma.device)
+        angles = sigma.float()[..., None] * torch.exp(-math.log(10_000) * steps / half)
+        result: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.mlp[0].weight.dtype))
+        return result
+
+
+class PositionTable(nn.Module):
+    """A frozen 2-D sin-cos table; index = row * side + column; first half encodes the column, second the row."""
+
+    def __init__(self, side: int, hidden: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.pos_embed = nn.Parameter(scale * sincos_table(side, hidden), requires_grad=False)
+
+    def forward(self, index: Tensor) -> Tensor:
+        return self.pos_embed[index]
+
+
+def sincos_table(side: int, hidden: int) -> Tensor:
+    """[side^2, hidden]; each half holds the sines, then the cosines of one coordinate. Returns fp32."""
+    frequencies = 1 / 10_000 ** (torch.arange(hidden // 4, dtype=torch.float64) / (hidden / 4))
+    angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies
+    axis = torch.cat([angles.sin(), angles.cos()], dim=1)
+    columns = axis[None].expand(side, side, -1)
+    rows = axis[:, None].expand(side, side, -1)
+    return torch.cat([columns, rows], dim=-1).flatten(0, 1).float()
+
+
+class Connector(nn.Module):
+    """From the vision tower's width to the language model's."""
+
+    def __init__(self, vision: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(vision, hidden)
+        self.fc2 = nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return result
+
+
+class _VisionAttention(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
+
+    def forward(self, x_IMH: Tensor, bias_I1MM: Tensor | None) -> Tensor:
+        q, k, v = (
+            p(x_IMH).unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        result: Tensor = self.out_proj(attention(q, k, v, bias_I1MM).transpose(1, 2).flatten(2))
+        return result
+
+
+class _VisionMLP(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return result
+
+
+class VisionLayer(nn.Module):
+    """Pre-norm transformer layer of the vision tower."""
+
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.layer_norm1 = nn.LayerNorm(config.hidden_size, eps=1e-6)
+        self.self_attn = _VisionAttention(config)
+        self.layer_norm2 = nn.LayerNorm(config.hidden_size, eps=1e-6)
+        self.mlp = _VisionMLP(config)
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        x = x + self.self_attn(self.layer_norm1(x), bias)
+        result: Tensor = x + self.mlp(self.layer_norm2(x))
+        return result
+
+
+class _VisionEmbeddings(nn.Module):
+    def __init__(self, config: VisionConfig, side: int) -> None:
+        super().__init__()
+        self.patch_embedding = nn.Linear(3 * config.patch_size**2, config.hidden_size)
+        self.position_embedding = nn.Embedding(side**2, config.hidden_size)
+
+
+class _VisionEncoder(nn.Module):
+    def __init__(self, config: VisionConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(VisionLayer(config) for _ in range(config.num_layers))
+
+
+class VisionTransformer(nn.Module):
+    """SigLIP without its head: patches [I, M, D] to features [I, M, hidden]."""
+
+    def __init__(self, config: VisionConfig, side: int) -> None:
+        super().__init__()
+        self.embeddings = _VisionEmbeddings(config, side)
+        self.encoder = _VisionEncoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=1e-6)
+
+    def forward(self, patches_IMD: Tensor, index_IM: Tensor, visible_IM: Tensor) -> Tensor:
+        x = self.embeddings.patch_embedding(patches_IMD.to(self.embeddings.patch_embedding.weight.dtype))
+        x = x + self.embeddings.position_embedding(index_IM)
+        bias = None if visible_IM.all() else bias_from_mask(visible_IM[:, None, None, :])
+        for layer in self.encoder.layers:
+            x = layer(x, bias)
+        result: Tensor = self.post_layernorm(x)
+        return result
+
+
+class VisionModel(nn.Module):
+    """Holds the tower under upstream's name."""
+
+    def __init__(self, config: VisionConfig, side: int) -> None:
+        super().__init__()
+        self.vision_model = VisionTransformer(config, side)
+
+
+def rotary(position_RT: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [R, 1, T, head_size] of the rotary embedding, fp32."""
+    frequencies = 1 / theta ** (torch.arange(0, head_size, 2, dtype=torch.float32, device=position_RT.device) / head_size)
+    angles = position_RT.float()[..., None] * frequencies
+    angles = torch.cat([angles, angles], dim=-1)[:, None]
+    return angles.cos(), angles.sin()
+
+
+def _rotate(x_RHTC: Tensor, attended: Attended) -> Tensor:
+    first, second = x_RHTC.chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    return x_RHTC * attended.cos_R1TC.to(x_RHTC.dtype) + turned * attended.sin_R1TC.to(x_RHTC.dtype)
+
+
+def attended_by(
+    position_RT: Tensor,
+    visible_RT: Tensor,
+    mask: str | Tensor,
+    contexts: Sequence[Context],
+    rows: Sequence[int],
+    config: BagelConfig,
+) -> Attended:
+    """Masks and rotary embeddings of a query; see `Query` for its mask and rows.
+
+    A token always sees itself, so that padding never makes a softmax over nothing.
+    """
+    length = position_RT.shape[1]
+    own: Tensor | None
+    if isinstance(mask, Tensor):
+        own = mask
+    else:
+        order = torch.ones(length, length, dtype=torch.bool, device=position_RT.device)
+        own = (order.tril() if mask == "causal" else order) & visible_RT[:, None, :]
+    own = own | torch.eye(length, dtype=torch.bool, device=own.device)
+    parts: list[tuple[Context | None, slice, Tensor | None]] = []
+    start = 0
+    for context, count in zip(contexts or (None,), rows, strict=True):
+        chunk = slice(start, start + count)
+        seen = own[chunk]
+        if context is not None:
+            past = context.visible_RS.repeat_interleave(count // context.rows, dim=0)
+            seen = torch.cat([past[:, None, :].expand(-1, length, -1), seen], dim=2)
+        parts.append((context, chunk, None if seen.all() else bias_from_mask(seen)[:, None]))
+        start += count
+    cos, sin = rotary(position_RT, config.head_size, config.rope_theta)
+    return Attended(contexts=tuple(parts), cos_R1TC=cos, sin_R1TC=sin)

@@ -1,0 +1,146 @@
+"""Checkpoint folders in the upstream layout: read tensor by tensor, written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from project.models.bagel.autoencoder import Autoencoder
+from project.models.bagel.config import BagelConfig
+from project.models.bagel.model import Bagel
+
+WEIGHTS = "ema.safetensors"
+SETTINGS = "generation_config.json"
+THINK_PROMPT = (
+    "You should first think about the planning process in the mind and then generate the image. \n"
+    "The planning process is enclosed within <think> </think> tags, "
+    "i.e. <think> planning process here </think> image here"
+)
+"""What BAGEL was trained to be told before it reasons about a picture to draw (upstream's words)."""
+
+
+def load_bagel(directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
+    """The model of a folder, or of a hub id (fetched through huggingface_hub).
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a configuration is invalid, a file is damaged, or tensors are missing, unexpected or mis-shaped
+            (all of them listed at once).
+    """
+    folder = _resolve(directory)
+    from transformers import AutoTokenizer
+
+    config = BagelConfig.from_directory(folder)
+    with torch.device("meta"):
+        model = Bagel(
+            config,
+            _on_cpu(lambda: Autoencoder.from_directory(folder)),
+            AutoTokenizer.from_pretrained(folder),
+            think_prompt=_settings(folder).get("think_prompt", THINK_PROMPT),
+        )
+    fill(model, _files(folder), dtype)
+    return model.eval()
+
+
+def save_bagel(model: Bagel, directory: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write weights, autoencoder, configurations and tokenizer; a half-written file never takes a final name."""
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save(folder)
+    (folder / SETTINGS).write_text(json.dumps({"think_prompt": model.think_prompt}, indent=2) + "\n")
+    model.tokenizer.save_pretrained(folder)
+    model.autoencoder.save(folder)
+    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    partial = folder / f".{WEIGHTS}.partial"
+    save_file(weights, partial, metadata={"format": "pt"})
+    os.replace(partial, folder / WEIGHTS)
+
+
+def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
+    """Stream safetensors files into a model built on the meta device: one tensor in flight, no second copy."""
+    expected = dict(model.state_dict())
+    found: set[str] = set()
+    faults: list[str] = []
+    for file in files:
+        with _opened(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
+                found.add(name)
+                if name not in expected:
+                    faults.append(f"unexpected {name} in {file.name}")
+                    continue
+                shape = tuple(tensors.get_slice(name).get_shape())
+                if shape != tuple(expected[name].shape):
+                    faults.append(f"{name} in {file.name} has shape {shape}, not {tuple(expected[name].shape)}")
+                    continue
+                _assign(model, name, tensors.get_tensor(name).to(dtype))
+    faults += [f"missing {name}" for name in expected if name not in found]
+    if faults:
+        listed = "\n  ".join(faults[:40]) + (f"\n  ... and {len(faults) - 40} more" if len(faults) > 40 else "")
+        raise ValueError(f"{files[0].parent} does not fit its configuration files:\n  {listed}")
+
+
+def _assign(model: torch.nn.Module, name: str, tensor: Tensor) -> None:
+    module_name, _, leaf = name.rpartition(".")
+    module = model.get_submodule(module_name)
+    old = getattr(module, leaf)
+    new = torch.nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, torch.nn.Parameter) else tensor
+    setattr(module, leaf, new)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            yield tensors
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} cannot be read ({error}): it is damaged or half-written, copy it again") from None
+
+
+def _resolve(directory: str) -> Path:
+    """A local folder, or the local copy of a hub repository named `owner/name`."""
+    folder = Path(directory)
+    if folder.is_dir():
+        return folder
+    if len(folder.parts) != 2 or folder.is_absolute() or folder.parts[0] in (".", "..", "data", "runs"):
+        raise FileNotFoundError(f"no checkpoint folder {directory}: give a folder, or a hub id such as owner/name")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(directory, ignore_patterns=["*.md", "*.png", "*.jpg", "*.gif"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(f"{directory} is neither a folder here nor a hub id that can be fetched: {error}") from None
+
+
+def _files(folder: Path) -> list[Path]:
+    """The weight file, or the shards that an index beside it names."""
+    index = folder / f"{WEIGHTS}.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        files = [folder / name for name in names]
+    else:
+        files = [folder / WEIGHTS]
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} is missing: a BAGEL checkpoint folder holds {WEIGHTS} (or shards and their index)")
+    return files
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    file = folder / SETTINGS
+    content: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return content
+
+
+def _on_cpu(make: Any) -> Any:
+    with torch.device("cpu"):
+        return make()

@@ -1,0 +1,205 @@
+"""BAGEL: the unified model of the paper, from the embedded 2.5 M checkpoint to BAGEL-7B-MoT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from project.models.bagel.autoencoder import Autoencoder
+from project.models.bagel.config import BagelConfig
+from project.models.bagel.layers import (
+    Connector,
+    DecoderLayer,
+    PositionTable,
+    RMSNorm,
+    TimeEmbedder,
+    VisionModel,
+    attended_by,
+)
+from project.models.bagel.transforms import patchify, unpatchify
+from project.models.base import Output, Pictures, Query, SpecialTokens, UnifiedModel
+from project.models.context import Context
+
+
+class _Decoder(nn.Module):
+    """The stack of layers under upstream's name `language_model.model`."""
+
+    def __init__(self, config: BagelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config, i) for i in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm_moe_gen = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class _LanguageModel(nn.Module):
+    def __init__(self, config: BagelConfig) -> None:
+        super().__init__()
+        self.model = _Decoder(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+
+class Bagel(UnifiedModel):
+    """A mixture of two transformers (understanding and generation) with shared attention.
+
+    Args:
+        config: sizes.
+        autoencoder: pixels to latents and back; always frozen, not part of the policy's parameters.
+        tokenizer: a Hugging Face tokenizer that knows the four delimiters.
+        think_prompt: system prompt that announces reasoning before drawing.
+    """
+
+    gradient_checkpointing = False
+    """Recompute each layer in the backward pass instead of keeping its activations."""
+
+    def __init__(self, config: BagelConfig, autoencoder: Autoencoder, tokenizer: Any, think_prompt: str = "") -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.think_prompt = think_prompt
+        self.special = _special_tokens(tokenizer)
+        self.language_model = _LanguageModel(config)
+        self.time_embedder = TimeEmbedder(config.hidden_size)
+        self.vae2llm = nn.Linear(config.latent_size, config.hidden_size)
+        self.llm2vae = nn.Linear(config.hidden_size, config.latent_size)
+        self.latent_pos_embed = PositionTable(config.max_latent_size, config.hidden_size, config.position_scale)
+        self.vit_model = VisionModel(config.vision, config.vit_max_num_patch_per_side)
+        self.connector = Connector(config.vision.hidden_size, config.hidden_size)
+        self.vit_pos_embed = PositionTable(
+            config.vit_max_num_patch_per_side, config.hidden_size, config.position_scale
+        )
+        # Kept outside the module tree: the checkpoint's `ema.safetensors` and every optimizer leave it alone.
+        self._frozen = {"autoencoder": autoencoder.eval().requires_grad_(False)}
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        return self._frozen["autoencoder"]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Bagel:
+        self.autoencoder._apply(fn)
+        result: Bagel = super()._apply(fn, recurse)
+        return result
+
+    @classmethod
+    def from_pretrained(cls, directory: str, dtype: str | None = None) -> Bagel:
+        """Load a folder in the upstream layout.
+
+        Args:
+            directory: folder with llm_config.json, vit_config.json, ema.safetensors, ae.safetensors and a tokenizer.
+            dtype: e.g. "bfloat16"; fp32 if None (half-precision files are widened).
+        """
+        from project.models.bagel.loading import load_bagel
+
+        return load_bagel(directory, getattr(torch, dtype) if dtype else torch.float32)
+
+    def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write a folder in the upstream layout, weights in `dtype` (their own if None)."""
+        from project.models.bagel.loading import save_bagel
+
+        save_bagel(self, directory, dtype)
+
+    # ----------------------------------------------------------------- the network
+
+    def forward(self, query: Query, contexts: Sequence[Context] = ()) -> Output:
+        und, gen = self._embed(query)
+        rows = query.rows or (und.shape[0] // max(len(contexts), 1),) * max(len(contexts), 1)
+        visible = query.visible_RT if query.visible_RT is not None else torch.ones_like(query.ids_RT, dtype=torch.bool)
+        position = query.position_RT
+        if gen is not None:
+            assert query.latent_position_RL is not None
+            position = torch.cat([position, query.latent_position_RL], dim=1)
+            visible = torch.cat([visible, visible.new_ones(gen.shape[:2])], dim=1)
+        attended = attended_by(position, visible, query.mask, contexts, rows, self.config)
+        keys_values = []
+        for layer in self.language_model.model.layers:
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                und, gen, key, value = checkpoint(layer, und, gen, attended, use_reentrant=False)
+            else:
+                und, gen, key, value = layer(und, gen, attended)
+            keys_values.append((key, value))
+        logits = None
+        if query.logits is not None:
+            marked = und[:, -1] if isinstance(query.logits, str) else und[query.logits]
+            logits = self.language_model.lm_head(self.language_model.model.norm(marked))
+        velocity = None if gen is None else self.llm2vae(self.language_model.model.norm_moe_gen(gen))
+        return Output(logits=logits, velocity_RLD=velocity, keys_values=keys_values)
+
+    def _embed(self, query: Query) -> tuple[Tensor, Tensor | None]:
+        und_RTH = self.language_model.model.embed_tokens(query.ids_RT)
+        if query.pictures is not None:
+            und_RTH = self._place_pictures(und_RTH, query.pictures)
+        if query.latents_RLD is None:
+            return und_RTH, None
+        assert query.sigma_RL is not None and query.latent_index_RL is not None
+        gen_RLH = self.vae2llm(query.latents_RLD.to(und_RTH.dtype))
+        gen_RLH = gen_RLH + self.time_embedder(query.sigma_RL) + self.latent_pos_embed(query.latent_index_RL)
+        return und_RTH, gen_RLH.to(und_RTH.dtype)
+
+    def _place_pictures(self, und_RTH: Tensor, pictures: Pictures) -> Tensor:
+        features = self.vit_model.vision_model(pictures.patches_IMD, pictures.index_IM, pictures.visible_IM)
+        features = self.connector(features) + self.vit_pos_embed(pictures.index_IM)
+        slots = pictures.slot_I[:, None] + torch.arange(features.shape[1], device=features.device)
+        rows = pictures.row_I[:, None].expand_as(slots)
+        seen = pictures.visible_IM
+        return und_RTH.index_put((rows[seen], slots[seen]), features[seen].to(und_RTH.dtype))
+
+    # ----------------------------------------------------------------- geometry and pixels
+
+    @property
+    def cache_shape(self) -> tuple[int, int, int]:
+        return self.config.num_layers, self.config.num_kv_heads, self.config.head_size
+
+    @property
+    def latent_size(self) -> int:
+        return self.config.latent_size
+
+    def latent_grid(self, height: int, width: int) -> tuple[int, int]:
+        unit, side = self.config.pixels_per_latent, self.config.max_latent_size
+        if height % unit or width % unit:
+            raise ValueError(f"pictures of {height}x{width} pixels: both sides must be multiples of {unit}")
+        if max(height, width) > unit * side:
+            raise ValueError(f"pictures of {height}x{width} pixels: the position table ends at {unit * side}")
+        return height // unit, width // unit
+
+    def latent_index(self, grid: tuple[int, int]) -> Tensor:
+        return _table_index(grid, self.config.max_latent_size)
+
+    @torch.no_grad()
+    def encode_image(self, pixels_NCHW: Tensor) -> Tensor:
+        latents = self.autoencoder.encode(pixels_NCHW.to(self.device))
+        return torch.stack([patchify(latent, self.config.latent_patch_size) for latent in latents]).float()
+
+    @torch.no_grad()
+    def decode_latents(self, latents_NLD: Tensor, grid: tuple[int, int]) -> Tensor:
+        patch = self.config.latent_patch_size
+        latents = unpatchify(latents_NLD, grid[0] * patch, grid[1] * patch, patch, self.config.z_channels)
+        return self.autoencoder.decode(latents)
+
+    def picture_patches(self, pixels_CHW: Tensor) -> tuple[Tensor, Tensor]:
+        patch, side = self.config.vision.patch_size, self.config.vit_max_num_patch_per_side
+        height, width = pixels_CHW.shape[-2:]
+        if height % patch or width % patch or max(height, width) > patch * side:
+            raise ValueError(
+                f"the vision encoder reads sides that are multiples of {patch} up to {patch * side}, not {height}x{width}"
+            )
+        index = _table_index((height // patch, width // patch), side).to(pixels_CHW.device)
+        return patchify(pixels_CHW, patch), index
+
+
+def _table_index(grid: tuple[int, int], side: int) -> Tensor:
+    rows, columns = (torch.arange(n) for n in grid)
+    return (rows[:, None] * side + columns).flatten()
+
+
+def _special_tokens(tokenizer: Any) -> SpecialTokens:
+    names = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
+    ids = [tokenizer.convert_tokens_to_ids(name) for name in names]
+    missing = [name for name, i in zip(names, ids, strict=True) if i is None or i == tokenizer.unk_token_id]
+    if missing:
+        raise ValueError(f"the tokenizer does not know {', '.join(missing)}: use the tokenizer files of the checkpoint")
+    return SpecialTokens(text_start=ids[0], text_end=ids[1], image_start=ids[2], image_end=ids[3])

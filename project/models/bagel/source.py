@@ -1,0 +1,30 @@
+"""BAGEL checkpoints as YAML names them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from project.models.bagel.model import Bagel
+from project.models.base import ModelSource
+
+
+class BagelCheckpoint(ModelSource):
+    """A checkpoint folder in BAGEL's layout, or a hub id.
+
+    Args:
+        directory: e.g. `data/shapes/umm` or `ByteDance-Seed/BAGEL-7B-MoT`.
+        dtype: of the weights in memory; trainable ones are widened to fp32 by the module that trains them.
+        gradient_checkpointing: recompute layers in the backward pass to save activation memory.
+    """
+
+    def __init__(
+        self, directory: str, dtype: Literal["float32", "bfloat16"] = "float32", gradient_checkpointing: bool = False
+    ) -> None:
+        self.directory = directory
+        self.dtype = dtype
+        self.gradient_checkpointing = gradient_checkpointing
+
+    def load(self) -> Bagel:
+        model = Bagel.from_pretrained(self.directory, self.dtype)
+        model.gradient_checkpointing = self.gradient_checkpointing
+        return model

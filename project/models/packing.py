@@ -1,0 +1,209 @@
+"""Whole examples (texts and pictures with losses) as one query: a row per example, read without any context.
+
+Blocks see the blocks before them; a noised picture is seen by no later block and does not advance positions, so
+several noised copies of a picture may follow one another and share everything before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from project.models.base import Pictures, Query, UnifiedModel, pad
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextBlock:
+    """Start token, ids, end token; with `loss`, the ids and the end token are predicted."""
+
+    ids_T: Tensor
+    loss: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureBlock:
+    """A picture [3, height, width] in [-1, 1], read by the vision encoder."""
+
+    pixels_CHW: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentBlock:
+    """A picture as latents [L, D]: noised to flow time `sigma` with a loss on its velocity, or clean if `noise_LD` is None."""
+
+    latents_LD: Tensor
+    grid: tuple[int, int]
+    sigma: float = 0.0
+    noise_LD: Tensor | None = None
+
+
+Block = TextBlock | PictureBlock | LatentBlock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A query and what its outputs should be.
+
+    Attributes:
+        target_W: the next tokens at the query's marked places, in row order.
+        velocity_RLD, noised_RL: wanted velocities (noise - latents), and where they count.
+    """
+
+    query: Query
+    target_W: Tensor
+    velocity_RLD: Tensor | None
+    noised_RL: Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedLoss:
+    """Mean cross entropy per predicted token [nats] and mean squared velocity error per noised value."""
+
+    cross_entropy: Tensor
+    flow_matching: Tensor
+
+
+class _Row:
+    """Collects one example's tokens; lists are parallel, one entry a token."""
+
+    def __init__(self, model: UnifiedModel) -> None:
+        self.model = model
+        self.ids: list[int] = []
+        self.targets: list[int] = []
+        self.und: list[tuple[int, int, int, bool]] = []
+        self.gen: list[tuple[int, int, int, bool]] = []
+        self.latents: list[LatentBlock] = []
+        self.pictures: list[tuple[int, Tensor, Tensor]] = []
+        self.position = 0
+        self.block = 0
+
+    def add(self, block: Block) -> None:
+        special = self.model.special
+        if isinstance(block, TextBlock):
+            ids = [special.text_start, *block.ids_T.tolist(), special.text_end]
+            targets = [*ids[1:], -1] if block.loss else [-1] * len(ids)
+            self._und(ids, targets, causal=True)
+            self.position += len(ids)
+        elif isinstance(block, PictureBlock):
+            patches, index = self.model.picture_patches(block.pixels_CHW)
+            self.pictures.append((len(self.ids) + 1, patches, index))
+            ids = [special.image_start] * (len(patches) + 1) + [special.image_end]
+            self._und(ids, [-1] * len(ids), causal=False)
+            self.position += 1
+        else:
+            noised = block.noise_LD is not None
+            self._und([special.image_start, special.image_end], [-1, -1], causal=False, hidden=noised)
+            self.gen += [(self.block, self.position, 0, noised)] * len(block.latents_LD)
+            self.latents.append(block)
+            self.position += 0 if noised else 1
+        self.block += 1
+
+    def _und(self, ids: list[int], targets: list[int], *, causal: bool, hidden: bool = False) -> None:
+        for i in range(len(ids)):
+            # Inside a block a token sees those of the same or a lower rank: 0 for all where everybody sees everybody.
+            self.und.append((self.block, self.position + (i if causal else 0), i if causal else 0, hidden))
+        self.ids += ids
+        self.targets += targets
+
+
+def pack(model: UnifiedModel, examples: Sequence[Sequence[Block]]) -> Packed:
+    """One query for all examples; see the module's text for who sees whom."""
+    rows = [_Row(model) for _ in examples]
+    for row, blocks in zip(rows, examples, strict=True):
+        for block in blocks:
+            row.add(block)
+    device = model.device
+    ids_RT, visible_RT = pad([torch.tensor(row.ids, device=device) for row in rows])
+    target_RT, _ = pad([torch.tensor(row.targets, device=device) for row in rows])
+    und_RT4, _ = pad([torch.tensor(row.und, device=device).view(-1, 4) for row in rows])
+    gen_RL4, real_RL = pad([torch.tensor(row.gen, device=device, dtype=torch.long).view(-1, 4) for row in rows])
+    marked_RT = (target_RT >= 0) & visible_RT
+    has_latents = gen_RL4.shape[1] > 0
+    return Packed(
+        query=Query(
+            ids_RT=ids_RT,
+            position_RT=und_RT4[..., 1],
+            pictures=_pictures(rows, device),
+            visible_RT=visible_RT,
+            mask=_mask(torch.cat([und_RT4, gen_RL4], 1), torch.cat([visible_RT, real_RL], 1)),
+            logits=marked_RT,
+            latent_position_RL=gen_RL4[..., 1] if has_latents else None,
+            **(_latents(model, rows) if has_latents else {}),
+        ),
+        target_W=target_RT[marked_RT],
+        velocity_RLD=_wanted(rows, device) if has_latents else None,
+        noised_RL=(gen_RL4[..., 3] == 1) & real_RL if has_latents else None,
+    )
+
+
+def packed_loss(model: UnifiedModel, packed: Packed) -> PackedLoss:
+    """Both losses of a packed batch; 0 where nothing is to be predicted."""
+    output = model(packed.query, [])
+    zero = torch.zeros((), device=model.device)
+    cross_entropy = zero
+    if len(packed.target_W):
+        assert output.logits is not None
+        cross_entropy = F.cross_entropy(output.logits.float(), packed.target_W)
+    flow_matching = zero
+    if packed.noised_RL is not None and packed.noised_RL.any():
+        assert output.velocity_RLD is not None and packed.velocity_RLD is not None
+        difference = output.velocity_RLD.float() - packed.velocity_RLD
+        flow_matching = difference[packed.noised_RL].square().mean()
+    return PackedLoss(cross_entropy=cross_entropy, flow_matching=flow_matching)
+
+
+def _mask(tokens_RN4: Tensor, real_RN: Tensor) -> Tensor:
+    """bool [R, N, N]: query token, key token."""
+    block, _, rank, hidden = tokens_RN4.unbind(-1)
+    earlier = (block[:, None, :] < block[:, :, None]) & (hidden[:, None, :] == 0)
+    together = (block[:, None, :] == block[:, :, None]) & (rank[:, None, :] <= rank[:, :, None])
+    return (earlier | together) & real_RN[:, None, :]
+
+
+def _pictures(rows: Sequence[_Row], device: torch.device) -> Pictures | None:
+    found = [(r, *picture) for r, row in enumerate(rows) for picture in row.pictures]
+    if not found:
+        return None
+    patches_IMD, visible_IM = pad([patches.to(device) for _, _, patches, _ in found])
+    index_IM, _ = pad([index.to(device) for _, _, _, index in found])
+    return Pictures(
+        patches_IMD=patches_IMD,
+        index_IM=index_IM,
+        visible_IM=visible_IM,
+        row_I=torch.tensor([r for r, _, _, _ in found], device=device),
+        slot_I=torch.tensor([slot for _, slot, _, _ in found], device=device),
+    )
+
+
+def _latents(model: UnifiedModel, rows: Sequence[_Row]) -> dict[str, Tensor]:
+    device = model.device
+    states, sigmas, indices = [], [], []
+    for row in rows:
+        x, sigma, index = [torch.zeros(0, model.latent_size)], [torch.zeros(0)], [torch.zeros(0, dtype=torch.long)]
+        for block in row.latents:
+            clean = block.latents_LD
+            x.append(clean if block.noise_LD is None else (1 - block.sigma) * clean + block.sigma * block.noise_LD)
+            sigma.append(torch.full((len(clean),), block.sigma))
+            index.append(model.latent_index(block.grid))
+        states.append(torch.cat(x))
+        sigmas.append(torch.cat(sigma))
+        indices.append(torch.cat(index))
+    parts = {"latents_RLD": states, "sigma_RL": sigmas, "latent_index_RL": indices}
+    return {name: pad(part)[0].to(device) for name, part in parts.items()}
+
+
+def _wanted(rows: Sequence[_Row], device: torch.device) -> Tensor:
+    """Velocities noise - latents, zero for clean pictures, [R, L, D]."""
+    size = next(block.latents_LD.shape[-1] for row in rows for block in row.latents)
+    parts = []
+    for row in rows:
+        wanted = [
+            torch.zeros_like(block.latents_LD) if block.noise_LD is None else block.noise_LD - block.latents_LD
+            for block in row.latents
+        ]
+        parts.append(torch.cat([torch.zeros(0, size), *wanted]))
+    return pad(parts)[0].to(device)

@@ -1,0 +1,305 @@
+"""AlphaGRPO: one training step is a rollout, its scores, its advantages, and the update they give."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from project.advantages import advantages
+from project.models.base import ModelSource, UnifiedModel
+from project.models.lora import LoRA, adapters_off, add_lora
+from project.objectives.base import LossInputs, Mean, Objective
+from project.rewards.base import Reward, score
+from project.samplers.base import Sampler
+from project.tasks.base import Task
+from project.timing import Stopwatch
+from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
+
+
+class AlphaGRPO(LightningModule):
+    """Trains reasoning text and image of a unified multimodal model together.
+
+    Args:
+        policy: the model to train.
+        task: what is generated, in which order.
+        sampler: the stochastic transition and its window of trained steps.
+        objective: the loss.
+        optimizer: made over the trainable parameters (which are fp32).
+        lora: adapters to train instead of all weights.
+        num_generations: G, samples per prompt.
+        updates_per_rollout: optimizer steps per rollout. With 1 every ratio is 1 by construction: the gradient is
+            the policy gradient, and clipping only ever sees numerical noise.
+        micro_batch_size: samples per backward; changes memory and speed, never the gradient.
+        scale_rewards: standard deviation that advantages are divided by: of all samples, of the group, or none.
+        advantage_clip: largest image advantage.
+        gradient_clip: largest norm of the gradient.
+        context_gradient: let the image loss reach the reasoning's states (exact), or cut it there (the paper).
+        freeze: patterns of parameter names (re.search) that stay as they are.
+        learning_rate_scale: factor on the learning rate per pattern of parameter names; the first match counts.
+        seed: of every draw of the run.
+        evaluation_task, evaluation_sampler: how validation draws; as in training if None.
+    """
+
+    def __init__(
+        self,
+        policy: ModelSource,
+        task: Task,
+        sampler: Sampler,
+        objective: Objective,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lora: LoRA | None = None,
+        num_generations: int = 8,
+        updates_per_rollout: int = 1,
+        micro_batch_size: int = 8,
+        scale_rewards: Literal["global", "group", "none"] = "global",
+        advantage_clip: float = 5.0,
+        gradient_clip: float = 1.0,
+        context_gradient: bool = True,
+        freeze: Sequence[str] = (),
+        learning_rate_scale: Mapping[str, float] | None = None,
+        seed: int = 0,
+        evaluation_task: Task | None = None,
+        evaluation_sampler: Sampler | None = None,
+    ) -> None:
+        super().__init__()
+        if num_generations < 2:
+            raise ValueError(
+                f"num_generations={num_generations}: an advantage compares samples of one prompt, "
+                "set model.init_args.num_generations to 2 or more"
+            )
+        if micro_batch_size < 1 or updates_per_rollout < 1:
+            raise ValueError("micro_batch_size and updates_per_rollout must be at least 1")
+        self.automatic_optimization = False
+        self.strict_loading = False
+        self.policy_source = policy
+        self.task = task
+        self.sampler = sampler
+        self.objective = objective
+        self.make_optimizer = optimizer
+        self.lora = lora
+        self.num_generations = num_generations
+        self.updates_per_rollout = updates_per_rollout
+        self.micro_batch_size = micro_batch_size
+        self.scale_rewards = scale_rewards
+        self.advantage_clip = advantage_clip
+        self.gradient_clip = gradient_clip
+        self.context_gradient = context_gradient
+        self.freeze_patterns = tuple(freeze)
+        self.learning_rate_scale = dict(learning_rate_scale or {})
+        self.seed = seed
+        self.evaluation_task = evaluation_task or task
+        self.evaluation_sampler = evaluation_sampler or sampler
+        self.updates = 0
+        """Finished updates of the run; drives logging, validation and checkpoints."""
+        self.stopwatch = Stopwatch()
+        self.policy: UnifiedModel | None = None
+        self._reference: tuple[UnifiedModel, ...] = ()  # a tuple: no submodule, so in no checkpoint
+
+    # ----------------------------------------------------------------- the algorithm
+
+    def training_step(self, prompts: Sequence[Prompt], batch_idx: int) -> dict[str, Any]:
+        """One rollout and the optimizer steps it gives."""
+        group = self.rollout(prompts)
+        group = self.score(group)
+        group = self.advantages(group)
+        for step in range(self.updates_per_rollout):
+            self.update(group, first=step == 0)
+        self.updates += 1
+        self.log_dict({f"time/{name}": s for name, s in self.stopwatch.reset().items()})
+        return {"group": group}
+
+    def rollout(self, prompts: Sequence[Prompt]) -> Group:
+        """G trajectories of each prompt, under the weights now."""
+        keys = self._keys(prompts, self.num_generations, self.updates)
+        window = self.sampler.window(self.seed, self.updates)
+        trajectories = self.task.rollout(self.model, prompts, keys, self.sampler, window, self.stopwatch)
+        return Group(trajectories=tuple(trajectories), size=self.num_generations)
+
+    def score(self, group: Group) -> Group:
+        """Rewards from the reward callbacks."""
+        with self.stopwatch.phase("judge"):
+            scores = score(group.trajectories, group.size, self.rewards)
+        self.log_dict(dict(scores.metrics))
+        return group.with_scores(scores)
+
+    def advantages(self, group: Group) -> Group:
+        """How much better each sample is than its group."""
+        assert group.scores is not None
+        better = advantages(
+            group.scores.reward_N,
+            group.scores.text_reward_N,
+            group.size,
+            scale=self.scale_rewards,
+            clip=self.advantage_clip,
+        )
+        self.log_dict(dict(better.metrics))
+        self.log("reward", better.metrics["reward/mean"], prog_bar=True, logger=False)
+        return group.with_advantages(better)
+
+    def replay(self, batch: MicroBatch) -> Replay:
+        """Log-probabilities of a micro-batch under the weights now, and under the reference if it is needed."""
+        with self.stopwatch.phase("replay"):
+            replay = self._replay(self.model)(batch)
+        if not self.objective.needs_reference:
+            return replay
+        with self.stopwatch.phase("reference"), torch.no_grad():
+            reference = self._reference_replay(batch)
+        return dataclasses.replace(
+            replay, reference_text_log_prob_RT=reference.text_log_prob_RT, reference_mean_RKLD=reference.mean_RKLD
+        )
+
+    def update(self, group: Group, first: bool) -> None:
+        """One optimizer step on the whole group; micro-batches only accumulate."""
+        optimizer = self.optimizers(use_pl_optimizer=True)
+        assert not isinstance(optimizer, list)
+        optimizer.zero_grad()
+        counts = self.objective.count(group)
+        totals: dict[str, Mean] = {}
+        maxima: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
+        for batch in group.micro_batches(self.micro_batch_size):
+            outputs = self.objective(
+                LossInputs(
+                    replay=self.replay(batch),
+                    image_advantage_B=batch.image_advantage_B.to(self.device),
+                    text_advantage_B=batch.text_advantage_B.to(self.device),
+                    counts=counts,
+                )
+            )
+            with self.stopwatch.phase("backward"):
+                self.manual_backward(outputs.loss)
+            for name, mean in outputs.metrics.items():
+                totals[name] = totals[name] + mean if name in totals else mean
+            for name, value in outputs.maxima.items():
+                maxima[name] = torch.maximum(maxima[name], value.detach().cpu())
+        with self.stopwatch.phase("optimizer"):
+            norm = nn.utils.clip_grad_norm_(self.trainable, self.gradient_clip)
+            optimizer.step()
+        if first:
+            self.log_dict({f"on_policy/{name}": value for name, value in maxima.items()})
+        self.log_dict({name: mean.value for name, mean in totals.items()})
+        self.log("grad_norm", norm)
+
+    # ----------------------------------------------------------------- evaluation
+
+    def validation_step(self, prompts: Sequence[Prompt], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """One trajectory per prompt, the same noise at every evaluation; scored by the benchmark callbacks."""
+        keys = [SampleKey(seed=0, update=-1, prompt=prompt.id) for prompt in prompts]
+        trajectories = self.evaluation_task.rollout(
+            self.model, prompts, keys, self.evaluation_sampler, range(0), Stopwatch()
+        )
+        return {"group": Group(trajectories=tuple(trajectories), size=1)}
+
+    test_step = validation_step
+    predict_step = validation_step
+
+    # ----------------------------------------------------------------- set-up
+
+    def configure_model(self) -> None:
+        """Load the policy (once), add adapters, freeze what is to stay."""
+        if self.policy is not None:
+            return
+        policy = self.policy_source.load()
+        if self.objective.needs_reference and self.lora is None:
+            self._reference = (copy.deepcopy(policy).requires_grad_(False).eval(),)
+        self.policy = prepare(policy, self.lora, self.freeze_patterns)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One optimizer, a parameter group per learning-rate factor."""
+        optimizer = self.make_optimizer(self._parameter_groups())
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = group["lr"] * group.pop("learning_rate_scale")
+        return optimizer
+
+    def setup(self, stage: str) -> None:
+        """Find out before hours are spent whether the rewards can work."""
+        for reward in self.rewards if stage == "fit" else ():
+            reward.preflight()
+
+    def on_fit_start(self) -> None:
+        if not self.rewards:
+            raise ValueError("no reward: name at least one under `rewards:` (for instance project.rewards.dvreward.DVReward)")
+
+    # ----------------------------------------------------------------- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trainable parameters only, and the counter that all randomness hangs on."""
+        names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+        checkpoint["updates"] = self.updates
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.updates = checkpoint["updates"]
+
+    # ----------------------------------------------------------------- helpers
+
+    @property
+    def model(self) -> UnifiedModel:
+        assert self.policy is not None, "configure_model has not run"
+        return self.policy
+
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    @property
+    def rewards(self) -> list[Reward]:
+        return [callback for callback in self.trainer.callbacks if isinstance(callback, Reward)]  # type: ignore[attr-defined]
+
+    def _keys(self, prompts: Sequence[Prompt], size: int, update: int) -> list[SampleKey]:
+        seen: dict[str, int] = defaultdict(int)
+        keys = []
+        for prompt in prompts:
+            occurrence = seen[prompt.id]
+            seen[prompt.id] += 1
+            keys += [
+                SampleKey(seed=self.seed, update=update, prompt=prompt.id, occurrence=occurrence, sample=g)
+                for g in range(size)
+            ]
+        return keys
+
+    def _replay(self, model: UnifiedModel) -> Callable[[MicroBatch], Replay]:
+        return lambda batch: self.task.replay(
+            model, batch.trajectories, self.sampler, context_gradient=self.context_gradient
+        )
+
+    def _reference_replay(self, batch: MicroBatch) -> Replay:
+        if self.lora is not None:
+            with adapters_off(self.model):
+                return self._replay(self.model)(batch)
+        return self._replay(self._reference[0])(batch)
+
+    def _parameter_groups(self) -> Iterable[dict[str, Any]]:
+        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                scales = (s for pattern, s in self.learning_rate_scale.items() if re.search(pattern, name))
+                groups[next(scales, 1.0)].append(parameter)
+        return [{"params": params, "learning_rate_scale": scale} for scale, params in groups.items()]
+
+
+def prepare(policy: UnifiedModel, lora: LoRA | None, freeze: Sequence[str] = ()) -> UnifiedModel:
+    """Make a loaded model trainable: adapters or all weights, less what is frozen; trainable parameters in fp32.
+
+    A bf16 weight of 1/64 swallows an AdamW step of 5e-5 whole, so only frozen parameters keep a narrow type.
+    Raises ValueError if nothing is left to train.
+    """
+    if lora is not None:
+        add_lora(policy, lora)
+    for name, parameter in policy.named_parameters():
+        if any(re.search(pattern, name) for pattern in freeze):
+            parameter.requires_grad_(False)
+        elif parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    if not any(parameter.requires_grad for parameter in policy.parameters()):
+        raise ValueError(f"nothing is left to train: freeze={list(freeze)} matches every parameter")
+    return policy

@@ -1,0 +1,152 @@
+"""Supervised training of a unified model: flow matching for pictures and next-token prediction for text."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from project.models.base import ModelSource, UnifiedModel
+from project.models.packing import Block, LatentBlock, PackedLoss, PictureBlock, TextBlock, pack, packed_loss
+from project.samplers.schedule import shift_sigma
+from project.shapes.examples import Example, Picture, Text
+from project.tasks.drawing import to_pixels
+
+
+class UnifiedPretraining(LightningModule):
+    """Trains on whole examples; makes the embedded checkpoint, and warm-starts any unified model.
+
+    Args:
+        policy: the model to train.
+        optimizer: over all trainable parameters.
+        lr_scheduler: stepped after every optimizer step.
+        noises: noised copies of each drawn picture; they share everything before them.
+        timestep_shift: flow times are shift(sigmoid(normal)).
+        condition_dropout: share of the drawings whose prompt and reasoning are left out, for guidance.
+        text_weight: weight of the cross entropy.
+        output: folder that the model is written to when training ends.
+        output_dtype: of the weights written.
+        seed: of noise and dropout.
+    """
+
+    def __init__(
+        self,
+        policy: ModelSource,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        noises: int = 2,
+        timestep_shift: float = 3.0,
+        condition_dropout: float = 0.1,
+        text_weight: float = 1.0,
+        output: str | None = None,
+        output_dtype: str = "float16",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.policy_source = policy
+        self.make_optimizer = optimizer
+        self.make_scheduler = lr_scheduler
+        self.noises = noises
+        self.timestep_shift = timestep_shift
+        self.condition_dropout = condition_dropout
+        self.text_weight = text_weight
+        self.output = output
+        self.output_dtype = output_dtype
+        self.seed = seed
+        self.policy: UnifiedModel | None = None
+        self.updates = 0
+
+    def configure_model(self) -> None:
+        if self.policy is None:
+            self.policy = self.policy_source.load().train()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        self._noise = torch.Generator().manual_seed(self.seed * 1000 + self.global_rank)
+
+    def training_step(self, examples: Sequence[Example], batch_idx: int) -> Tensor:
+        """Both losses, with each family of examples packed apart so that little is padded."""
+        losses = self.losses(examples)
+        self.log_dict({"loss/flow_matching": losses.flow_matching, "loss/text": losses.cross_entropy}, prog_bar=True)
+        return losses.flow_matching + self.text_weight * losses.cross_entropy
+
+    def losses(self, examples: Sequence[Example]) -> PackedLoss:
+        """Mean losses over the examples that have them."""
+        families: dict[str, list[Example]] = defaultdict(list)
+        for example in examples:
+            families[example.task].append(example)
+        text, pictures, words, drawn = [], [], 0, 0
+        for family in families.values():
+            packed = pack(self.model, self._blocks(family))
+            loss = packed_loss(self.model, packed)
+            marked = len(packed.target_W)
+            noised = 0 if packed.noised_RL is None else int(packed.noised_RL.sum())
+            text.append(loss.cross_entropy * marked)
+            pictures.append(loss.flow_matching * noised)
+            words, drawn = words + marked, drawn + noised
+        return PackedLoss(
+            cross_entropy=torch.stack(text).sum() / max(words, 1),
+            flow_matching=torch.stack(pictures).sum() / max(drawn, 1),
+        )
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.updates += 1
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["updates"] = self.updates
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.updates = checkpoint["updates"]
+
+    @property
+    def model(self) -> UnifiedModel:
+        assert self.policy is not None, "configure_model has not run"
+        return self.policy
+
+    def _blocks(self, examples: Sequence[Example]) -> list[list[Block]]:
+        pictures = [b.pixels for e in examples for b in e.blocks if isinstance(b, Picture)]
+        latents: Iterable[Tensor] = iter(())
+        if pictures:
+            pixels = to_pixels(torch.stack([torch.as_tensor(p) for p in pictures]))
+            latents = iter(self.model.encode_image(pixels))
+        return [self._convert(example, latents) for example in examples]
+
+    def _convert(self, example: Example, latents: Any) -> list[Block]:
+        dropped = torch.rand((), generator=self._noise).item() < self.condition_dropout
+        blocks: list[Block] = []
+        for position, block in enumerate(example.blocks):
+            if isinstance(block, Text):
+                # What is left when the condition is dropped is what guidance compares with: the system prompt alone.
+                if not (dropped and position >= example.kept_when_dropped and example.droppable):
+                    blocks.append(TextBlock(ids_T=self.model.encode_text(block.text), loss=block.loss))
+                continue
+            latent = next(latents)
+            grid = self.model.latent_grid(*block.pixels.shape[:2])
+            if block.role == "seen_by_vit":
+                blocks.append(PictureBlock(pixels_CHW=to_pixels(torch.as_tensor(block.pixels))))
+            elif block.role == "clean":
+                blocks.append(LatentBlock(latents_LD=latent, grid=grid))
+            else:
+                blocks += [self._noised(LatentBlock(latents_LD=latent, grid=grid)) for _ in range(self.noises)]
+        return blocks
+
+    def _noised(self, block: LatentBlock) -> LatentBlock:
+        raw = torch.randn((), generator=self._noise)
+        sigma = shift_sigma(torch.sigmoid(raw), self.timestep_shift).item()
+        return replace(block, sigma=sigma, noise_LD=torch.randn(block.latents_LD.shape, generator=self._noise))
+
+    def on_train_end(self) -> None:
+        if self.output is not None and self.trainer.is_global_zero:
+            self.model.save_pretrained(Path(self.output), getattr(torch, self.output_dtype))

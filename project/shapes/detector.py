@@ -1,0 +1,317 @@
+"""Reads pictures back: per cell, calibrated probabilities of empty / object / other, colour, shape and size.
+
+How it looks at a picture (never by rendering it again: that is `second_opinion`):
+  1. The background colour is the median of the frame around the cells, where no object reaches.
+  2. Per cell, the foreground is the mean offset from the background, weighted by its length to the fourth power so
+     that soft edges hardly count. Its distance to the ray from the background to each of the six colours is the
+     evidence for a colour; how far along the ray it reaches is its `fullness` (1 = opaque).
+  3. The mask is every pixel's share of that foreground; squared distances to the mask templates of 6 shapes x 2 sizes
+     at 25 positions are the evidence for a shape and a size.
+  4. Evidence that something is there, and a clean object: strength, fullness, the least distance to a colour and to a
+     template, and the part of the foreground that has another hue than its mean.
+
+A mixture `w A + (1 - w) B` is nearer to A than to B by (2 w - 1) times their squared distance. So the evidence for a
+candidate is its *margin*: how much farther than the best candidate it is, in units of the distance between the two;
+its log-odds against the best are -(linear * margin + cubic * margin^3). These constants and a logistic regression of
+presence (`Calibration`) are fitted by `project.shapes.calibration` on degraded pictures. "other" is what fits
+nothing: half a shape, a blob, two shapes on top of each other.
+
+Suffixes: N pictures, M = 4 N cells, C colours (6), K = 12 (shape, size) pairs, S shapes (6), Z sizes (2),
+F features, E = 3 (empty, object, other).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from project.shapes.renderer import coverage
+from project.shapes.scenes import (
+    BACKGROUNDS,
+    CELL_SIZE,
+    CELLS,
+    COLOURS,
+    PICTURE_SIZE,
+    SHAPES,
+    SIZES,
+    Layout,
+    Object,
+    Placed,
+    Scene,
+)
+
+COLOUR_NAMES = tuple(COLOURS)
+REACH = 2
+"""Templates stand up to this many pixels off the cell's centre, one more than the renderer's objects."""
+_FRAME = 2
+"""Width [px] of the frame in which no object stands."""
+_FULL = 200.0
+"""RGB distance [levels] of a clear foreground from the background."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Constants between evidence and probability; see `project.shapes.calibration.fit`."""
+
+    colour: tuple[float, float]
+    """Linear and cubic coefficient of a colour's margin."""
+    shape: tuple[float, float]
+    """Linear and cubic coefficient of a (shape, size)'s margin."""
+    object_weights: tuple[float, ...]
+    """Log-odds of object against empty: weights of `Evidence.presence_MF`."""
+    other_weights: tuple[float, ...]
+    """Log-odds of other against empty: weights of `Evidence.presence_MF`."""
+
+
+CALIBRATION = Calibration(
+    colour=(1.0, 1.0),
+    shape=(1.0, 1.0),
+    object_weights=(0.0,) * 9,
+    other_weights=(0.0,) * 9,
+)
+PLAIN_LEVELS = 12.0
+"""Unevenness of the background [levels, RMS] at which it is as likely as not called plain, a convention."""
+PLAIN_SCALE = 2.0
+"""Levels over which that probability falls (logistic)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is measured in pictures before any of it is called a probability."""
+
+    presence_MF: np.ndarray
+    """Features of presence, see `_presence_features`."""
+    colour_MC: np.ndarray
+    """Margin of each colour behind the best one, 0 or more."""
+    shape_MK: np.ndarray
+    """Margin of each (shape, size) behind the best one, 0 or more."""
+    unevenness_N: np.ndarray
+    """RMS distance of the frame's pixels from the nearest plain background [levels]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a detector believes of N pictures; the four cells of a picture are independent given the picture."""
+
+    presence_N4E: np.ndarray
+    """Probabilities of empty, object, other."""
+    colour_N4C: np.ndarray
+    """Probabilities of the colours, given an object."""
+    shape_N4SZ: np.ndarray
+    """Joint probabilities of shape and size, given an object."""
+    plain_N: np.ndarray
+    """Probability that the background is one of the plain tones, evenly."""
+
+    def __len__(self) -> int:
+        return len(self.plain_N)
+
+    def probability(self, thing: Object) -> np.ndarray:
+        """[N, 4]: probability that the cell holds this object (of any size if the size is open)."""
+        shape = self.shape_N4SZ[..., SHAPES.index(thing.shape), :]
+        sized = shape.sum(-1) if thing.size is None else shape[..., SIZES.index(thing.size)]
+        return self.presence_N4E[..., 1] * self.colour_N4C[..., COLOUR_NAMES.index(thing.colour)] * sized
+
+    def layouts(self) -> list[Layout | None]:
+        """The likeliest layout of each picture (jitter and background left at 0).
+
+        None if a cell is likeliest to be "other", if any object's colour and shape together are less likely than
+        not, or if the background is not plain.
+        """
+        presence_N4 = self.presence_N4E.argmax(-1)
+        colour_N4 = self.colour_N4C.argmax(-1)
+        flat_N4K = self.shape_N4SZ.reshape(*self.shape_N4SZ.shape[:2], -1)
+        shape_N4 = flat_N4K.argmax(-1)
+        sure_N4 = self.presence_N4E[..., 1] * self.colour_N4C.max(-1) * flat_N4K.max(-1) > 0.5
+        bad_N = ((presence_N4 == 2) | ((presence_N4 == 1) & ~sure_N4)).any(-1) | (self.plain_N < 0.5)
+        return [
+            None if bad else _layout(presence_N4[n], colour_N4[n], shape_N4[n]) for n, bad in enumerate(bad_N.tolist())
+        ]
+
+    def satisfies(self, scenes: Sequence[Scene]) -> np.ndarray:
+        """bool [N]: whether picture n, as read, shows scene n and nothing else. Raises ValueError on a length."""
+        self._check(scenes)
+        pairs = zip(scenes, self.layouts(), strict=True)
+        return np.array([layout is not None and scene.satisfied_by(layout) for scene, layout in pairs], dtype=bool)
+
+    def accuracy(self, scenes: Sequence[Scene]) -> float:
+        """Share of pictures that satisfy their scene."""
+        return float(self.satisfies(scenes).mean())
+
+    def confidence(self, scenes: Sequence[Scene]) -> np.ndarray:
+        """[N]: probability that picture n shows scene n and nothing else on a plain background."""
+        self._check(scenes)
+        values = np.zeros(len(scenes))
+        for n, scene in enumerate(scenes):
+            one = self[n]
+            cells_K4 = [one.presence_N4E[0, :, 0], *(one.probability(thing)[0] for thing in scene.objects)]
+            for assignment in scene.assignments():
+                values[n] += np.prod([cells_K4[0 if i is None else i + 1][c] for c, i in enumerate(assignment)])
+        return values * self.plain_N
+
+    def __getitem__(self, n: int) -> Reading:
+        """The reading of picture n alone (N = 1)."""
+        return Reading(
+            presence_N4E=self.presence_N4E[n : n + 1],
+            colour_N4C=self.colour_N4C[n : n + 1],
+            shape_N4SZ=self.shape_N4SZ[n : n + 1],
+            plain_N=self.plain_N[n : n + 1],
+        )
+
+    def _check(self, scenes: Sequence[Scene]) -> None:
+        if len(scenes) != len(self):
+            raise ValueError(f"{len(scenes)} scenes for {len(self)} pictures: give one scene per picture")
+
+
+def _layout(presence_4: np.ndarray, colour_4: np.ndarray, shape_4: np.ndarray) -> Layout:
+    first, second, third, fourth = (
+        Placed(thing=Object(colour=COLOUR_NAMES[c], shape=SHAPES[k // 2], size=SIZES[k % 2])) if there == 1 else None
+        for there, c, k in zip(presence_4.tolist(), colour_4.tolist(), shape_4.tolist(), strict=True)
+    )
+    return Layout(cells=(first, second, third, fourth))
+
+
+def detect(pictures: np.ndarray, calibration: Calibration = CALIBRATION) -> Reading:
+    """Read pictures, uint8 [N, 64, 64, 3]. Raises ValueError on any other shape or type."""
+    evidence = measure(pictures)
+    number = len(pictures)
+    object_M = evidence.presence_MF @ np.array(calibration.object_weights)
+    other_M = evidence.presence_MF @ np.array(calibration.other_weights)
+    return Reading(
+        presence_N4E=_softmax(np.stack([0 * object_M, object_M, other_M], axis=1)).reshape(number, CELLS, 3),
+        colour_N4C=_softmax(_log_odds(evidence.colour_MC, calibration.colour)).reshape(number, CELLS, -1),
+        shape_N4SZ=_softmax(_log_odds(evidence.shape_MK, calibration.shape)).reshape(
+            number, CELLS, len(SHAPES), len(SIZES)
+        ),
+        plain_N=1 / (1 + np.exp(np.minimum((evidence.unevenness_N - PLAIN_LEVELS) / PLAIN_SCALE, 50.0))),
+    )
+
+
+def _log_odds(margin: np.ndarray, coefficients: tuple[float, float]) -> np.ndarray:
+    """Of each candidate against the best one."""
+    linear, cubic = coefficients
+    return -(linear * margin + cubic * margin**3)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+@cache
+def _frame_mask() -> np.ndarray:
+    """bool [64, 64]: pixels that belong to no object in any layout."""
+    inside = (np.arange(PICTURE_SIZE) % CELL_SIZE >= _FRAME) & (np.arange(PICTURE_SIZE) % CELL_SIZE < CELL_SIZE - _FRAME)
+    return ~(inside[:, None] & inside[None, :])
+
+
+@cache
+def _templates() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Masks [K * 25, 1024] float32, their areas [K * 25] and the distances between the K at their best [K, K]."""
+    reach = range(-REACH, REACH + 1)
+    masks = np.stack(
+        [coverage(shape, size, dx, dy).ravel() for shape in SHAPES for size in SIZES for dx in reach for dy in reach]
+    ).astype(np.float32)
+    area = (masks**2).sum(-1)
+    kinds = len(SHAPES) * len(SIZES)
+    centred = masks.reshape(kinds, len(reach) ** 2, -1)[:, len(reach) ** 2 // 2]
+    distances = (centred**2).sum(-1, keepdims=True) - 2 * centred @ masks.T + area
+    return masks, area, distances.reshape(kinds, kinds, -1).min(-1)
+
+
+def _margins(distance_MK: np.ndarray, separation_KK: np.ndarray) -> np.ndarray:
+    """How much farther than the best candidate each is, in units of their separation; at most 1.5."""
+    best_M = distance_MK.argmin(-1)
+    behind_MK = distance_MK - distance_MK.min(-1, keepdims=True)
+    return np.minimum(behind_MK / np.maximum(separation_KK[best_M], 1e-6), 1.5).astype(np.float64)
+
+
+def _ray_distances(offset_M3: np.ndarray, ray_MC3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances [M, C] of offsets to rays 0.4 .. 1.1 of the way to each colour, and how far along they are."""
+    along_MC = (ray_MC3 * offset_M3[:, None]).sum(-1) / (ray_MC3**2).sum(-1)
+    nearest_MC3 = np.clip(along_MC, 0.4, 1.1)[..., None] * ray_MC3
+    return ((offset_M3[:, None] - nearest_MC3) ** 2).sum(-1), along_MC
+
+
+@cache
+def _colour_separation() -> np.ndarray:
+    """Squared distances [C, C] between the foregrounds of full colours, on the middle background."""
+    rays_C3 = np.array(list(COLOURS.values()), dtype=np.float64) - np.array(BACKGROUNDS[1])
+    return _ray_distances(rays_C3, np.broadcast_to(rays_C3, (len(rays_C3), *rays_C3.shape)))[0]
+
+
+def measure(pictures: np.ndarray) -> Evidence:
+    """The evidence in pictures, uint8 [N, 64, 64, 3]. Raises ValueError on any other shape or type."""
+    if pictures.ndim != 4 or pictures.shape[1:] != (PICTURE_SIZE, PICTURE_SIZE, 3) or pictures.dtype != np.uint8:
+        raise ValueError(
+            f"the detector reads uint8 [N, {PICTURE_SIZE}, {PICTURE_SIZE}, 3], not {pictures.dtype} "
+            f"{list(pictures.shape)}: convert or resize the pictures first"
+        )
+    ground_N3, noise_N, unevenness_N = _measure_frame(pictures)
+    ground_M3, noise_M = np.repeat(ground_N3, CELLS, axis=0), np.repeat(noise_N, CELLS)
+    cells = pictures.reshape(-1, 2, CELL_SIZE, 2, CELL_SIZE, 3).swapaxes(2, 3).reshape(len(ground_M3), -1, 3)
+    offset_MP3 = cells - ground_M3[:, None]
+    power_MP = (offset_MP3**2).sum(-1)
+    weight_MP = power_MP**2 + 1e-6
+    mean_M3 = np.einsum("mp,mpc->mc", weight_MP, offset_MP3) / weight_MP.sum(-1, keepdims=True)
+    palette_C3 = np.array(list(COLOURS.values()), dtype=np.float32)
+    colour_MC, along_MC = _ray_distances(mean_M3, palette_C3 - ground_M3[:, None])
+
+    contrast_M = np.maximum((mean_M3**2).sum(-1), 1.0)
+    mask_MP = np.clip(np.einsum("mpc,mc->mp", offset_MP3, mean_M3) / contrast_M[:, None], 0.0, 1.2)
+    masks, area, separation_KK = _templates()
+    distance_MK = (mask_MP**2).sum(-1, keepdims=True) - 2 * mask_MP @ masks.T + area
+    shape_MK = distance_MK.reshape(len(mask_MP), len(separation_KK), -1).min(-1)
+    misfit_M = (distance_MK / area).min(-1)
+    # White noise puts two thirds of its power across any one direction of colour.
+    across_M = (power_MP - mask_MP**2 * contrast_M[:, None]).sum(-1) - 2 / 3 * noise_M * mask_MP.shape[1]
+    return Evidence(
+        presence_MF=_presence_features(
+            strength_M=(power_MP.sum(-1) - noise_M * mask_MP.shape[1]) / _FULL**2,
+            fullness_M=np.take_along_axis(along_MC, colour_MC.argmin(-1)[:, None], axis=1)[:, 0],
+            colour_M=colour_MC.min(-1) / 100.0**2,
+            shape_M=misfit_M,
+            hue_M=across_M / (contrast_M * np.maximum(mask_MP.sum(-1), 1.0)),
+        ),
+        colour_MC=_margins(colour_MC, _colour_separation()),
+        shape_MK=_margins(shape_MK, separation_KK),
+        unevenness_N=unevenness_N,
+    )
+
+
+def _measure_frame(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Background [N, 3], mean squared RGB distance of the frame from it [N], RMS unevenness [N]."""
+    frame_NP3 = pictures[:, _frame_mask()].astype(np.float32)
+    # For the median of a few hundred pixels every third is enough.
+    ground_N3 = np.median(frame_NP3[:, ::3], axis=1)
+    tones_B3 = np.array(BACKGROUNDS, dtype=np.float32)
+    tone_N3 = tones_B3[((ground_N3[:, None] - tones_B3) ** 2).sum(-1).argmin(-1)]
+    unevenness_N = np.sqrt(((frame_NP3 - tone_N3[:, None]) ** 2).mean((1, 2)))
+    return ground_N3, ((frame_NP3 - ground_N3[:, None]) ** 2).sum(-1).mean(-1), unevenness_N
+
+
+def _presence_features(
+    *, strength_M: np.ndarray, fullness_M: np.ndarray, colour_M: np.ndarray, shape_M: np.ndarray, hue_M: np.ndarray
+) -> np.ndarray:
+    """Features [M, 9]: a constant, then saturating functions of strength, fullness and the three misfits."""
+    strength_M = np.maximum(strength_M, 0.0)
+    there_M = strength_M / (strength_M + 10.0)
+    full_M = np.clip(fullness_M, 0.03, 0.97) * there_M
+    full_M = np.clip(full_M, 0.01, 0.99)
+    shape_M, hue_M = np.clip(shape_M, 0.0, 1.0), np.clip(hue_M, 0.0, 1.0)
+    return np.stack(
+        [
+            np.ones_like(there_M),
+            np.log(strength_M + 0.3),
+            np.log(full_M / (1 - full_M)),
+            there_M * np.minimum(np.sqrt(colour_M), 1.0),
+            there_M * shape_M,
+            there_M * np.log(shape_M + 0.01),
+            there_M * hue_M,
+            there_M * np.log(hue_M + 0.01),
+            there_M * np.log(colour_M + 0.003),
+        ],
+        axis=1,
+    ).astype(np.float64)

@@ -1,0 +1,115 @@
+"""Drawing one image per context row, and replaying the trained steps of such drawings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from project.guidance import Guidance
+from project.models.base import UnifiedModel
+from project.models.context import Contexts
+from project.randomness import normal
+from project.samplers.base import Sampler, Transition
+from project.trajectory import ImageSegment, SampleKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """Size of the pictures [pixels] and how their prompts guide them.
+
+    Attributes:
+        shared_noise: the samples of a group start from one initial noise, so that they differ only by what the
+            policy decided (and, with a window, by its noise).
+    """
+
+    height: int = 512
+    width: int = 512
+    guidance: Guidance = Guidance()
+    shared_noise: bool = False
+
+
+@torch.no_grad()
+def draw(
+    model: UnifiedModel,
+    contexts: Contexts,
+    keys: Sequence[SampleKey],
+    canvas: Canvas,
+    sampler: Sampler,
+    window: range,
+    round: int = 0,
+) -> list[ImageSegment]:
+    """One image per row of the contexts, by ODE with stochastic transitions inside `window`.
+
+    The contexts need room for one latent block (L + 2 tokens).
+    """
+    grid = model.latent_grid(canvas.height, canvas.width)
+    length, size = grid[0] * grid[1], model.latent_size
+    x_NLD = _initial_noise(keys, canvas, round, length, size).to(model.device)
+    states, steps, log_probs = [x_NLD], [], []
+    for step in range(sampler.evaluations):
+        sigma = sampler.sigma_N[step : step + 1]
+        v_NLD = model.velocity(x_NLD[:, None], sigma, contexts, canvas.guidance, grid)[:, 0]
+        step_N = torch.full((len(keys),), step, device=model.device)
+        if step in window:
+            noise_NLD = normal(keys, f"step {step}", length, size, round=round).to(model.device)
+            transition = sampler.sample(x_NLD, v_NLD, step_N, noise_NLD)
+            x_NLD = transition.next_RLD
+            steps.append(step)
+            log_probs.append(transition.log_prob_R)
+            states.append(x_NLD)
+        else:
+            x_NLD = sampler.euler(x_NLD, v_NLD, step_N)
+            states = states if steps else [x_NLD]
+    pixels = to_uint8(model.decode_latents(x_NLD, grid)).cpu()
+    states_NKLD = torch.stack(states, 1).cpu()
+    log_prob_NK = torch.stack(log_probs, 1).cpu() if log_probs else torch.zeros(len(keys), 0)
+    return [
+        ImageSegment(
+            latents_KLD=states_NKLD[n, : len(steps)],
+            next_KLD=states_NKLD[n, 1 : len(steps) + 1],
+            step_K=torch.tensor(steps, dtype=torch.long),
+            log_prob_K=log_prob_NK[n],
+            final_LD=x_NLD[n].cpu(),
+            pixels_HWC=pixels[n],
+        )
+        for n in range(len(keys))
+    ]
+
+
+def replay_steps(
+    model: UnifiedModel, contexts: Contexts, segments: Sequence[ImageSegment], canvas: Canvas, sampler: Sampler
+) -> Transition:
+    """The K trained transitions of one image per context row, all in one forward; leading dims [rows, K].
+
+    Raises ValueError if the images were not trained at the same steps.
+    """
+    step_K = segments[0].step_K
+    if any(not torch.equal(segment.step_K, step_K) for segment in segments):
+        raise ValueError("images replayed together must share their window of trained steps")
+    grid = model.latent_grid(canvas.height, canvas.width)
+    x_BKLD = torch.stack([segment.latents_KLD for segment in segments]).to(model.device)
+    next_BKLD = torch.stack([segment.next_KLD for segment in segments]).to(model.device)
+    v_BKLD = model.velocity(x_BKLD, sampler.sigma_N[step_K], contexts, canvas.guidance, grid)
+    step_BK = step_K.to(model.device).expand(x_BKLD.shape[:2])
+    return sampler.log_prob(x_BKLD, v_BKLD, step_BK, next_BKLD)
+
+
+def to_uint8(pixels_NCHW: Tensor) -> Tensor:
+    """Pictures in [-1, 1] (clamped) to uint8 [N, height, width, 3]."""
+    levels = ((pixels_NCHW.float() + 1) * 127.5).clamp(0, 255).round()
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def to_pixels(pixels_HWC: Tensor) -> Tensor:
+    """uint8 [..., height, width, 3] to [..., 3, height, width] in [-1, 1]."""
+    return pixels_HWC.movedim(-1, -3).float() / 127.5 - 1
+
+
+def _initial_noise(keys: Sequence[SampleKey], canvas: Canvas, round: int, *shape: int) -> Tensor:
+    if not canvas.shared_noise:
+        return normal(keys, "initial noise", *shape, round=round)
+    shared = [SampleKey(seed=k.seed, update=k.update, prompt=k.prompt, occurrence=k.occurrence) for k in keys]
+    return normal(shared, "initial noise", *shape, round=round)

@@ -1,0 +1,219 @@
+"""The values that travel between the stages of one update.
+
+`rollout` makes trajectories, `score` adds scores, `advantages` adds advantages; every stage returns a new
+value and none changes an old one.
+
+Shape suffixes used in the whole project:
+    P prompts, G samples of a group, N = P * G samples, B samples of a micro-batch, R rows of a forward,
+    K trained denoising steps, T text tokens, L latent tokens, D values of a latent token,
+    Q questions, S slots of a context, V words of the vocabulary, H hidden size
+Sample `n` belongs to prompt `n // G`: a group is contiguous.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One atomic yes/no question of DVReward, phrased so that "yes" is good."""
+
+    text: str
+    kind: Literal["semantic", "quality"] = "semantic"
+    tag: str = ""
+    depends_on: tuple[int, ...] = ()
+    """Positions (in the prompt's list) of the questions that must hold for this one to make sense."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """One row of a prompt dataset."""
+
+    id: str
+    text: str
+    questions: tuple[Question, ...] = ()
+    image: str | None = None
+    """Path of a source image, for editing tasks."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Every other column of the row, untouched (for reward functions and benchmarks)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleKey:
+    """Names one sample of a run; all its randomness is a hash of this, never of a rank or a batch position."""
+
+    seed: int
+    update: int
+    prompt: str
+    occurrence: int = 0
+    """How often the prompt was already drawn in this update."""
+    sample: int = 0
+    """Position in the group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSegment:
+    """Text the policy wrote: the ids sampled are the ids trained on.
+
+    `ids_T` holds the tokens after the fresh start token; the last one is the end token if the policy ended by
+    itself (`finished`). A forced end token is part of the context but not of `ids_T`, so it is never trained.
+    `log_prob_T` and `entropy_T` [nats] come from the sampler: of the full softmax after temperature.
+    """
+
+    ids_T: Tensor
+    log_prob_T: Tensor
+    entropy_T: Tensor
+    finished: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSegment:
+    """An image the policy drew; the K stochastic transitions of the SDE window are what is trained.
+
+    `latents_KLD[k] -> next_KLD[k]` is the transition of evaluation `step_K[k]`, taken with the mean
+    log-probability `log_prob_K[k]` (fp32, from the sampler). K = 0 for images drawn by ODE.
+    """
+
+    latents_KLD: Tensor
+    next_KLD: Tensor
+    step_K: Tensor
+    log_prob_K: Tensor
+    final_LD: Tensor
+    pixels_HWC: Tensor
+    """uint8 [height, width, 3]."""
+
+
+Segment = TextSegment | ImageSegment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """One sample: the prompt, then text and images in the order in which they were generated."""
+
+    prompt: Prompt
+    key: SampleKey
+    segments: tuple[Segment, ...]
+
+    @property
+    def texts(self) -> tuple[TextSegment, ...]:
+        return tuple(s for s in self.segments if isinstance(s, TextSegment))
+
+    @property
+    def images(self) -> tuple[ImageSegment, ...]:
+        return tuple(s for s in self.segments if isinstance(s, ImageSegment))
+
+    @property
+    def image(self) -> ImageSegment:
+        """The image that is judged: the last one. Raises ValueError if there is none."""
+        if not self.images:
+            raise ValueError(f"the trajectory of prompt {self.prompt.id!r} holds no image")
+        return self.images[-1]
+
+    @property
+    def reasoning(self) -> str:
+        return "\n".join(segment.text for segment in self.texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What the reward callbacks said of the N samples of an update.
+
+    `reward_N` and `text_reward_N` are NaN where a sample could not be scored: such a sample leaves its group's
+    mean, std, loss and denominators. `text_reward_N` is added for the text objective only (format rewards).
+    """
+
+    reward_N: Tensor
+    text_reward_N: Tensor
+    confidence_NQ: tuple[tuple[float | None, ...], ...] = ()
+    """Per sample and question of its prompt; None = unanswered. Empty if no reward asks questions."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Scalars to log, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advantages:
+    """Group-relative advantages; 0 where `valid_N` is false."""
+
+    image_N: Tensor
+    text_N: Tensor
+    valid_N: Tensor
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The trajectories of one update: P prompts with G samples each, prompt by prompt."""
+
+    trajectories: tuple[Trajectory, ...]
+    size: int
+    """G."""
+    scores: Scores | None = None
+    advantages: Advantages | None = None
+
+    def __len__(self) -> int:
+        return len(self.trajectories)
+
+    def with_scores(self, scores: Scores) -> Group:
+        return dataclasses.replace(self, scores=scores)
+
+    def with_advantages(self, advantages: Advantages) -> Group:
+        return dataclasses.replace(self, advantages=advantages)
+
+    def micro_batches(self, size: int) -> Iterator[MicroBatch]:
+        """Surviving samples in order, at most `size` at a time. Raises ValueError before `advantages` ran."""
+        if self.advantages is None:
+            raise ValueError("micro_batches needs advantages: call `advantages` on the scored group first")
+        survivors: Sequence[int] = torch.nonzero(self.advantages.valid_N).flatten().tolist()
+        for start in range(0, len(survivors), size):
+            chosen = survivors[start : start + size]
+            yield MicroBatch(
+                trajectories=tuple(self.trajectories[n] for n in chosen),
+                image_advantage_B=self.advantages.image_N[chosen],
+                text_advantage_B=self.advantages.text_N[chosen],
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """Whole samples whose loss is taken in one backward."""
+
+    trajectories: tuple[Trajectory, ...]
+    image_advantage_B: Tensor
+    text_advantage_B: Tensor
+
+    def __len__(self) -> int:
+        return len(self.trajectories)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """Log-probabilities of a micro-batch under the weights now (with gradient), beside those of the sampler.
+
+    Text is padded to the longest; `token_mask_BT` marks trained tokens. With several text segments a sample has
+    several rows (`text_sample_R` maps a row to its sample in the micro-batch), and likewise for images: row r
+    holds the K trained steps of one image segment of sample `image_sample_R[r]`.
+    """
+
+    text_log_prob_RT: Tensor
+    old_text_log_prob_RT: Tensor
+    entropy_RT: Tensor
+    token_mask_RT: Tensor
+    text_sample_R: Tensor
+    image_log_prob_RK: Tensor
+    old_image_log_prob_RK: Tensor
+    step_mask_RK: Tensor
+    image_sample_R: Tensor
+    mean_RKLD: Tensor
+    """Means of the trained transitions (for the image KL)."""
+    std_RK: Tensor
+    dt_RK: Tensor
+    reference_text_log_prob_RT: Tensor | None = None
+    reference_mean_RKLD: Tensor | None = None

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from project.models.bagel.transforms import ImageTransform, normalise, patchify, to_rgb, to_uint8, unpatchify
+
+VAE = ImageTransform(max_size=1024, min_size=512, stride=16)
+
+
+def reference_transform(bagel_fixture, name):
+    numbers = bagel_fixture.cases["image_transform"]["transforms"][name]
+    return ImageTransform(
+        max_size=numbers["max_image_size"],
+        min_size=numbers["min_image_size"],
+        stride=numbers["image_stride"],
+        max_pixels=numbers["max_pixels"],
+    )
+
+
+def test_sizes_match_every_reference_row(bagel_fixture):
+    rows = bagel_fixture.cases["image_transform"]["size_table"]
+    assert len(rows) > 0
+    for name, width, height, img_num, width_out, height_out in rows:
+        size = reference_transform(bagel_fixture, name).size(height, width, img_num)
+        assert size == (height_out, width_out), (name, width, height, img_num)
+
+
+@pytest.mark.parametrize("name", ["tiny_vae", "tiny_vit"])
+def test_pixels_match_the_reference(bagel_fixture, parity, name):
+    image = Image.fromarray(bagel_fixture.tensor("image_transform.in.image_u8").numpy())
+    parity(reference_transform(bagel_fixture, name)(image), bagel_fixture.tensor(f"image_transform.out.{name}"))
+
+
+def test_resized_picture_matches_the_reference(bagel_fixture):
+    image = Image.fromarray(bagel_fixture.tensor("image_transform.in.image_u8").numpy())
+    resized = np.array(reference_transform(bagel_fixture, "tiny_vae").resize(image))
+    assert np.array_equal(resized, bagel_fixture.tensor("image_transform.out.tiny_vae_resized_u8").numpy())
+
+
+def test_uint8_matches_the_reference(bagel_fixture):
+    decoded, levels = bagel_fixture.tensor("ode_edit.out.decoded"), bagel_fixture.tensor("ode_edit.out.decoded_u8")
+    assert torch.equal(to_uint8(decoded[0]), levels)
+
+
+def test_latent_tokens_match_the_reference(bagel_fixture):
+    latents, tokens = (bagel_fixture.tensor(f"ode_edit.out.final_latent{kind}") for kind in ("_nchw", ""))
+    assert torch.equal(patchify(latents[0], 2), tokens)
+    assert torch.equal(unpatchify(tokens, *latents.shape[-2:], patch=2, channels=latents.shape[1]), latents[0])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (1024, 1024, (1024, 1024)),
+        (2048, 1024, (1024, 512)),
+        (100, 100, (512, 512)),  # enlarged to the short side
+        (100, 2000, (48, 1024)),  # enlarged to 512 x 10240, then the long side capped: 51.2 -> 48
+        (1024, 680, (1024, 672)),  # 680 / 16 = 42.5, which round() takes to the even 42
+    ],
+)
+def test_size_by_hand(height, width, expected):
+    assert VAE.size(height, width) == expected
+
+
+def test_area_is_shared_by_the_pictures_of_a_sequence():
+    transform = replace(VAE, max_pixels=2 * 512 * 512)
+    assert transform.size(512, 512, img_num=2) == (512, 512)
+    # 512^2 is twice the share of four pictures: the sides are halved (upstream scales sides by the area's ratio)
+    assert transform.size(512, 512, img_num=4) == (256, 256)
+
+
+def test_impossible_bounds_are_refused():
+    with pytest.raises(ValueError, match="stride <= min_size <= max_size"):
+        ImageTransform(max_size=64, min_size=128, stride=16)
+
+
+def test_transparency_becomes_white_and_modes_become_rgb():
+    rgba = Image.fromarray(np.array([[[255, 0, 0, 255], [9, 9, 9, 0], [0, 0, 0, 51]]], dtype=np.uint8))
+    expected = np.array([[[255, 0, 0], [255, 255, 255], [204, 204, 204]]])  # 0.2 * 0 + 0.8 * 255
+    assert np.array_equal(np.array(to_rgb(rgba)), expected)
+
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    assert np.array_equal(np.array(to_rgb(palette)), [[[10, 20, 30], [40, 50, 60]]])
+    palette.info["transparency"] = 0
+    assert np.array_equal(np.array(to_rgb(palette)), [[[255, 255, 255], [40, 50, 60]]])
+
+    assert np.array_equal(np.array(to_rgb(Image.new("L", (1, 1), 7))), [[[7, 7, 7]]])
+    assert np.array_equal(np.array(to_rgb(Image.new("LA", (1, 1), (7, 0)))), [[[255, 255, 255]]])
+    with pytest.raises(ValueError, match="'I;16'"):
+        to_rgb(Image.new("I;16", (1, 1)))
+
+
+def test_levels_survive_the_round_trip_and_values_are_clamped():
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1)
+    pixels = normalise(levels)
+    assert pixels.shape == (1, 1, 16, 16)
+    assert pixels.min() == -1 and pixels.max() == 1
+    assert torch.equal(to_uint8(pixels), levels)
+    assert to_uint8(torch.tensor([-3.0, 3.0]).reshape(1, 1, 2)).flatten().tolist() == [0, 255]
+
+
+def test_patch_order_by_hand():
+    # 2 channels of 2x4: channel c, row y, column x holds 100 c + 10 y + x
+    c, y, x = torch.meshgrid(torch.arange(2), torch.arange(2), torch.arange(4), indexing="ij")
+    tokens = patchify((100 * c + 10 * y + x).float(), 2)
+    assert tokens.tolist() == [[0, 100, 1, 101, 10, 110, 11, 111], [2, 102, 3, 103, 12, 112, 13, 113]]
+
+
+def test_unpatchify_inverts_patchify_for_any_batch():
+    pixels = torch.randn(2, 3, 5, 6, 8)
+    tokens = patchify(pixels, 2)
+    assert tokens.shape == (2, 3, 12, 20)
+    assert torch.equal(unpatchify(tokens, 6, 8, patch=2, channels=5), pixels)
+    assert unpatchify(tokens[:0], 6, 8, patch=2, channels=5).shape == (0, 3, 5, 6, 8)
+
+
+def test_unfitting_patches_are_refused():
+    with pytest.raises(ValueError, match="5x4 cannot be cut into patches of 2x2"):
+        patchify(torch.zeros(1, 5, 4), 2)
+    with pytest.raises(ValueError, match=r"tokens \[6, 4\] do not make 1 channels of 4x4"):
+        unpatchify(torch.zeros(6, 4), 4, 4, patch=2, channels=1)
