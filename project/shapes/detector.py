@@ -69,12 +69,16 @@ class Calibration:
 CALIBRATION = Calibration(
     colour=(1.0, 1.0),
     shape=(1.0, 1.0),
-    object_weights=(0.0,) * 9,
-    other_weights=(0.0,) * 9,
+    object_weights=(0.0,) * 11,
+    other_weights=(0.0,) * 11,
 )
-PLAIN_LEVELS = 12.0
+SURE_OBJECT = 0.5
+"""Least probability of an object (presence, colour, shape and size together) that the hard reading accepts."""
+SURE_EMPTY = 0.7
+"""Least probability of emptiness that the hard reading accepts: a faint object is no empty cell."""
+PLAIN_LEVELS = 24.0
 """Unevenness of the background [levels, RMS] at which it is as likely as not called plain, a convention."""
-PLAIN_SCALE = 2.0
+PLAIN_SCALE = 4.0
 """Levels over which that probability falls (logistic)."""
 
 
@@ -117,18 +121,15 @@ class Reading:
     def layouts(self) -> list[Layout | None]:
         """The likeliest layout of each picture (jitter and background left at 0).
 
-        None if a cell is likeliest to be "other", if any object's colour and shape together are less likely than
-        not, or if the background is not plain.
+        None if the picture does not clearly show one: in some cell neither the likeliest object (presence, colour
+        and shape together) nor emptiness reaches its threshold, or the background is likelier uneven than plain.
         """
-        presence_N4 = self.presence_N4E.argmax(-1)
         colour_N4 = self.colour_N4C.argmax(-1)
-        flat_N4K = self.shape_N4SZ.reshape(*self.shape_N4SZ.shape[:2], -1)
-        shape_N4 = flat_N4K.argmax(-1)
-        sure_N4 = self.presence_N4E[..., 1] * self.colour_N4C.max(-1) * flat_N4K.max(-1) > 0.5
-        bad_N = ((presence_N4 == 2) | ((presence_N4 == 1) & ~sure_N4)).any(-1) | (self.plain_N < 0.5)
-        return [
-            None if bad else _layout(presence_N4[n], colour_N4[n], shape_N4[n]) for n, bad in enumerate(bad_N.tolist())
-        ]
+        shape_N4K = self.shape_N4SZ.reshape(*self.shape_N4SZ.shape[:2], -1)
+        thing_N4 = self.presence_N4E[..., 1] * self.colour_N4C.max(-1) * shape_N4K.max(-1) > SURE_OBJECT
+        clear_N = (thing_N4 | (self.presence_N4E[..., 0] > SURE_EMPTY)).all(-1) & (self.plain_N > 0.5)
+        rows = zip(clear_N.tolist(), thing_N4, colour_N4, shape_N4K.argmax(-1), strict=True)
+        return [_layout(things, colours, shapes) if clear else None for clear, things, colours, shapes in rows]
 
     def satisfies(self, scenes: Sequence[Scene]) -> np.ndarray:
         """bool [N]: whether picture n, as read, shows scene n and nothing else. Raises ValueError on a length."""
@@ -165,10 +166,10 @@ class Reading:
             raise ValueError(f"{len(scenes)} scenes for {len(self)} pictures: give one scene per picture")
 
 
-def _layout(presence_4: np.ndarray, colour_4: np.ndarray, shape_4: np.ndarray) -> Layout:
+def _layout(thing_4: np.ndarray, colour_4: np.ndarray, shape_4: np.ndarray) -> Layout:
     first, second, third, fourth = (
-        Placed(thing=Object(colour=COLOUR_NAMES[c], shape=SHAPES[k // 2], size=SIZES[k % 2])) if there == 1 else None
-        for there, c, k in zip(presence_4.tolist(), colour_4.tolist(), shape_4.tolist(), strict=True)
+        Placed(thing=Object(colour=COLOUR_NAMES[c], shape=SHAPES[k // 2], size=SIZES[k % 2])) if there else None
+        for there, c, k in zip(thing_4.tolist(), colour_4.tolist(), shape_4.tolist(), strict=True)
     )
     return Layout(cells=(first, second, third, fourth))
 
@@ -230,7 +231,7 @@ def _margins(distance_MK: np.ndarray, separation_KK: np.ndarray) -> np.ndarray:
 
 def _ray_distances(offset_M3: np.ndarray, ray_MC3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Squared distances [M, C] of offsets to rays 0.4 .. 1.1 of the way to each colour, and how far along they are."""
-    along_MC = (ray_MC3 * offset_M3[:, None]).sum(-1) / (ray_MC3**2).sum(-1)
+    along_MC = (ray_MC3 * offset_M3[:, None]).sum(-1) / np.maximum((ray_MC3**2).sum(-1), 1.0)
     nearest_MC3 = np.clip(along_MC, 0.4, 1.1)[..., None] * ray_MC3
     return ((offset_M3[:, None] - nearest_MC3) ** 2).sum(-1), along_MC
 
@@ -264,7 +265,9 @@ def measure(pictures: np.ndarray) -> Evidence:
     masks, area, separation_KK = _templates()
     distance_MK = (mask_MP**2).sum(-1, keepdims=True) - 2 * mask_MP @ masks.T + area
     shape_MK = distance_MK.reshape(len(mask_MP), len(separation_KK), -1).min(-1)
+    best_M = (distance_MK / area).argmin(-1)
     misfit_M = (distance_MK / area).min(-1)
+    blocks_MB3 = _blocks(offset_MP3 - masks[best_M][..., None] * mean_M3[:, None])
     # White noise puts two thirds of its power across any one direction of colour.
     across_M = (power_MP - mask_MP**2 * contrast_M[:, None]).sum(-1) - 2 / 3 * noise_M * mask_MP.shape[1]
     return Evidence(
@@ -274,11 +277,18 @@ def measure(pictures: np.ndarray) -> Evidence:
             colour_M=colour_MC.min(-1) / 100.0**2,
             shape_M=misfit_M,
             hue_M=across_M / (contrast_M * np.maximum(mask_MP.sum(-1), 1.0)),
+            local_M=(blocks_MB3**2).sum(-1).max(-1) / contrast_M,
         ),
         colour_MC=_margins(colour_MC, _colour_separation()),
         shape_MK=_margins(shape_MK, separation_KK),
         unevenness_N=unevenness_N,
     )
+
+
+def _blocks(pixels_MP3: np.ndarray, side: int = 4) -> np.ndarray:
+    """Means of the blocks of side x side pixels of a cell [M, 64, 3]: noise falls by `side`, a foreign piece stays."""
+    per_row = CELL_SIZE // side
+    return pixels_MP3.reshape(-1, per_row, side, per_row, side, 3).mean((2, 4)).reshape(-1, per_row**2, 3)
 
 
 def _measure_frame(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -293,25 +303,32 @@ def _measure_frame(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
 
 
 def _presence_features(
-    *, strength_M: np.ndarray, fullness_M: np.ndarray, colour_M: np.ndarray, shape_M: np.ndarray, hue_M: np.ndarray
+    *,
+    strength_M: np.ndarray,
+    fullness_M: np.ndarray,
+    colour_M: np.ndarray,
+    shape_M: np.ndarray,
+    hue_M: np.ndarray,
+    local_M: np.ndarray,
 ) -> np.ndarray:
-    """Features [M, 9]: a constant, then saturating functions of strength, fullness and the three misfits."""
+    """Features [M, 11]: a constant, then saturating functions of strength, fullness and the four misfits."""
     strength_M = np.maximum(strength_M, 0.0)
-    there_M = strength_M / (strength_M + 10.0)
-    full_M = np.clip(fullness_M, 0.03, 0.97) * there_M
-    full_M = np.clip(full_M, 0.01, 0.99)
-    shape_M, hue_M = np.clip(shape_M, 0.0, 1.0), np.clip(hue_M, 0.0, 1.0)
+    there_M = strength_M / (strength_M + 3.0)
+    full_M = np.clip(fullness_M * there_M, 0.003, 0.997)
+    shape_M, hue_M, local_M = (np.clip(misfit_M, 0.0, 1.0) for misfit_M in (shape_M, hue_M, local_M))
     return np.stack(
         [
             np.ones_like(there_M),
-            np.log(strength_M + 0.3),
+            np.log(strength_M + 0.1),
             np.log(full_M / (1 - full_M)),
             there_M * np.minimum(np.sqrt(colour_M), 1.0),
+            there_M * np.log(colour_M + 0.003),
             there_M * shape_M,
             there_M * np.log(shape_M + 0.01),
             there_M * hue_M,
             there_M * np.log(hue_M + 0.01),
-            there_M * np.log(colour_M + 0.003),
+            there_M * local_M,
+            there_M * np.log(local_M + 0.03),
         ],
         axis=1,
     ).astype(np.float64)

@@ -131,7 +131,8 @@ def unpatchify(tokens_LD: Tensor, height: int, width: int, patch: int, channels:
     rows, columns = height // patch, width // patch
     if height % patch or width % patch or (length, dims) != (rows * columns, patch * patch * channels):
         raise ValueError(
-            f"tokens [{length}, {dims}] do not make {channels} channels of {height}x{width} in patches of {patch}x{patch}"
+            f"tokens [{length}, {dims}] do not make {channels} channels of {height}x{width} "
+            f"in patches of {patch}x{patch}"
         )
     grid = tokens_LD.reshape(math.prod(batch), rows, columns, patch, patch, channels)
     return torch.einsum("nhwpqc->nchpwq", grid).reshape(*batch, channels, height, width)

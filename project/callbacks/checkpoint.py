@@ -1,0 +1,110 @@
+"""`SaveLast`: `checkpoints/last.ckpt`, written at the boundary between two updates, in one step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from project.run_folder import run_folder
+
+
+class SaveLast(Checkpoint):
+    """Saves the whole state of training every n updates, before a validation, when training stops and at the end.
+
+    It counts by `module.updates` (finished updates): Lightning's `global_step` counts optimizer steps, of which an
+    update has several or none. The file is written beside the old one and then takes its place, so a crash at any
+    moment leaves a complete `last.ckpt`.
+
+    Args:
+        every_n_updates: Updates between two saves.
+        keep_every_n_updates: If given, a copy is kept as `update_N.ckpt` each time that many updates are finished.
+    """
+
+    def __init__(self, every_n_updates: int = 10, keep_every_n_updates: int | None = None) -> None:
+        super().__init__()
+        for name, value in (("every_n_updates", every_n_updates), ("keep_every_n_updates", keep_every_n_updates)):
+            if value is not None and value < 1:
+                raise ValueError(f"SaveLast: {name} = {value}: give at least 1")
+        self.every_n_updates = every_n_updates
+        self.keep_every_n_updates = keep_every_n_updates
+        self.folder: Path | None = None
+        self.saved_updates = -1
+        """Updates that the saved checkpoint holds; -1 = none was saved."""
+
+    @property
+    def path(self) -> Path | None:
+        """Where `last.ckpt` lies (or will), None before `setup`."""
+        return self.folder and self.folder / "last.ckpt"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.folder = run_folder(trainer) / "checkpoints"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.path is not None and trainer.ckpt_path and self.path.resolve() == Path(trainer.ckpt_path).resolve():
+            self.saved_updates = _updates(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Only here does Lightning's progress describe the boundary of an update within an epoch, so whatever ends
+        # the run or may be interrupted next (a validation) is foreseen here.
+        if _updates(pl_module) % self.every_n_updates == 0 or _pause_follows(trainer):
+            self.save(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.save(trainer, pl_module)
+
+    def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes `last.ckpt` unless it holds this update already. A collective call."""
+        updates = _updates(pl_module)
+        if self.folder is None or trainer.fast_dev_run or updates in (0, self.saved_updates):
+            return
+        new = self.folder / "last.ckpt.new"
+        trainer.save_checkpoint(new)
+        keep = self.keep_every_n_updates is not None and updates % self.keep_every_n_updates == 0
+        if rank_zero_only.rank == 0:
+            if keep:
+                _copy(new, self.folder / f"update_{updates}.ckpt")
+            _replace(new, self.folder / "last.ckpt")
+        trainer.strategy.barrier("SaveLast.save")
+        self.saved_updates = updates
+
+
+def _updates(module: LightningModule) -> int:
+    updates = module.updates
+    assert isinstance(updates, int)
+    return updates
+
+
+def _pause_follows(trainer: Trainer) -> bool:
+    """Whether training stops, or validates, after the update that has just finished."""
+    loop = trainer.fit_loop.epoch_loop
+    fetcher = trainer.fit_loop._data_fetcher
+    return trainer.should_stop or loop._is_training_done or (fetcher is not None and loop._should_check_val_fx(fetcher))
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Puts `new` in the place of `old`; both may be folders (sharded checkpoints)."""
+    if not old.is_dir():
+        os.replace(new, old)
+        return
+    # A folder cannot be replaced in one step: the old one stands aside meanwhile.
+    aside = old.with_name(f"{old.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(old, aside)
+    os.replace(new, old)
+    shutil.rmtree(aside)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copyfile(source, target)

@@ -1,0 +1,62 @@
+"""Checks at each rollout's first optimizer step that replay evaluates the very transition that rollout took."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+log = logging.getLogger(__name__)
+
+
+class OnPolicyError(MisconfigurationException):
+    """Replay and rollout disagree although no weight has changed in between."""
+
+
+class OnPolicyGate(Callback):
+    """Before the first update of a rollout every ratio must be 1.
+
+    In fp32 a larger error than the tolerance stops the run: something is different between rollout and replay. In
+    other precisions the error is the noise floor of the log-probabilities; it is logged as
+    `on_policy/max_ratio_error`, with a warning when it exceeds half the clip width (clipping then sees only noise).
+
+    Args:
+        text_tolerance: largest |ratio - 1| of a text.
+        image_tolerance: of a trained image step; a tenth of the image clip width if that is smaller.
+    """
+
+    def __init__(self, text_tolerance: float = 1e-5, image_tolerance: float = 1e-5) -> None:
+        self.text_tolerance = text_tolerance
+        self.image_tolerance = image_tolerance
+        self._warned = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        errors = {
+            part: float(trainer.callback_metrics.get(f"on_policy/ratio_error/{part}", torch.zeros(())))
+            for part in ("text", "image")
+        }
+        pl_module.log("on_policy/max_ratio_error", max(errors.values()))
+        clip = getattr(pl_module.objective, "clip_image", self.image_tolerance * 10)
+        limits = {"text": self.text_tolerance, "image": min(self.image_tolerance, clip / 10)}
+        if all(errors[part] <= limits[part] for part in errors):
+            return
+        found = ", ".join(f"{part} {errors[part]:.1e} (limit {limits[part]:.1e})" for part in errors)
+        if next(pl_module.policy.parameters()).dtype == torch.float32 and str(trainer.precision).startswith("32"):
+            raise OnPolicyError(
+                f"replay does not evaluate what rollout drew: |ratio - 1| is {found} before any update. Check that "
+                "both use the same sampler (schedule, noise level, window), guidance (scale, interval, renorm), "
+                "temperature, system prompt, precision and weights, and that dropout is off."
+            )
+        if errors["image"] > clip / 2 and not self._warned:
+            self._warned = True
+            log.warning(
+                "the noise floor of the image ratio (%.1e) exceeds half the clip width (%.1e): clipping sees mostly "
+                "rounding noise; use fp32 log-probabilities or a wider clip_image",
+                errors["image"],
+                clip,
+            )

@@ -1,0 +1,209 @@
+"""`PromptDataModule`: prompt files -> batches of `Prompt`, in an order that resumes exactly and shards by rank."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from project.prompts import read_prompts
+from project.randomness import keyed_generator
+from project.trajectory import Prompt
+
+__all__ = ["EvaluationLoader", "PromptDataModule", "PromptLoader", "read_prompts"]
+
+
+class PromptLoader:
+    """Lists of P / `world_size` prompts, one list an update; an epoch is one shuffled pass without the rest.
+
+    The order of an epoch is a function of (seed, epoch) alone, and rank r takes the prompts r, r + world_size, ...
+    of the P prompts of an update: the union over ranks does not depend on their number.
+
+    Lightning saves `state_dict` with a checkpoint and goes on in mid-epoch after `load_state_dict`.
+
+    Raises ValueError if P cannot be dealt out evenly or is more than there are prompts.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        prompts_per_update: int,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if prompts_per_update < 1 or prompts_per_update % world_size:
+            raise ValueError(
+                f"prompts_per_update = {prompts_per_update} cannot be dealt to {world_size} rank(s): "
+                f"choose a positive multiple of {world_size}"
+            )
+        if len(prompts) < prompts_per_update:
+            raise ValueError(
+                f"{len(prompts)} training prompt(s) are fewer than prompts_per_update = {prompts_per_update}: "
+                "lower it or add prompts"
+            )
+        self.prompts = prompts
+        self.prompts_per_update = prompts_per_update
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.position = 0
+        """Updates of this epoch whose prompts were handed out."""
+
+    @property
+    def sampler(self) -> PromptLoader:
+        """Lightning announces a new epoch through `loader.sampler.set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
+
+    def __len__(self) -> int:
+        return len(self.prompts) // self.prompts_per_update
+
+    def __iter__(self) -> Iterator[list[Prompt]]:
+        order = self._order()
+        while self.position < len(self):
+            start = self.position * self.prompts_per_update
+            chosen = order[start : start + self.prompts_per_update]
+            self.position += 1
+            yield [self.prompts[n] for n in chosen[self.rank :: self.world_size]]
+        self.set_epoch(self.epoch + 1)
+
+    def _order(self) -> list[int]:
+        if not self.shuffle:
+            return list(range(len(self.prompts)))
+        return torch.randperm(len(self.prompts), generator=keyed_generator(self.seed, "prompts", self.epoch)).tolist()
+
+    def state_dict(self) -> dict[str, int]:
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "prompts": len(self.prompts),
+            "prompts_per_update": self.prompts_per_update,
+        }
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Raises ValueError if the position counts other prompts or updates of another size."""
+        for name in ("prompts", "prompts_per_update"):
+            if state[name] != self.state_dict()[name]:
+                raise ValueError(
+                    f"the checkpoint stopped within an epoch of {name} = {state[name]}, now it is "
+                    f"{self.state_dict()[name]}: go on with the same data settings"
+                )
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+class EvaluationLoader:
+    """Lists of at most `batch_size` prompts in file order; rank r takes the prompts r, r + world_size, ...
+
+    Every rank gets the same number of lists of the same lengths (unequal ones would hang a sharded model): the last
+    prompt fills up, marked by `columns["padding"]`, and `Benchmark` leaves the marked ones out.
+    """
+
+    def __init__(self, prompts: Sequence[Prompt], *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        if batch_size < 1:
+            raise ValueError(f"eval_batch_size = {batch_size}: give at least 1")
+        last = prompts[-1]
+        filler = dataclasses.replace(last, columns={**last.columns, "padding": True})
+        padded = [*prompts, *[filler] * (-len(prompts) % world_size)]
+        self.prompts = padded[rank::world_size]
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.prompts) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Prompt]]:
+        for start in range(0, len(self.prompts), self.batch_size):
+            yield self.prompts[start : start + self.batch_size]
+
+
+class PromptDataModule(LightningDataModule):
+    """Prompts for training and evaluation.
+
+    Args:
+        train: Prompt file for `fit`: .jsonl, .txt (one prompt a line), or a dataset folder or id.
+        val: Prompt file for `validate` and for the validation within `fit`.
+        test: Prompt file for `test`.
+        predict: Prompt file for `predict`.
+        prompts_per_update: P, the prompts of one update over all ranks.
+        eval_batch_size: Prompts of one evaluation step on one rank.
+        seed: Seed of the order of the training prompts.
+        shuffle: Whether every epoch is shuffled anew; false = file order.
+        columns: Names of the fields in the files if they differ, e.g. {prompt: caption}.
+    """
+
+    def __init__(
+        self,
+        train: str | None = None,
+        val: str | None = None,
+        test: str | None = None,
+        predict: str | None = None,
+        prompts_per_update: int = 8,
+        eval_batch_size: int = 32,
+        seed: int = 0,
+        shuffle: bool = True,
+        columns: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.files = {"train": train, "val": val, "test": test, "predict": predict}
+        self.prompts_per_update = prompts_per_update
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.columns = columns
+        self.prompts: dict[str, list[Prompt]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Reads the files of the stage. Raises ValueError or FileNotFoundError, see `read_prompts`."""
+        needed = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}[stage]
+        if self.files[needed] is None:
+            raise ValueError(f"`{stage}` needs prompts: set data.init_args.{needed} to a .jsonl or .txt file")
+        for name in (needed, "val") if stage == "fit" else (needed,):
+            file = self.files[name]
+            if file is not None and name not in self.prompts:
+                self.prompts[name] = read_prompts(file, self.columns)
+
+    def train_dataloader(self) -> PromptLoader:
+        rank, world_size = self._place()
+        return PromptLoader(
+            self.prompts["train"],
+            prompts_per_update=self.prompts_per_update,
+            seed=self.seed,
+            shuffle=self.shuffle,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+        return self._evaluation("test")
+
+    def predict_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+        return self._evaluation("predict")
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Prompts hold no tensors, and Lightning's own transfer refuses frozen dataclasses."""
+        return batch
+
+    def _evaluation(self, name: str) -> EvaluationLoader | list[EvaluationLoader]:
+        if name not in self.prompts:
+            return []
+        rank, world_size = self._place()
+        return EvaluationLoader(
+            self.prompts[name], batch_size=self.eval_batch_size, rank=rank, world_size=world_size
+        )
+
+    def _place(self) -> tuple[int, int]:
+        """(rank, world size) of this process; (0, 1) outside a trainer."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -1,0 +1,153 @@
+"""What an objective is: a loss of replayed log-probabilities and advantages, summed over micro-batches.
+
+Reductions divide by global counts known before the first backward, so the sum of the losses of all micro-batches
+is the loss of the whole update, however it was cut. Shape suffixes: project/trajectory.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from project.trajectory import Group, Replay, Trajectory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Denominators of one update, over the surviving samples of all ranks."""
+
+    samples: int
+    steps: int
+    """Trained denoising steps: over samples, images and the steps of their window."""
+    tokens: int
+    """Trained text tokens."""
+    sequences: int
+    """Texts with at least one trained token."""
+    world_size: int = 1
+    """Ranks that gradients are averaged over; the loss is multiplied by it, so that the average is the sum."""
+    entropy_threshold: float = -math.inf
+    """Least entropy [nats] of a token that the text policy loss counts (see `entropy_threshold`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossInputs:
+    """One micro-batch of B samples, and the counts of the whole update."""
+
+    replay: Replay
+    image_advantage_B: Tensor
+    text_advantage_B: Tensor
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mean:
+    """A mean that adds up over micro-batches and ranks: sum the totals, sum the counts."""
+
+    total: Tensor
+    count: Tensor
+
+    def __add__(self, other: Mean) -> Mean:
+        return Mean(total=self.total + other.total, count=self.count + other.count)
+
+    @property
+    def value(self) -> Tensor:
+        """total / count; NaN if nothing was counted."""
+        return self.total / self.count
+
+    @classmethod
+    def of(cls, value: Tensor, weight: Tensor) -> Mean:
+        """Weighted mean of a tensor, without gradient; entries of weight 0 may hold anything."""
+        weight = weight.detach().float()
+        return cls(total=(value.detach().float().where(weight != 0, 0.0) * weight).sum(), count=weight.sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossOutputs:
+    """The loss of a micro-batch (with gradient), and what to log."""
+
+    loss: Tensor
+    metrics: Mapping[str, Mean] = field(default_factory=dict)
+    maxima: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scalars whose maximum over micro-batches and ranks is meant."""
+
+
+class Objective(ABC):
+    """A loss. Subclasses hold hyperparameters only."""
+
+    @property
+    @abstractmethod
+    def needs_reference(self) -> bool:
+        """Whether replays must carry the reference's log-probabilities and means."""
+
+    @abstractmethod
+    def __call__(self, inputs: LossInputs) -> LossOutputs:
+        """This micro-batch's share of the loss of the update."""
+
+    def count(
+        self, group: Group, *, world_size: int = 1, reduce: Callable[[Tensor], Tensor] | None = None
+    ) -> Counts:
+        """Denominators of the update.
+
+        Args:
+            group: this rank's, with advantages.
+            world_size: ranks that gradients are averaged over.
+            reduce: sum of an fp64 tensor over the ranks; this process alone if None. Called the same number of
+                times by every rank.
+
+        Raises:
+            ValueError: before `advantages` ran.
+        """
+        samples = survivors(group)
+        texts = [text for sample in samples for text in sample.texts if len(text.ids_T)]
+        steps = sum(len(image.step_K) for sample in samples for image in sample.images)
+        local = torch.tensor([len(samples), steps, sum(len(text.ids_T) for text in texts), len(texts)], dtype=torch.float64)
+        summed = [round(number) for number in (local if reduce is None else reduce(local)).tolist()]
+        return Counts(
+            samples=summed[0], steps=summed[1], tokens=summed[2], sequences=summed[3], world_size=world_size
+        )
+
+
+def survivors(group: Group) -> Sequence[Trajectory]:
+    """Samples that are trained on. Raises ValueError before `advantages` ran."""
+    if group.advantages is None:
+        raise ValueError("counting needs advantages: call `advantages` on the scored group first")
+    return [
+        sample for sample, valid in zip(group.trajectories, group.advantages.valid_N.tolist(), strict=True) if valid
+    ]
+
+
+def with_entropy_threshold(
+    counts: Counts, group: Group, quantile: float, reduce: Callable[[Tensor], Tensor] | None = None
+) -> Counts:
+    """Counts that keep the `quantile` of all trained tokens of all ranks with the highest entropy."""
+    entropies = [text.entropy_T for sample in survivors(group) for text in sample.texts]
+    entropy_M = torch.cat(entropies) if entropies else torch.zeros(0)
+    return dataclasses.replace(counts, entropy_threshold=entropy_threshold(entropy_M, quantile, reduce))
+
+
+def entropy_threshold(
+    entropy_M: Tensor, quantile: float, reduce: Callable[[Tensor], Tensor] | None = None
+) -> float:
+    """Highest threshold that keeps at least `quantile` of the tokens (of all ranks), to 1/4096 nat.
+
+    By a histogram, which adds up over ranks in one sum. Entropies above 16 nats (a vocabulary of 9 million) share
+    the last bin.
+
+    Args:
+        entropy_M: entropies [nats] of this rank's tokens, as the sampler saw them.
+        quantile: share to keep, in (0, 1].
+        reduce: sum of an fp64 tensor over the ranks; this process alone if None.
+    """
+    bins_per_nat, highest = 4096, 16
+    bin_M = (entropy_M.detach().double().cpu().clamp(0, highest) * bins_per_nat).long()
+    local = torch.bincount(bin_M, minlength=highest * bins_per_nat + 1).double()
+    tokens = local if reduce is None else reduce(local)
+    at_least = tokens.flip(0).cumsum(0).flip(0)
+    enough = torch.nonzero(at_least >= quantile * tokens.sum()).flatten()
+    return int(enough[-1]) / bins_per_nat if tokens.sum() > 0 else -math.inf

@@ -1,0 +1,63 @@
+"""The folder of a run: `root/name/version_N`, with everything that the run writes."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+
+class RunFolder:
+    """Where a run keeps `config.yaml`, `checkpoints/`, `metrics.csv`, TensorBoard events and `results.json`.
+
+    Args:
+        name: Name of the experiment; its runs are numbered `version_0`, `version_1`, ...
+        root: Folder of all experiments.
+    """
+
+    def __init__(self, name: str = "default", root: str = "runs") -> None:
+        self.home = Path(root) / name
+
+    def claim(self) -> Path:
+        """Makes the next `version_N` (on rank 0; other ranks take rank 0's word, see `run_folder`)."""
+        if rank_zero_only.rank != 0:
+            return self.home / "version_of_rank_0"
+        self.home.mkdir(parents=True, exist_ok=True)
+        numbers = [int(found[1]) for p in self.home.iterdir() if (found := re.fullmatch(r"version_(\d+)", p.name))]
+        version = max(numbers, default=-1) + 1
+        while True:
+            folder = self.home / f"version_{version}"
+            try:
+                folder.mkdir()
+            except FileExistsError:  # a run that started at the same moment
+                version += 1
+            else:
+                return folder
+
+
+def folder_of_checkpoint(ckpt_path: str | Path | None) -> Path | None:
+    """The run folder that a checkpoint lies in, None if it lies in none."""
+    if ckpt_path is None:
+        return None
+    folder = Path(ckpt_path).parent
+    return folder.parent if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file() else None
+
+
+def run_folder(trainer: Trainer) -> Path:
+    """The run folder on every rank. A collective call: use it in `setup`, on all ranks."""
+    return Path(trainer.strategy.broadcast(trainer.default_root_dir))
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Writes `file` in one step: a reader, or a crash, never meets a half-written one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=file.parent, prefix=f".{file.name}.", delete=False, encoding="utf-8"
+    ) as stream:
+        stream.write(text)
+    os.chmod(stream.name, 0o644)
+    os.replace(stream.name, file)

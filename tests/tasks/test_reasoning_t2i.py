@@ -1,0 +1,220 @@
+"""Contracts 2 and 3: replay evaluates the transition that rollout took, for any micro-batch, with exact gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from project.guidance import Guidance, guide
+from project.models.base import Query
+from project.samplers.flow_sde import FlowSDE
+from project.tasks.reasoning_t2i import ReasoningT2I
+from project.timing import Stopwatch
+from project.trajectory import Prompt, SampleKey
+
+PROMPTS = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]
+GROUP = 3
+SETTINGS = dict(
+    height=8, width=8, max_tokens=6, temperature=0.9, top_p=0.9, guidance=Guidance(text=2.5, interval=(0.6, 0.95))
+)
+SDE = dict(num_steps=8, shift=3.0, noise_level=0.7, window_size=4, window_range=(1, 6))
+
+
+def make_task(**changes):
+    return ReasoningT2I(**{**SETTINGS, **changes})
+
+
+def keys():
+    return [SampleKey(seed=1, update=2, prompt=p.id, sample=g) for p in PROMPTS for g in range(GROUP)]
+
+
+@pytest.fixture
+def sampler():
+    return FlowSDE(**SDE)
+
+
+@pytest.fixture
+def trajectories(model, sampler):
+    return make_task().rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
+
+
+def errors(replay):
+    """Largest |ratio - 1| of text and image."""
+    text = (replay.text_log_prob_RT - replay.old_text_log_prob_RT)[replay.token_mask_RT]
+    image = replay.image_log_prob_RK - replay.old_image_log_prob_RK
+    return text.exp().sub(1).abs().max().item(), image.exp().sub(1).abs().max().item()
+
+
+def test_ratio_is_one_before_the_first_update(model, sampler, trajectories):
+    text, image = errors(make_task().replay(model, trajectories, sampler, context_gradient=True))
+    assert text <= 1e-5 and image <= 1e-6
+    assert {t.image.step_K.tolist()[0] for t in trajectories} == {sampler.window(1, 2).start}
+    assert len({t.texts[0].text for t in trajectories}) > 1, "the samples of a group must differ"
+
+
+def scaled(guidance):
+    return dataclasses.replace(guidance, text=guidance.text + 0.1)
+
+
+@pytest.mark.parametrize(
+    "mutation", ["schedule by one step", "guidance scale", "renorm", "temperature", "dtype", "one token"]
+)
+def test_every_mutation_of_the_rollout_is_noticed(model, sampler, trajectories, mutation):
+    task, replayed = make_task(), trajectories
+    if mutation == "schedule by one step":
+        sampler = FlowSDE(**{**SDE, "num_steps": 9})
+    elif mutation == "guidance scale":
+        task = make_task(guidance=scaled(SETTINGS["guidance"]))
+    elif mutation == "renorm":
+        task = make_task(guidance=dataclasses.replace(SETTINGS["guidance"], renorm="channel"))
+    elif mutation == "temperature":
+        task = make_task(temperature=1.0)
+    elif mutation == "dtype":
+        model = model.to(torch.bfloat16)
+    else:
+        replayed = [change_one_token(t) for t in trajectories]
+    text, image = errors(task.replay(model, replayed, sampler, context_gradient=True))
+    assert text > 1e-5 or image > 1e-6
+
+
+def test_log_probs_of_the_truncated_softmax_are_noticed(model, sampler):
+    """The sixth mutation: old log-probs of the top-p truncated softmax instead of the full one."""
+    task = make_task(top_p=0.5)
+    trajectories = task.rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
+    text, _ = errors(task.replay(model, trajectories, sampler, context_gradient=True))
+    assert text <= 1e-5, "top-p must not change which log-probabilities are recorded"
+    shifted = [
+        dataclasses.replace(
+            t, segments=(dataclasses.replace(t.texts[0], log_prob_T=t.texts[0].log_prob_T + 0.22), t.image)
+        )
+        for t in trajectories
+    ]
+    text, _ = errors(task.replay(model, shifted, sampler, context_gradient=True))
+    assert text > 0.1
+
+
+def change_one_token(trajectory):
+    text = trajectory.texts[0]
+    ids = text.ids_T.clone()
+    ids[0] = 5 if ids[0] != 5 else 6
+    return dataclasses.replace(trajectory, segments=(dataclasses.replace(text, ids_T=ids), trajectory.image))
+
+
+def objective_gradients(model, task, sampler, trajectories, size, context_gradient=True):
+    """Gradients of a fixed weighted sum of all log-probabilities, accumulated over micro-batches of `size`."""
+    model.zero_grad()
+    weights = torch.linspace(-1, 1, len(trajectories))
+    for start in range(0, len(trajectories), size):
+        part = slice(start, start + size)
+        replay = task.replay(model, trajectories[part], sampler, context_gradient=context_gradient)
+        text = (replay.text_log_prob_RT * replay.token_mask_RT).sum(1)
+        (weights[part] * (text + 5 * replay.image_log_prob_RK.sum(1))).sum().backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same_gradients(ours, reference, tolerance):
+    for name, gradient in reference.items():
+        scale = gradient.abs().max().clamp_min(1e-3)
+        assert (ours[name] - gradient).abs().max() <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_gradients_do_not_depend_on_the_micro_batch(model, sampler, trajectories, size):
+    whole = objective_gradients(model, make_task(), sampler, trajectories, len(trajectories))
+    assert_same_gradients(objective_gradients(model, make_task(), sampler, trajectories, size), whole, 2e-5)
+
+
+def slow_gradients(model, task, sampler, trajectories):
+    """The same objective, every log-probability from its own forward over the raw token sequence, nothing cached."""
+    model.zero_grad()
+    weights = torch.linspace(-1, 1, len(trajectories))
+    total = torch.zeros(())
+    for weight, t in zip(weights, trajectories, strict=True):
+        start, end = torch.tensor([model.special.text_start]), torch.tensor([model.special.text_end])
+        system = torch.cat([start, model.encode_text(model.think_prompt), end])
+        before = torch.cat([system, start, model.encode_text(t.prompt.text), end, start])
+        ids = t.texts[0].ids_T
+        read = torch.cat([before, ids] if t.texts[0].finished else [before, ids, end])
+        marked = torch.zeros(1, len(read), dtype=torch.bool)
+        marked[0, len(before) - 1 : len(before) - 1 + len(ids)] = True
+        output = model(
+            Query(ids_RT=read[None], position_RT=torch.arange(len(read))[None], mask="causal", logits=marked), []
+        )
+        log_probs = torch.log_softmax(output.logits.float() / task.temperature, -1)
+        total = total + weight * log_probs.gather(1, ids[:, None]).sum()
+        for k in range(len(t.image.step_K)):
+            v = guided_velocity(model, task, sampler, t.image, k, read, system)
+            step = t.image.step_K[k : k + 1]
+            transition = sampler.log_prob(t.image.latents_KLD[k : k + 1], v, step, t.image.next_KLD[k : k + 1])
+            total = total + 5 * weight * transition.log_prob_R.sum()
+    total.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def guided_velocity(model, task, sampler, image, k, read, system):
+    sigma = sampler.sigma_N[image.step_K[k]]
+    branches = [
+        whole_sequence_velocity(model, context, image.latents_KLD[k], sigma, task.canvas) for context in (read, system)
+    ]
+    guidance = task.canvas.guidance
+    return guide(*branches, None, guidance) if guidance.active(sigma.item()) else branches[0]
+
+
+def whole_sequence_velocity(model, context, latents, sigma, canvas):
+    """One forward over context tokens and denoising query together, with an explicit mask."""
+    grid = model.latent_grid(canvas.height, canvas.width)
+    words, length = len(context), len(latents)
+    ids = torch.cat([context, torch.tensor([model.special.image_start, model.special.image_end])])[None]
+    position = torch.cat([torch.arange(words), torch.full((2 + length,), words)])[None]
+    mask = torch.ones(1, words + 2 + length, words + 2 + length, dtype=torch.bool)
+    mask[:, :words, :words] = torch.ones(words, words).tril().bool()
+    mask[:, :words, words:] = False
+    query = Query(
+        ids_RT=ids,
+        position_RT=position[:, : words + 2],
+        latents_RLD=latents[None],
+        sigma_RL=sigma.expand(1, length),
+        latent_index_RL=model.latent_index(grid)[None],
+        latent_position_RL=position[:, words + 2 :],
+        mask=mask,
+    )
+    return model(query, []).velocity_RLD
+
+
+def test_gradients_equal_a_slow_reference_without_caches(model, sampler, trajectories):
+    slow = slow_gradients(model, make_task(), sampler, trajectories)
+    fast = objective_gradients(model, make_task(), sampler, trajectories, len(trajectories))
+    assert slow.keys() == fast.keys()
+    assert_same_gradients(fast, slow, 2e-5)
+
+
+def test_detached_context_cuts_the_image_gradient_only(model, sampler, trajectories):
+    exact = make_task().replay(model, trajectories, sampler, context_gradient=True)
+    cut = make_task().replay(model, trajectories, sampler, context_gradient=False)
+    torch.testing.assert_close(exact.image_log_prob_RK, cut.image_log_prob_RK)
+    words = model.get_parameter("words.weight" if hasattr(model, "words") else "language_model.model.embed_tokens.weight")
+    prompt_word = model.encode_text("circle")[0]
+    gradients = [
+        torch.autograd.grad(r.image_log_prob_RK.sum(), words, retain_graph=True)[0][prompt_word].abs().max().item()
+        for r in (exact, cut)
+    ]
+    assert gradients[0] > 1e-6 and gradients[1] == 0
+
+
+def test_a_sample_does_not_depend_on_its_batch(model, sampler, trajectories):
+    """Keyed randomness: one prompt drawn alone gives the samples it gave in company."""
+    alone = make_task().rollout(model, PROMPTS[1:], keys()[GROUP:], sampler, sampler.window(1, 2), Stopwatch())
+    for ours, theirs in zip(alone, trajectories[GROUP:], strict=True):
+        assert ours.texts[0].ids_T.tolist() == theirs.texts[0].ids_T.tolist()
+        torch.testing.assert_close(ours.image.final_LD, theirs.image.final_LD, atol=1e-4, rtol=1e-4)
+
+
+def test_without_thinking_there_is_only_an_image(model, sampler):
+    task = make_task(think=False)
+    trajectories = task.rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
+    assert all(len(t.segments) == 1 for t in trajectories)
+    replay = task.replay(model, trajectories, sampler, context_gradient=True)
+    assert replay.text_log_prob_RT.numel() == 0
+    assert (replay.image_log_prob_RK - replay.old_image_log_prob_RK).exp().sub(1).abs().max() <= 1e-6
