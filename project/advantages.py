@@ -120,8 +120,8 @@ def _divisor(value_PG: Tensor, valid_PG: Tensor, scale: str, global_std: float, 
         return 1.0
     if scale == "global":
         return (0.0 if math.isnan(global_std) else global_std) + eps
-    variance_P1 = _centred(value_PG, valid_PG).square().sum(1, keepdim=True) / valid_PG.sum(1, keepdim=True).clamp_min(1)
-    return variance_P1.sqrt() + eps
+    square_P1 = _centred(value_PG, valid_PG).square().sum(1, keepdim=True)
+    return (square_P1 / valid_PG.sum(1, keepdim=True).clamp_min(1)).sqrt() + eps
 
 
 def _flat(value_PG: Tensor, valid_PG: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from project.models.attention import attention, bias_from_mask
-from project.models.base import ModelSource, Output, Query, SpecialTokens, UnifiedModel
+from project.models.base import Defaults, ModelSource, Output, Query, SpecialTokens, UnifiedModel
 from project.models.context import Context
 
 WORDS = ("<end>", "<start>", "<image>", "</image>", "<unk>", *"a red green circle square left of think and two".split())
@@ -37,7 +37,7 @@ class DenseModel(UnifiedModel):
         super().__init__()
         hidden = self.HEADS * self.SIZE
         self.tokenizer = Words()
-        self.think_prompt = "think"
+        self.defaults = Defaults(think_prompt="think", height=8, width=8)
         self.special = SpecialTokens(text_start=1, text_end=0, image_start=2, image_end=3)
         self.words = nn.Embedding(len(WORDS), hidden)
         self.positions = nn.Embedding(256, hidden)

@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torchmetrics import Metric
 
 from project.run_folder import run_folder, write_atomically
 from project.trajectory import Group, Trajectory
 
 Results = dict[str, Any]
-"""Measure -> number, or a dict of such."""
+"""Figure -> number, or a dict of such."""
+Outcome = dict[str, Any]
+"""What was measured on one prompt: JSON values."""
 
 
 class Benchmark(Callback, ABC):
-    """Gathers outcomes per prompt over an evaluation and turns them into figures.
+    """Measures every prompt of an evaluation and turns the outcomes into figures.
 
-    A benchmark says what one trajectory is worth (`measure`) and how the outcomes of all prompts become `results`.
-    The outputs of the module's `validation_step` and `test_step` are a `Group` with one trajectory a prompt (alone,
-    or under the key "group").
+    A benchmark says what one trajectory is worth (`measure`) and holds the torchmetrics `metric` whose
+    `update(outcome)` takes it and whose `compute()` gives the figures, synchronised over ranks. The outputs of the
+    module's `validation_step` and `test_step` are a `Group` with one trajectory a prompt (alone, or under the key
+    "group").
 
-    Outcomes are gathered over ranks, the figures logged as `NAME/...` at step `module.updates` (also in the
+    The figures are kept in `latest`, logged as `NAME/...` at step `module.updates` (also in the
     evaluation before training, where `self.log` does nothing), and every outcome goes into the run folder as
     `evaluations/NAME_UPDATE.jsonl`, for paired comparisons.
     """
 
     latest: Results | None = None
     """The figures of the last evaluation."""
-    _folder: Path | None = None
-    _outcomes: dict[str, dict[str, Any]]
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self._folder: Path | None = None
+        self._outcomes: list[Outcome] = []
 
     @property
     def name(self) -> str:
@@ -41,29 +48,29 @@ class Benchmark(Callback, ABC):
         return type(self).__name__.removesuffix("Benchmark").lower()
 
     @abstractmethod
-    def measure(self, trajectory: Trajectory, reward: float | None) -> dict[str, Any]:
-        """Outcome of one prompt: measure -> number, and whatever `results` groups by.
+    def measure(self, trajectory: Trajectory, reward: float | None) -> Outcome:
+        """Outcome of one prompt: JSON values by name.
 
         `reward` is that of the module's reward callbacks (None if it was not scored).
         """
-
-    @abstractmethod
-    def results(self, outcomes: Mapping[str, Mapping[str, Any]]) -> Results:
-        """Figures of all outcomes (prompt id -> outcome)."""
 
     def update(self, group: Group) -> None:
         """Adds the outcomes of a batch; prompts that only fill up a batch are left out."""
         rewards = [None] * len(group) if group.scores is None else group.scores.reward_N.tolist()
         for trajectory, reward in zip(group.trajectories, rewards, strict=True):
-            if not trajectory.prompt.columns.get("padding"):
-                self._outcomes[trajectory.prompt.id] = self.measure(trajectory, reward)
+            if trajectory.prompt.columns.get("padding"):
+                continue
+            outcome = self.measure(trajectory, reward)
+            self.metric.update(outcome)
+            self._outcomes.append({"id": trajectory.prompt.id, **outcome})
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._folder = run_folder(trainer) / "evaluations"
-        self._outcomes = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._outcomes = {}
+        self._outcomes = []
+        self.metric.reset()
+        self.metric.to(pl_module.device)
 
     def on_validation_batch_end(
         self,
@@ -84,8 +91,7 @@ class Benchmark(Callback, ABC):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         outcomes = gather(self._outcomes)
-        self.latest = self.results(outcomes)
-        self._outcomes = {}
+        self.latest = self.metric.compute()
         scalars = flatten(self.latest, self.name)
         updates = int(getattr(pl_module, "updates", 0))
         for logger in trainer.loggers:
@@ -93,7 +99,7 @@ class Benchmark(Callback, ABC):
         if not trainer.sanity_checking:
             pl_module.log_dict(scalars, logger=False, batch_size=1)
         if trainer.is_global_zero and self._folder is not None and not trainer.fast_dev_run:
-            rows = (json.dumps({"id": name, **outcome}) + "\n" for name, outcome in sorted(outcomes.items()))
+            rows = (json.dumps(outcome) + "\n" for outcome in sorted(outcomes, key=lambda outcome: str(outcome["id"])))
             write_atomically(self._folder / f"{self.name}_{updates}.jsonl", "".join(rows))
 
     on_test_epoch_start = on_validation_epoch_start
@@ -101,13 +107,13 @@ class Benchmark(Callback, ABC):
     on_test_epoch_end = on_validation_epoch_end
 
 
-def gather(outcomes: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def gather(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """The outcomes of all ranks, on every rank. A collective call."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return dict(outcomes)
+        return list(outcomes)
     parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, dict(outcomes))
-    return {name: outcome for part in parts for name, outcome in part.items()}
+    torch.distributed.all_gather_object(parts, list(outcomes))
+    return [outcome for part in parts for outcome in part]
 
 
 def flatten(results: Mapping[str, Any], prefix: str) -> dict[str, float]:

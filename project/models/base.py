@@ -110,6 +110,29 @@ class SpecialTokens:
     image_end: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """How a checkpoint is meant to be used when nothing else is said; kept in its `generation_config.json`.
+
+    Attributes:
+        think_prompt: system prompt that announces reasoning before drawing.
+        height, width: of pictures, in pixels.
+        num_steps, shift: of the ODE schedule (num_steps - 1 evaluations).
+        guidance, guidance_interval: text guidance.
+        max_tokens, top_p: of the reasoning.
+    """
+
+    think_prompt: str = ""
+    height: int = 1024
+    width: int = 1024
+    num_steps: int = 50
+    shift: float = 3.0
+    guidance: float = 4.0
+    guidance_interval: tuple[float, float] = (0.4, 1.0)
+    max_tokens: int = 1024
+    top_p: float = 0.3
+
+
 class ModelSource(ABC):
     """Where a model comes from: a light value named in YAML; weights are read when training is set up."""
 
@@ -126,8 +149,7 @@ class UnifiedModel(nn.Module, ABC):
 
     tokenizer: Any
     special: SpecialTokens
-    think_prompt: str = ""
-    """System prompt that announces reasoning before drawing."""
+    defaults: Defaults
 
     # ----------------------------------------------------------------- what a backbone supplies
 

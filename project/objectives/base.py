@@ -89,9 +89,7 @@ class Objective(ABC):
     def __call__(self, inputs: LossInputs) -> LossOutputs:
         """This micro-batch's share of the loss of the update."""
 
-    def count(
-        self, group: Group, *, world_size: int = 1, reduce: Callable[[Tensor], Tensor] | None = None
-    ) -> Counts:
+    def count(self, group: Group, *, world_size: int = 1, reduce: Callable[[Tensor], Tensor] | None = None) -> Counts:
         """Denominators of the update.
 
         Args:
@@ -106,11 +104,10 @@ class Objective(ABC):
         samples = survivors(group)
         texts = [text for sample in samples for text in sample.texts if len(text.ids_T)]
         steps = sum(len(image.step_K) for sample in samples for image in sample.images)
-        local = torch.tensor([len(samples), steps, sum(len(text.ids_T) for text in texts), len(texts)], dtype=torch.float64)
+        tokens = sum(len(text.ids_T) for text in texts)
+        local = torch.tensor([len(samples), steps, tokens, len(texts)], dtype=torch.float64)
         summed = [round(number) for number in (local if reduce is None else reduce(local)).tolist()]
-        return Counts(
-            samples=summed[0], steps=summed[1], tokens=summed[2], sequences=summed[3], world_size=world_size
-        )
+        return Counts(samples=summed[0], steps=summed[1], tokens=summed[2], sequences=summed[3], world_size=world_size)
 
 
 def survivors(group: Group) -> Sequence[Trajectory]:
@@ -131,9 +128,7 @@ def with_entropy_threshold(
     return dataclasses.replace(counts, entropy_threshold=entropy_threshold(entropy_M, quantile, reduce))
 
 
-def entropy_threshold(
-    entropy_M: Tensor, quantile: float, reduce: Callable[[Tensor], Tensor] | None = None
-) -> float:
+def entropy_threshold(entropy_M: Tensor, quantile: float, reduce: Callable[[Tensor], Tensor] | None = None) -> float:
     """Highest threshold that keeps at least `quantile` of the tokens (of all ranks), to 1/4096 nat.
 
     By a histogram, which adds up over ranks in one sum. Entropies above 16 nats (a vocabulary of 9 million) share
@@ -150,4 +145,6 @@ def entropy_threshold(
     tokens = local if reduce is None else reduce(local)
     at_least = tokens.flip(0).cumsum(0).flip(0)
     enough = torch.nonzero(at_least >= quantile * tokens.sum()).flatten()
-    return int(enough[-1]) / bins_per_nat if tokens.sum() > 0 else -math.inf
+    lowest = int(enough[-1]) if tokens.sum() > 0 else 0
+    # The first bin means everything: rounding may leave an entropy just below 0.
+    return lowest / bins_per_nat if lowest > 0 else -math.inf

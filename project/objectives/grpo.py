@@ -73,9 +73,7 @@ class GRPO(Objective):
     def needs_reference(self) -> bool:
         return self.kl_image > 0 or self.kl_text > 0
 
-    def count(
-        self, group: Group, *, world_size: int = 1, reduce: Callable[[Tensor], Tensor] | None = None
-    ) -> Counts:
+    def count(self, group: Group, *, world_size: int = 1, reduce: Callable[[Tensor], Tensor] | None = None) -> Counts:
         counts = super().count(group, world_size=world_size, reduce=reduce)
         if self.top_entropy_quantile == 1:
             return counts
@@ -144,7 +142,9 @@ class GRPO(Objective):
         loss = (loss_RT * weight_RT).sum() / denominator
         if self.kl_text:
             if replay.reference_text_log_prob_RT is None:
-                raise ValueError("kl_text needs the reference's log-probs in the replay (Replay.reference_text_log_prob_RT)")
+                raise ValueError(
+                    "kl_text needs the reference's log-probs in the replay (Replay.reference_text_log_prob_RT)"
+                )
             kl_RT = k3(_known(replay.reference_text_log_prob_RT - replay.text_log_prob_RT, mask_RT))
             metrics["kl/text"] = Mean.of(kl_RT, weight_RT)
             loss = loss + self.kl_text * (kl_RT * weight_RT).sum() / denominator

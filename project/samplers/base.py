@@ -62,7 +62,9 @@ class Sampler(ABC):
         window_range: tuple[int, int] | None = None,
     ) -> None:
         if num_steps < 2:
-            raise ValueError(f"num_steps={num_steps}: a schedule needs at least its two ends, set num_steps to 2 or more")
+            raise ValueError(
+                f"num_steps={num_steps}: a schedule needs at least its two ends, set num_steps to 2 or more"
+            )
         if shift <= 0:
             raise ValueError(f"shift={shift}: the schedule's shift must be positive (3 is usual, 1 changes nothing)")
         if noise_level < 0:

@@ -2,7 +2,7 @@
 
 The model of a degraded cell: a cell that shows the mixture `w * A + (1 - w) * B` of two contents (an object or
 nothing) counts as A with probability w, because that is what an undecided denoiser draws: the mean of what it
-believes. One cell in ten holds junk (a shape cut in half, a blob between cells, a colour that is none, two shapes
+believes. Three cells in twenty hold junk (a shape cut in half, a blob between cells, a colour that is none, two shapes
 on top of each other), whose truth is "other". The whole picture is then blurred and made noisy.
 """
 
@@ -58,12 +58,12 @@ def degraded_pictures(rng: np.random.Generator, number: int) -> Degraded:
 
 
 def _cell(rng: np.random.Generator, background: int) -> tuple[np.ndarray, Content]:
-    """One cell [32, 32, 3] and its truth: half are unmixed, four in ten are mixtures, one in ten is junk."""
+    """One cell [32, 32, 3] and its truth: half are unmixed, 35% are mixtures, 15% are junk."""
     draw = rng.random()
-    if draw < 0.1:
+    if draw < 0.15:
         return _junk(rng, background), OTHER
     first, second = _content(rng), _content(rng)
-    weight = 1.0 if draw < 0.6 else rng.uniform(0.5, 1.0)
+    weight = 1.0 if draw < 0.65 else rng.uniform(0.5, 1.0)
     pixels = weight * _pixels(rng, background, first) + (1 - weight) * _pixels(rng, background, second)
     return pixels, first if rng.random() < weight else second
 

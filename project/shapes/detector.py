@@ -69,11 +69,13 @@ class Calibration:
 CALIBRATION = Calibration(
     colour=(1.0, 1.0),
     shape=(1.0, 1.0),
-    object_weights=(0.0,) * 11,
-    other_weights=(0.0,) * 11,
+    object_weights=(0.0,) * 13,
+    other_weights=(0.0,) * 13,
 )
 SURE_OBJECT = 0.5
 """Least probability of an object (presence, colour, shape and size together) that the hard reading accepts."""
+DOUBT = 0.2
+"""Least probability of "other" at which the hard reading no longer accepts an object."""
 SURE_EMPTY = 0.7
 """Least probability of emptiness that the hard reading accepts: a faint object is no empty cell."""
 PLAIN_LEVELS = 24.0
@@ -127,6 +129,7 @@ class Reading:
         colour_N4 = self.colour_N4C.argmax(-1)
         shape_N4K = self.shape_N4SZ.reshape(*self.shape_N4SZ.shape[:2], -1)
         thing_N4 = self.presence_N4E[..., 1] * self.colour_N4C.max(-1) * shape_N4K.max(-1) > SURE_OBJECT
+        thing_N4 &= self.presence_N4E[..., 2] < DOUBT
         clear_N = (thing_N4 | (self.presence_N4E[..., 0] > SURE_EMPTY)).all(-1) & (self.plain_N > 0.5)
         rows = zip(clear_N.tolist(), thing_N4, colour_N4, shape_N4K.argmax(-1), strict=True)
         return [_layout(things, colours, shapes) if clear else None for clear, things, colours, shapes in rows]
@@ -277,7 +280,7 @@ def measure(pictures: np.ndarray) -> Evidence:
             colour_M=colour_MC.min(-1) / 100.0**2,
             shape_M=misfit_M,
             hue_M=across_M / (contrast_M * np.maximum(mask_MP.sum(-1), 1.0)),
-            local_M=(blocks_MB3**2).sum(-1).max(-1) / contrast_M,
+            local_M=(blocks_MB3**2).sum(-1).max(-1) / _FULL**2,
         ),
         colour_MC=_margins(colour_MC, _colour_separation()),
         shape_MK=_margins(shape_MK, separation_KK),
@@ -292,14 +295,16 @@ def _blocks(pixels_MP3: np.ndarray, side: int = 4) -> np.ndarray:
 
 
 def _measure_frame(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Background [N, 3], mean squared RGB distance of the frame from it [N], RMS unevenness [N]."""
+    """Background [N, 3], mean squared RGB distance of noise from it [N], RMS unevenness of the frame [N]."""
     frame_NP3 = pictures[:, _frame_mask()].astype(np.float32)
     # For the median of a few hundred pixels every third is enough.
     ground_N3 = np.median(frame_NP3[:, ::3], axis=1)
     tones_B3 = np.array(BACKGROUNDS, dtype=np.float32)
     tone_N3 = tones_B3[((ground_N3[:, None] - tones_B3) ** 2).sum(-1).argmin(-1)]
     unevenness_N = np.sqrt(((frame_NP3 - tone_N3[:, None]) ** 2).mean((1, 2)))
-    return ground_N3, ((frame_NP3 - ground_N3[:, None]) ** 2).sum(-1).mean(-1), unevenness_N
+    # The median, because blurred objects may reach into the frame; of chi-squared with 3 degrees it is 0.789 the mean.
+    power_NP = ((frame_NP3[:, ::3] - ground_N3[:, None]) ** 2).sum(-1)
+    return ground_N3, np.median(power_NP, axis=1) / 0.789, unevenness_N
 
 
 def _presence_features(
@@ -311,15 +316,17 @@ def _presence_features(
     hue_M: np.ndarray,
     local_M: np.ndarray,
 ) -> np.ndarray:
-    """Features [M, 11]: a constant, then saturating functions of strength, fullness and the four misfits."""
+    """Features [M, 13]: a constant, then saturating functions of strength, fullness and the four misfits."""
     strength_M = np.maximum(strength_M, 0.0)
     there_M = strength_M / (strength_M + 3.0)
     full_M = np.clip(fullness_M * there_M, 0.003, 0.997)
-    shape_M, hue_M, local_M = (np.clip(misfit_M, 0.0, 1.0) for misfit_M in (shape_M, hue_M, local_M))
+    shape_M, hue_M = np.clip(shape_M, 0.0, 1.0), np.clip(hue_M, 0.0, 1.0)
+    local_M = np.clip(local_M, 0.0, 2.0)
     return np.stack(
         [
             np.ones_like(there_M),
             np.log(strength_M + 0.1),
+            np.exp(-strength_M),
             np.log(full_M / (1 - full_M)),
             there_M * np.minimum(np.sqrt(colour_M), 1.0),
             there_M * np.log(colour_M + 0.003),
@@ -328,6 +335,7 @@ def _presence_features(
             there_M * hue_M,
             there_M * np.log(hue_M + 0.01),
             there_M * local_M,
+            there_M * np.clip(local_M - 0.4, 0.0, 0.5),
             there_M * np.log(local_M + 0.03),
         ],
         axis=1,

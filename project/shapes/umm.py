@@ -10,12 +10,24 @@ import torch
 from project.models.bagel import Bagel, BagelConfig
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.config import VisionConfig
-from project.models.base import ModelSource
+from project.models.base import Defaults, ModelSource
 from project.shapes.grammar import THINK, vocabulary
+from project.shapes.scenes import PICTURE_SIZE
 
 log = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<unk>")
+
+DEFAULTS = Defaults(
+    think_prompt=THINK,
+    height=PICTURE_SIZE,
+    width=PICTURE_SIZE,
+    num_steps=11,
+    guidance=2.5,
+    guidance_interval=(0.0, 1.0),
+    max_tokens=16,
+    top_p=0.3,
+)
 
 
 class NewEmbeddedModel(ModelSource):
@@ -75,7 +87,7 @@ class NewEmbeddedModel(ModelSource):
     def load(self) -> Bagel:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            model = Bagel(self.config, self._autoencoder(), word_tokenizer(), think_prompt=THINK)
+            model = Bagel(self.config, self._autoencoder(), word_tokenizer(), DEFAULTS)
             torch.manual_seed(self.seed)
             for module in model.modules():
                 if isinstance(module, torch.nn.Linear | torch.nn.Embedding):

@@ -86,7 +86,7 @@ class ReasoningT2I(Task):
         rows = torch.arange(len(prompts)).repeat_interleave(len(keys) // len(prompts)).to(model.device)
         with stopwatch.phase("rollout_text"):
             ids = [model.encode_text(prompt.text) for prompt in prompts]
-            system = model.encode_text(model.think_prompt)
+            system = model.encode_text(model.defaults.think_prompt)
             capacity = len(system) + 2 + max(map(len, ids)) + 2
             text_free = self._read_system(model, model.static_context(1, capacity), system)
             main = model.append_text(text_free.select(rows.new_zeros(len(prompts)), room=capacity), ids)
@@ -110,7 +110,7 @@ class ReasoningT2I(Task):
         prompts = list({t.prompt.id: t.prompt for t in trajectories}.values())
         places = {prompt.id: row for row, prompt in enumerate(prompts)}
         rows = torch.tensor([places[t.prompt.id] for t in trajectories], device=model.device)
-        text_free = self._read_system(model, model.functional_context(1), model.encode_text(model.think_prompt))
+        text_free = self._read_system(model, model.functional_context(1), model.encode_text(model.defaults.think_prompt))
         main = text_free.select(torch.zeros(len(prompts), dtype=torch.long, device=model.device))
         main = model.append_text(main, [model.encode_text(prompt.text) for prompt in prompts]).select(rows)
         text = None

@@ -10,6 +10,7 @@ import torch
 
 from project.models.bagel import Bagel, BagelConfig
 from project.models.bagel.config import VisionConfig
+from project.models.base import Defaults
 from project.models.bagel.flux_autoencoder import FluxAutoencoder, FluxAutoencoderConfig
 
 
@@ -41,7 +42,7 @@ def tiny_bagel():
         vae_downsample=2,
     )
     autoencoder = FluxAutoencoder(FluxAutoencoderConfig(ch=32, ch_mult=(1, 1), num_res_blocks=1, z_channels=4))
-    model = Bagel(config, autoencoder, tokenizer, think_prompt="think")
+    model = Bagel(config, autoencoder, tokenizer, Defaults(think_prompt="think"))
     for parameter in model.parameters():
         if parameter.ndim == 2 and parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.15)

@@ -133,7 +133,7 @@ def slow_gradients(model, task, sampler, trajectories):
     total = torch.zeros(())
     for weight, t in zip(weights, trajectories, strict=True):
         start, end = torch.tensor([model.special.text_start]), torch.tensor([model.special.text_end])
-        system = torch.cat([start, model.encode_text(model.think_prompt), end])
+        system = torch.cat([start, model.encode_text(model.defaults.think_prompt), end])
         before = torch.cat([system, start, model.encode_text(t.prompt.text), end, start])
         ids = t.texts[0].ids_T
         read = torch.cat([before, ids] if t.texts[0].finished else [before, ids, end])

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from torch import Tensor
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.config import BagelConfig
 from project.models.bagel.model import Bagel
+from project.models.base import Defaults
 
 WEIGHTS = "ema.safetensors"
 SETTINGS = "generation_config.json"
+SECTION = "alphagrpo"
 THINK_PROMPT = (
     "You should first think about the planning process in the mind and then generate the image. \n"
     "The planning process is enclosed within <think> </think> tags, "
@@ -45,7 +48,7 @@ def load_bagel(directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
             config,
             _on_cpu(lambda: Autoencoder.from_directory(folder)),
             AutoTokenizer.from_pretrained(folder),
-            think_prompt=_settings(folder).get("think_prompt", THINK_PROMPT),
+            _defaults(folder / SETTINGS),
         )
     fill(model, _files(folder), dtype)
     return model.eval()
@@ -56,7 +59,7 @@ def save_bagel(model: Bagel, directory: str | Path, dtype: torch.dtype | None = 
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder)
-    (folder / SETTINGS).write_text(json.dumps({"think_prompt": model.think_prompt}, indent=2) + "\n")
+    (folder / SETTINGS).write_text(json.dumps({SECTION: asdict(model.defaults)}, indent=2) + "\n")
     model.tokenizer.save_pretrained(folder)
     model.autoencoder.save(folder)
     weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
@@ -135,10 +138,14 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    file = folder / SETTINGS
-    content: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return content
+def _defaults(file: Path) -> Defaults:
+    """The project's own section of `generation_config.json`; upstream's file has none and means BAGEL's defaults."""
+    settings = json.loads(file.read_text()).get(SECTION, {}) if file.is_file() else {}
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    try:
+        return Defaults(**{"think_prompt": THINK_PROMPT, **settings})
+    except TypeError as error:
+        raise ValueError(f"{file}: unknown setting under {SECTION!r}: {error}") from None
 
 
 def _on_cpu(make: Any) -> Any:

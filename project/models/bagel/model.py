@@ -22,7 +22,7 @@ from project.models.bagel.layers import (
     attended_by,
 )
 from project.models.bagel.transforms import patchify, unpatchify
-from project.models.base import Output, Pictures, Query, SpecialTokens, UnifiedModel
+from project.models.base import Defaults, Output, Pictures, Query, SpecialTokens, UnifiedModel
 from project.models.context import Context
 
 
@@ -51,17 +51,17 @@ class Bagel(UnifiedModel):
         config: sizes.
         autoencoder: pixels to latents and back; always frozen, not part of the policy's parameters.
         tokenizer: a Hugging Face tokenizer that knows the four delimiters.
-        think_prompt: system prompt that announces reasoning before drawing.
+        defaults: how the checkpoint is meant to be used.
     """
 
     gradient_checkpointing = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
 
-    def __init__(self, config: BagelConfig, autoencoder: Autoencoder, tokenizer: Any, think_prompt: str = "") -> None:
+    def __init__(self, config: BagelConfig, autoencoder: Autoencoder, tokenizer: Any, defaults: Defaults) -> None:
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
-        self.think_prompt = think_prompt
+        self.defaults = defaults
         self.special = _special_tokens(tokenizer)
         self.language_model = _LanguageModel(config)
         self.time_embedder = TimeEmbedder(config.hidden_size)

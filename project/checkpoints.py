@@ -1,0 +1,71 @@
+"""Trained policies from whatever a run or a person left on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from project.models.bagel.source import BagelCheckpoint
+from project.models.base import ModelSource, UnifiedModel
+
+
+def load_policy(checkpoint: str) -> UnifiedModel:
+    """The model of a checkpoint folder (or hub id), or the trained policy of a run's `.ckpt` file.
+
+    A `.ckpt` holds trained parameters only; what they were trained from is read from the `config.yaml` of its run
+    folder. Raises FileNotFoundError or ValueError naming the file and what to do.
+    """
+    path = Path(checkpoint)
+    if path.suffix != ".ckpt":
+        return BagelCheckpoint(checkpoint).load().eval()
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    config = path.parent.parent / "config.yaml"
+    if not config.is_file():
+        raise FileNotFoundError(f"{config} is missing: it tells what {path.name} was trained from; keep the run folder whole")
+    return _trained(path, config).eval()
+
+
+def _trained(path: Path, config: Path) -> UnifiedModel:
+    from jsonargparse import ArgumentParser
+
+    from project.models.lora import LoRA
+    from project.module import prepare
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=ModelSource)
+    parser.add_argument("--lora", type=LoRA | None)
+    settings = _model_settings(config)
+    chosen = {name: settings[name] for name in ("policy", "lora") if settings.get(name) is not None}
+    objects = parser.instantiate(parser.parse_object(chosen))
+    policy = prepare(objects.policy.load(), objects.lora)
+    state = _state(path)
+    fits = {name.removeprefix("policy."): tensor for name, tensor in state.items()}
+    unexpected = policy.load_state_dict(fits, strict=False).unexpected_keys
+    if unexpected:
+        raise ValueError(f"{path} does not belong to the policy of {config}: unexpected {', '.join(unexpected[:5])}")
+    return policy
+
+
+def _model_settings(config: Path) -> dict[str, Any]:
+    import yaml
+
+    content = yaml.safe_load(config.read_text())
+    try:
+        settings: dict[str, Any] = content["model"]["init_args"]
+    except (KeyError, TypeError):
+        raise ValueError(f"{config} has no model.init_args: it is not the configuration of a run") from None
+    if "policy" not in settings:
+        raise ValueError(f"{config} names no policy under model.init_args")
+    return settings
+
+
+def _state(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, torch.Tensor] = checkpoint["state_dict"]
+    except (RuntimeError, KeyError, EOFError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): it is damaged or half-written") from None
+    return state

@@ -1,0 +1,27 @@
+"""A reward that knows nothing: the control that every learning curve needs beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from project.randomness import uniform
+from project.rewards.base import Reward, RewardOutput
+from project.trajectory import Trajectory
+
+
+class RandomReward(Reward):
+    """Uniform numbers in [0, 1), keyed by the sample: what training does to a model without being told anything.
+
+    Args:
+        seed: of the rewards, on top of the run's own seed.
+        weight: factor in the sum of rewards; with 0 it is only logged.
+    """
+
+    def __init__(self, seed: int = 0, weight: float = 1.0) -> None:
+        super().__init__(weight=weight)
+        self.seed = seed
+
+    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+        keys = [trajectory.key for trajectory in trajectories]
+        reward_N = uniform(keys, f"random reward {self.seed}", 1)[:, 0]
+        return RewardOutput(reward_N=reward_N, metrics={"reward/random": reward_N.mean().item()})
