@@ -7,6 +7,7 @@ is imported, so that help is quick.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import difflib
 import importlib
@@ -14,6 +15,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+
+from project.errors import UsageError, explain
 
 LIGHTNING = {
     "fit": "Train a model as a YAML file says.",
@@ -47,14 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(f"unknown command {argv[0]!r}: {remedy}", USAGE_ERROR)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else (0 if stop.code is None else FAILED)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, UsageError) as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, UsageError):
+            return complain(str(error), USAGE_ERROR)
         return complain(str(error), FAILED, "" if debug else "(--debug shows the traceback)")
-    except importlib.import_module("argparse").ArgumentError as error:
-        if debug:
-            traceback.print_exc()
-        return complain(str(error), USAGE_ERROR)
 
 
 def command_files() -> dict[str, Path]:
@@ -86,7 +87,12 @@ def run_command(name: str, argv: list[str]) -> int:
         prog=f"python -m project {name}", description=command.__doc__, exit_on_error=False, allow_abbrev=False
     )
     command.add_arguments(parser)
-    return int(command.run(parser.parse_args(argv)))
+    try:
+        arguments = parser.parse_args(argv)
+    except argparse.ArgumentError as error:
+        options = [name.removeprefix("--") for name in parser._option_string_actions if name.startswith("--")]
+        raise UsageError(explain(str(error), options=options)) from error
+    return int(command.run(arguments))
 
 
 def complain(message: str, code: int, hint: str = "") -> int:

@@ -24,7 +24,9 @@ def load_policy(checkpoint: str) -> UnifiedModel:
         raise FileNotFoundError(f"no checkpoint {path}")
     config = path.parent.parent / "config.yaml"
     if not config.is_file():
-        raise FileNotFoundError(f"{config} is missing: it tells what {path.name} was trained from; keep the run folder whole")
+        raise FileNotFoundError(
+            f"{config} is missing: it tells what {path.name} was trained from; keep the run folder whole"
+        )
     return _trained(path, config).eval()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import traceback
 import zipfile
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -20,12 +22,13 @@ from project.callbacks.checkpoint import SaveLast
 from project.callbacks.interrupt import GracefulStop, Interrupted
 from project.callbacks.progress import Progress
 from project.callbacks.results import Results
-from project.errors import UsageError, explain
+from project.errors import UsageError, explain, unreadable
 from project.loggers import MetricsCSV
 from project.rewards.base import Reward
 from project.run_folder import RunFolder, folder_of_checkpoint
 
 PARSER = {"exit_on_error": False, "allow_abbrev": False}
+CHECKPOINT_WORDS = ("last", "best", "hpc")
 _log = logging.getLogger(__name__)
 
 
@@ -35,12 +38,164 @@ def run_lightning(argv: Sequence[str]) -> int:
     Raises UsageError for a wrong command line or configuration, ValueError and FileNotFoundError for what the
     parts of the run refuse; an error of other origin after training began keeps its traceback (RuntimeError).
     """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
-    cli = ProjectCLI.__new__(ProjectCLI)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
     try:
-        cli.__init__(argv)  # type: ignore[misc]
+        ProjectCLI(list(argv))
     except Interrupted as stop:
         _log.warning("%s", stop)
+        return 128 + stop.signal
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
-    return 128 + cli.stopped_by if cli.stopped_by else 0
+    return 0
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes `config.yaml` into the run folder, without `ckpt_path`: the file starts the same run afresh."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
+        super().__init__(parser, config, save_to_log_dir=False, **kwargs)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        config = self.config.clone()
+        config.ckpt_path = None
+        file = Path(trainer.default_root_dir) / self.config_filename
+        self.parser.save(config, str(file), skip_none=False, overwrite=True)
+
+
+class ProjectCLI(LightningCLI):
+    """LightningCLI in which model and data are named by class path, and four keys are our own:
+
+    - `rewards` and `benchmarks`: lists of callbacks of these kinds;
+    - `run`: the name of the experiment and the folder of all (`RunFolder`);
+    - `seed_everything` is the run's one seed: it is also the `seed` of model and data, if they have one.
+
+    The run folder takes the place of `trainer.default_root_dir`, and of the loggers unless others are given. A `fit`
+    that goes on from a checkpoint in a run folder goes on in that folder. `SaveLast`, `GracefulStop`, `Progress` and
+    `Results` are added with their defaults unless `trainer.callbacks` names them.
+    """
+
+    def __init__(self, argv: list[str]) -> None:
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            save_config_callback=SaveRunConfig,
+            seed_everything_default=0,
+            parser_kwargs=PARSER | {name: dict(PARSER) for name in self.subcommands()},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=argv,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(RunFolder, "run")
+        parser.add_argument("--rewards", type=list[Reward], default=[], help="Rewards, by class path.")
+        parser.add_argument("--benchmarks", type=list[Benchmark], default=[], help="Benchmarks, by class path.")
+        for target in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{target}.init_args.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        files = _config_files(args)
+        if problem := unreadable(files):
+            raise UsageError(problem)
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise UsageError(explain(str(error), files, self._options(args))) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Checks the checkpoint before anything is built. (Lightning's method also takes arguments from it.)"""
+        check_checkpoint(self.config[self.config.subcommand].get("ckpt_path"))
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise _own_words(error) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = self._get(self.config_init, "trainer")
+        if trainer.default_root_dir is not None:
+            raise ValueError("trainer.default_root_dir: the run folder takes its place, set run.root and run.name")
+        given = trainer.callbacks or []
+        callbacks = [*given] if isinstance(given, list) else [given]
+        callbacks += [*self._get(self.config_init, "rewards"), *self._get(self.config_init, "benchmarks")]
+        self.stop = next((c for c in callbacks if isinstance(c, GracefulStop)), GracefulStop())
+        defaults: list[Callback] = [self.stop]
+        if self.subcommand == "fit" and trainer.enable_checkpointing is not False:
+            defaults.append(SaveLast())
+        if trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            defaults.append(Progress())
+        defaults.append(Results(seed=int(self._get(self.config, "seed_everything"))))
+        callbacks += [c for c in defaults if not any(isinstance(other, type(c)) for other in callbacks)]
+
+        resumed = folder_of_checkpoint(self._get(self.config, "ckpt_path")) if self.subcommand == "fit" else None
+        folder = resumed or self._get(self.config_init, "run").claim()
+        loggers = run_loggers(folder) if trainer.logger in (None, True) else trainer.logger
+        return super().instantiate_trainer(callbacks=callbacks, default_root_dir=str(folder), logger=loggers, **kwargs)
+
+    def fit(self, **kwargs: Any) -> None:
+        """What the command `fit` runs."""
+        try:
+            self.trainer.fit(**kwargs)
+        except ValueError as error:
+            if getattr(self.model, "updates", 0) and not _raised_here(error):
+                raise RuntimeError(f"training failed after update {self.model.updates}") from error
+            raise
+
+    def after_fit(self) -> None:
+        self.stop.raise_if_stopped(self.trainer)
+
+    def _options(self, args: Sequence[str]) -> list[str]:
+        """Dotted names of all options of the subcommand."""
+        parser = self._subcommand_parsers.get(args[0] if args else "")
+        names = parser._option_string_actions if parser else {}
+        return [n.removeprefix("--") for n in names if n.startswith("--") and not n.endswith(("+", ".help"))]
+
+
+def run_loggers(folder: Path) -> list[Logger]:
+    """TensorBoard events and `metrics.csv`, both directly in the run folder."""
+    board = TensorBoardLogger(save_dir=folder.parent, name="", version=folder.name, default_hp_metric=False)
+    return [board, MetricsCSV(folder)]
+
+
+def check_checkpoint(ckpt_path: str | Path | None) -> None:
+    """Raises FileNotFoundError or ValueError unless this is a complete checkpoint (or None, or Lightning's "last")."""
+    if ckpt_path is None or str(ckpt_path) in CHECKPOINT_WORDS:
+        return
+    path = Path(ckpt_path)
+    if not path.exists():
+        there = ", ".join(sorted(p.name for p in path.parent.glob("*.ckpt"))) or "no checkpoint"
+        raise FileNotFoundError(f"there is no checkpoint {path}: {path.parent} holds {there}")
+    # Both formats write their index last.
+    complete = (path / ".metadata").is_file() if path.is_dir() else zipfile.is_zipfile(path)
+    if not complete:
+        raise ValueError(f"{path} is no complete checkpoint (half-written, or another format): give another one")
+
+
+def _config_files(argv: Sequence[str]) -> list[Path]:
+    files = []
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if argument in ("--config", "-c"):
+            files.append(Path(following))
+        elif argument.startswith("--config="):
+            files.append(Path(argument.partition("=")[2]))
+    return files
+
+
+def _own_words(error: ValueError) -> Exception:
+    """What the class that was being made said, without what jsonargparse wraps around it."""
+    cause: BaseException | None = error
+    while cause is not None and re.match(r"Does not validate|Problem with|Parser key", str(cause)):
+        cause = cause.__cause__ or cause.__context__
+    return cause if isinstance(cause, ValueError | FileNotFoundError) else error
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether the project's own code raised the error."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and Path(frames[-1][0].f_code.co_filename).is_relative_to(Path(__file__).parent)
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()

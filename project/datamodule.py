@@ -200,9 +200,7 @@ class PromptDataModule(LightningDataModule):
         if name not in self.prompts:
             return []
         rank, world_size = self._place()
-        return EvaluationLoader(
-            self.prompts[name], batch_size=self.eval_batch_size, rank=rank, world_size=world_size
-        )
+        return EvaluationLoader(self.prompts[name], batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
 
     def _place(self) -> tuple[int, int]:
         """(rank, world size) of this process; (0, 1) outside a trainer."""

@@ -50,15 +50,50 @@ def explain(message: str, files: Sequence[Path] = (), options: Iterable[str] = (
     `files` are the YAML files of the command line (later ones win), `options` its dotted options without dashes
     (`trainer.max_epochs`), to find what was meant.
     """
-    if broken := _syntax_error(files):
-        return broken
     options = list(options)
     causes = list(_causes(message))
     if not causes:
         return message
     deepest = max(causes, key=lambda cause: (len(cause.class_paths), not cause.text.startswith("Expected")))
     same = [c.text for c in causes if (c.keys, c.class_paths) == (deepest.keys, deepest.class_paths)]
-    return _unknown_key(deepest, files, options) or _wrong_class(deepest, files) or _other(deepest, same, message, files)
+    return (
+        _unknown_key(deepest, files, options) or _wrong_class(deepest, files) or _other(deepest, same, message, files)
+    )
+
+
+def unreadable(files: Sequence[Path]) -> str | None:
+    """The message for the first file that is missing, is no YAML mapping or says a thing twice; None if all is well."""
+    for file in files:
+        if not file.is_file():
+            return f"there is no configuration file {file}: check --config (now in {Path.cwd()})"
+        try:
+            tree = yaml.compose(file.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            return f"{file}: is not UTF-8 text: convert the file"
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else "?"
+            return f"{file}:{line}: is no YAML ({error.problem or error.context}): check indentation, brackets, quotes"
+        if not isinstance(tree, yaml.MappingNode):
+            return f"{file}: holds no configuration: write `key: value` lines"
+        if twice := _repeated(tree):
+            return f"{file}:{twice.start_mark.line + 1}: key {twice.value!r} stands here a second time: keep one"
+    return None
+
+
+def _repeated(node: Any) -> Any:
+    """The first key node that repeats one of the same mapping (YAML would silently drop the earlier value)."""
+    if isinstance(node, yaml.SequenceNode):
+        return next((found for item in node.value if (found := _repeated(item))), None)
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    seen: set[str] = set()
+    for key, value in node.value:
+        if key.value in seen:
+            return key
+        seen.add(key.value)
+        if found := _repeated(value):
+            return found
+    return None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -117,7 +152,9 @@ def _wrong_class(cause: Cause, files: Sequence[Path]) -> str | None:
     if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\S+)", cause.text):
         return f"{_place(files, found[1])}{found[1]} is no {found[2]}: name a class that is"
     path = cause.owner or ""
-    if not re.match(r"module '.+' has no attribute|No module named|cannot import name|Expected a dot import", cause.text):
+    if not re.match(
+        r"module '.+' has no attribute|No module named|cannot import name|Expected a dot import", cause.text
+    ):
         return None
     if not path:
         return f"{cause.text}: give the full path of a class, such as package.module.Class"
@@ -151,7 +188,7 @@ def _other(cause: Cause, same: list[str], message: str, files: Sequence[Path]) -
 
 
 def _pretty(kind: str) -> str:
-    """"<class 'int'>" -> "int", "typing.Literal['a', 'b']" -> "one of 'a', 'b'"."""
+    """ "<class 'int'>" -> "int", "typing.Literal['a', 'b']" -> "one of 'a', 'b'"."""
     kind = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", kind)
     return re.sub(r"typing\.Literal\[(.+)\]", r"one of \1", kind)
 
@@ -185,27 +222,10 @@ def _modules(package: str) -> list[str]:
         return []
 
 
-def _syntax_error(files: Sequence[Path]) -> str | None:
-    """The message for the first file that is missing or no YAML mapping."""
-    for file in files:
-        if not file.is_file():
-            return f"there is no configuration file {file}: check --config (now in {Path.cwd()})"
-        try:
-            tree = yaml.compose(file.read_text(encoding="utf-8"))
-        except UnicodeDecodeError:
-            return f"{file}: is not UTF-8 text: convert the file"
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else "?"
-            return f"{file}:{line}: is no YAML ({error.problem or error.context}): check indentation, brackets, quotes"
-        if not isinstance(tree, yaml.MappingNode):
-            return f"{file}: holds no configuration: write `key: value` lines"
-    return None
-
-
 def _place(
     files: Sequence[Path], name: str, *, owner: str | None = None, group: str | None = None, value: str | None = None
 ) -> str:
-    """"file:line: " of a key (under the arguments of `owner`, or under the key `group`) or of a class path."""
+    """ "file:line: " of a key (under the arguments of `owner`, or under the key `group`) or of a class path."""
     for file in reversed(files):
         for line, key, text, parent, class_path in _entries(yaml.compose(file.read_text(encoding="utf-8"))):
             is_value = text == name and key in ("class_path", parent)
@@ -234,6 +254,3 @@ def _entries(
             yield key.start_mark.line + 1, key.value, text, parent, class_path
             inside = own if key.value == "init_args" else None
             yield from _entries(value, key.value, inside)
-
-
-__all__ = ["UsageError", "explain", "nearest"]

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from project.advantages import advantages
+from project.evaluation import EvaluatedModule
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import LoRA, adapters_off, add_lora
 from project.objectives.base import LossInputs, Mean, Objective
@@ -25,7 +25,7 @@ from project.timing import Stopwatch
 from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
 
 
-class AlphaGRPO(LightningModule):
+class AlphaGRPO(EvaluatedModule):
     """Trains reasoning text and image of a unified multimodal model together.
 
     Args:
@@ -70,7 +70,7 @@ class AlphaGRPO(LightningModule):
         evaluation_task: Task | None = None,
         evaluation_sampler: Sampler | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(evaluation_task or task, evaluation_sampler or sampler)
         if num_generations < 2:
             raise ValueError(
                 f"num_generations={num_generations}: an advantage compares samples of one prompt, "
@@ -96,12 +96,7 @@ class AlphaGRPO(LightningModule):
         self.freeze_patterns = tuple(freeze)
         self.learning_rate_scale = dict(learning_rate_scale or {})
         self.seed = seed
-        self.evaluation_task = evaluation_task or task
-        self.evaluation_sampler = evaluation_sampler or sampler
-        self.updates = 0
-        """Finished updates of the run; drives logging, validation and checkpoints."""
         self.stopwatch = Stopwatch()
-        self.policy: UnifiedModel | None = None
         self._reference: tuple[UnifiedModel, ...] = ()  # a tuple: no submodule, so in no checkpoint
 
     # ----------------------------------------------------------------- the algorithm
@@ -188,19 +183,6 @@ class AlphaGRPO(LightningModule):
         self.log_dict({name: mean.value for name, mean in totals.items()})
         self.log("grad_norm", norm)
 
-    # ----------------------------------------------------------------- evaluation
-
-    def validation_step(self, prompts: Sequence[Prompt], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """One trajectory per prompt, the same noise at every evaluation; scored by the benchmark callbacks."""
-        keys = [SampleKey(seed=0, update=-1, prompt=prompt.id) for prompt in prompts]
-        trajectories = self.evaluation_task.rollout(
-            self.model, prompts, keys, self.evaluation_sampler, range(0), Stopwatch()
-        )
-        return {"group": Group(trajectories=tuple(trajectories), size=1)}
-
-    test_step = validation_step
-    predict_step = validation_step
-
     # ----------------------------------------------------------------- set-up
 
     def configure_model(self) -> None:
@@ -227,25 +209,11 @@ class AlphaGRPO(LightningModule):
 
     def on_fit_start(self) -> None:
         if not self.rewards:
-            raise ValueError("no reward: name at least one under `rewards:` (for instance project.rewards.dvreward.DVReward)")
-
-    # ----------------------------------------------------------------- checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trainable parameters only, and the counter that all randomness hangs on."""
-        names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
-        checkpoint["updates"] = self.updates
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.updates = checkpoint["updates"]
+            raise ValueError(
+                "no reward: name at least one under `rewards:` (for instance project.rewards.dvreward.DVReward)"
+            )
 
     # ----------------------------------------------------------------- helpers
-
-    @property
-    def model(self) -> UnifiedModel:
-        assert self.policy is not None, "configure_model has not run"
-        return self.policy
 
     @property
     def trainable(self) -> list[nn.Parameter]:
@@ -253,7 +221,7 @@ class AlphaGRPO(LightningModule):
 
     @property
     def rewards(self) -> list[Reward]:
-        return [callback for callback in self.trainer.callbacks if isinstance(callback, Reward)]  # type: ignore[attr-defined]
+        return [c for c in self.trainer.callbacks if isinstance(c, Reward)]  # type: ignore[attr-defined]
 
     def _keys(self, prompts: Sequence[Prompt], size: int, update: int) -> list[SampleKey]:
         seen: dict[str, int] = defaultdict(int)

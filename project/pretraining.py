@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from project.models.base import ModelSource, UnifiedModel
+from project.evaluation import EvaluatedModule
+from project.models.base import ModelSource
 from project.models.packing import Block, LatentBlock, PackedLoss, PictureBlock, TextBlock, pack, packed_loss
+from project.samplers.base import Sampler
 from project.samplers.schedule import shift_sigma
 from project.shapes.examples import Example, Picture, Text
+from project.tasks.base import Task
 from project.tasks.drawing import to_pixels
 
 
-class UnifiedPretraining(LightningModule):
+class UnifiedPretraining(EvaluatedModule):
     """Trains on whole examples; makes the embedded checkpoint, and warm-starts any unified model.
 
     Args:
@@ -34,6 +36,7 @@ class UnifiedPretraining(LightningModule):
         output: folder that the model is written to when training ends.
         output_dtype: of the weights written.
         seed: of noise and dropout.
+        evaluation_task, evaluation_sampler: how validation draws.
     """
 
     def __init__(
@@ -48,8 +51,11 @@ class UnifiedPretraining(LightningModule):
         output: str | None = None,
         output_dtype: str = "float16",
         seed: int = 0,
+        evaluation_task: Task | None = None,
+        evaluation_sampler: Sampler | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(evaluation_task, evaluation_sampler)
+        self.strict_loading = False
         self.policy_source = policy
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
@@ -60,8 +66,6 @@ class UnifiedPretraining(LightningModule):
         self.output = output
         self.output_dtype = output_dtype
         self.seed = seed
-        self.policy: UnifiedModel | None = None
-        self.updates = 0
 
     def configure_model(self) -> None:
         if self.policy is None:
@@ -71,7 +75,10 @@ class UnifiedPretraining(LightningModule):
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
         if self.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
+        }
 
     def on_fit_start(self) -> None:
         self._noise = torch.Generator().manual_seed(self.seed * 1000 + self.global_rank)
@@ -103,17 +110,6 @@ class UnifiedPretraining(LightningModule):
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.updates += 1
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["updates"] = self.updates
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.updates = checkpoint["updates"]
-
-    @property
-    def model(self) -> UnifiedModel:
-        assert self.policy is not None, "configure_model has not run"
-        return self.policy
 
     def _blocks(self, examples: Sequence[Example]) -> list[list[Block]]:
         pictures = [b.pixels for e in examples for b in e.blocks if isinstance(b, Picture)]

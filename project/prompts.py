@@ -95,7 +95,7 @@ def _questions(place: str, semantic: Any, quality: Any) -> tuple[Question, ...]:
     """The valid questions, semantic first, their `depends_on` moved to positions among the valid ones."""
     if not isinstance(semantic, list) or not isinstance(quality, list):
         raise ValueError(f"{place}: questions stand in a list: give [{{'question': ...}}, ...]")
-    kinds: list[Literal["semantic", "quality"]] = ["semantic"] * len(semantic) + ["quality"] * len(quality)
+    kinds = _kinds(len(semantic), len(quality))
     entries = semantic + quality
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("question"), str) or not entry["question"].strip():
@@ -118,6 +118,10 @@ def _questions(place: str, semantic: Any, quality: Any) -> tuple[Question, ...]:
             )
         )
     return tuple(questions)
+
+
+def _kinds(semantic: int, quality: int) -> list[Literal["semantic", "quality"]]:
+    return [*(["semantic"] * semantic), *(["quality"] * quality)]  # type: ignore[list-item]
 
 
 def _lines(file: Path) -> Iterator[tuple[str, str]]:
@@ -150,9 +154,6 @@ def _dataset_rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise ValueError(
             f"{name} is no .jsonl or .txt file, and reading a dataset needs `pip install datasets`"
         ) from error
-    if Path(name).is_dir():
-        dataset = datasets.load_from_disk(name)
-    else:
-        dataset = datasets.load_dataset(name, split="train")
+    dataset = datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name, split="train")
     for position, row in enumerate(dataset):
         yield f"{name}[{position}]", dict(row)

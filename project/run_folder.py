@@ -24,7 +24,7 @@ class RunFolder:
 
     def claim(self) -> Path:
         """Makes the next `version_N` (on rank 0; other ranks take rank 0's word, see `run_folder`)."""
-        if rank_zero_only.rank != 0:
+        if not on_rank_zero():
             return self.home / "version_of_rank_0"
         self.home.mkdir(parents=True, exist_ok=True)
         numbers = [int(found[1]) for p in self.home.iterdir() if (found := re.fullmatch(r"version_(\d+)", p.name))]
@@ -37,6 +37,11 @@ class RunFolder:
                 version += 1
             else:
                 return folder
+
+
+def on_rank_zero() -> bool:
+    """Whether this process is the one that writes; known before the ranks are connected."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def folder_of_checkpoint(ckpt_path: str | Path | None) -> Path | None:

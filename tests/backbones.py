@@ -1,4 +1,4 @@
-"""A second backbone, deliberately unlike BAGEL: one dense expert, learned positions, pixels as latents, no vision tower.
+"""A second backbone, deliberately unlike BAGEL: one dense expert, learned positions, pixels as latents, no tower.
 
 It keeps the code outside `project/models` honest: tasks, samplers and the module must not know a backbone.
 """
@@ -15,7 +15,7 @@ from project.models.attention import attention, bias_from_mask
 from project.models.base import Defaults, ModelSource, Output, Query, SpecialTokens, UnifiedModel
 from project.models.context import Context
 
-WORDS = ("<end>", "<start>", "<image>", "</image>", "<unk>", *"a red green circle square left of think and two".split())
+WORDS = tuple("<end> <start> <image> </image> <unk> a red green circle square left of think and two".split(" "))
 
 
 class Words:
@@ -59,7 +59,7 @@ class DenseModel(UnifiedModel):
         model.load_state_dict(torch.load(Path(directory) / "dense.pt", weights_only=True))
         return model
 
-    def save_pretrained(self, directory: str | Path) -> None:
+    def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
         torch.save(self.state_dict(), Path(directory) / "dense.pt")
 
     @property

@@ -98,7 +98,7 @@ class Benchmark(Callback, ABC):
             logger.log_metrics(scalars, step=updates)
         if not trainer.sanity_checking:
             pl_module.log_dict(scalars, logger=False, batch_size=1)
-        if trainer.is_global_zero and self._folder is not None and not trainer.fast_dev_run:
+        if trainer.is_global_zero and self._folder is not None:
             rows = (json.dumps(outcome) + "\n" for outcome in sorted(outcomes, key=lambda outcome: str(outcome["id"])))
             write_atomically(self._folder / f"{self.name}_{updates}.jsonl", "".join(rows))
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from project.run_folder import run_folder
+from project.run_folder import on_rank_zero, run_folder
 
 
 class SaveLast(Checkpoint):
@@ -64,12 +63,12 @@ class SaveLast(Checkpoint):
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes `last.ckpt` unless it holds this update already. A collective call."""
         updates = _updates(pl_module)
-        if self.folder is None or trainer.fast_dev_run or updates in (0, self.saved_updates):
+        if self.folder is None or updates in (0, self.saved_updates):
             return
         new = self.folder / "last.ckpt.new"
         trainer.save_checkpoint(new)
         keep = self.keep_every_n_updates is not None and updates % self.keep_every_n_updates == 0
-        if rank_zero_only.rank == 0:
+        if on_rank_zero():
             if keep:
                 _copy(new, self.folder / f"update_{updates}.ckpt")
             _replace(new, self.folder / "last.ckpt")

@@ -9,16 +9,19 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from project.callbacks.checkpoint import SaveLast
-from project.run_folder import run_folder
+from project.run_folder import on_rank_zero, run_folder
 
 _log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
     """A signal ended the run; the message says how to go on."""
+
+    def __init__(self, message: str, signal: signal.Signals) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class GracefulStop(Callback):
@@ -40,7 +43,7 @@ class GracefulStop(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._listen()
         if self._requested(trainer):
-            raise Interrupted(self.message(trainer))
+            self.raise_if_stopped(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -54,15 +57,16 @@ class GracefulStop(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if trainer.state.fn == "fit" and self._requested(trainer):
-            raise Interrupted(self.message(trainer))
+            self.raise_if_stopped(trainer)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def raise_if_stopped(self, trainer: Trainer) -> None:
+        """Raises Interrupted if a signal ended the run."""
         if self.signal is not None:
-            rank_zero_info(self.message(trainer))
+            raise Interrupted(self.message(trainer), self.signal)
 
     def message(self, trainer: Trainer) -> str:
         """What was saved, and the command that goes on."""
-        saved = next((c for c in trainer.callbacks if isinstance(c, SaveLast) and c.saved_updates > 0), None)
+        saved = next((c for c in trainer.checkpoint_callbacks if isinstance(c, SaveLast) and c.saved_updates > 0), None)
         if saved is None:
             return "Stopped before the first update was saved: start again."
         return (
@@ -72,7 +76,10 @@ class GracefulStop(Callback):
 
     def _requested(self, trainer: Trainer) -> bool:
         """Whether any rank was told to stop: ranks that stop at different updates would hang."""
-        return trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+        requested = trainer.strategy.reduce_boolean_decision(self.signal is not None, all=False)
+        if requested and self.signal is None:
+            self.signal = signal.SIGTERM
+        return requested
 
     def _listen(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -84,5 +91,5 @@ class GracefulStop(Callback):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise KeyboardInterrupt
         self.signal = signal.Signals(signum)
-        if rank_zero_only.rank == 0:
+        if on_rank_zero():
             _log.warning("%s: stopping after this update; once more stops at once, unsaved", self.signal.name)

@@ -77,9 +77,7 @@ def caption(group: Group, n: int) -> str:
     trajectory = group.trajectories[n]
     lines = [f"{trajectory.prompt.text}", f"  {judgement(group, n)}", *(t.text.strip() for t in trajectory.texts)]
     lines += [f"  {confidence}  {question}" for question, confidence in answers(group, n)]
-    return "\n".join(
-        line for text in lines for line in textwrap.wrap(text, WIDTH, subsequent_indent="    ")
-    )
+    return "\n".join(line for text in lines for line in textwrap.wrap(text, WIDTH, subsequent_indent="    "))
 
 
 def markdown(group: Group, samples: range) -> str:

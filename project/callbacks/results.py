@@ -67,7 +67,7 @@ class Results(Callback):
         return self._earlier_seconds + time.monotonic() - self._start
 
     def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.file is None or not trainer.is_global_zero or trainer.fast_dev_run:
+        if self.file is None or not trainer.is_global_zero:
             return
         record = {
             "before": self.before,
@@ -83,7 +83,8 @@ class Results(Callback):
 
 
 def _scores(trainer: Trainer) -> dict[str, Any] | None:
-    found = {benchmark.name: benchmark.latest for benchmark in trainer.callbacks if isinstance(benchmark, Benchmark)}
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    found = {benchmark.name: benchmark.latest for benchmark in callbacks if isinstance(benchmark, Benchmark)}
     measured = {name: latest for name, latest in found.items() if latest is not None}
     if not measured:
         return None

@@ -159,8 +159,8 @@ class UnifiedModel(nn.Module, ABC):
         """Load a checkpoint folder (or hub id). Raises FileNotFoundError, or ValueError naming file and tensor."""
 
     @abstractmethod
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write a checkpoint folder that `from_pretrained` reads."""
+    def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write a checkpoint folder that `from_pretrained` reads, weights in `dtype` (their own if None)."""
 
     @abstractmethod
     def forward(self, query: Query, contexts: Sequence[Context] = ()) -> Output:
@@ -261,7 +261,11 @@ class UnifiedModel(nn.Module, ABC):
             ids_RT=ids_RT,
             position_RT=context.position_R[:, None].expand_as(ids_RT),
             pictures=Pictures(
-                patches_IMD=patches_IMD, index_IM=index_IM, visible_IM=visible_IM, row_I=rows, slot_I=torch.ones_like(rows)
+                patches_IMD=patches_IMD,
+                index_IM=index_IM,
+                visible_IM=visible_IM,
+                row_I=rows,
+                slot_I=torch.ones_like(rows),
             ),
             visible_RT=visible_RT,
             mask="full",
@@ -307,13 +311,16 @@ class UnifiedModel(nn.Module, ABC):
         output = self(merged, branches).velocity_RLD
         assert output is not None
         velocities = [
-            v.float().unflatten(0, x.shape[:2]) for v, x in zip(output.split(list(merged.rows or ())), states, strict=True)
+            v.float().unflatten(0, x.shape[:2])
+            for v, x in zip(output.split(list(merged.rows or ())), states, strict=True)
         ]
         if not guided:
             return velocities[0]
         main = velocities[0][:, guided]
         image_free = velocities[2].flatten(0, 1) if len(velocities) > 2 else None
-        better = guide(main.flatten(0, 1), velocities[1].flatten(0, 1), image_free, guidance).unflatten(0, main.shape[:2])
+        better = guide(main.flatten(0, 1), velocities[1].flatten(0, 1), image_free, guidance).unflatten(
+            0, main.shape[:2]
+        )
         if len(guided) == steps:
             return better
         places = torch.tensor(guided, device=better.device)

@@ -66,7 +66,15 @@ class StaticContext(Context):
     """Preallocated buffers, written in place; for use without gradients."""
 
     def __init__(
-        self, *, layers: int, rows: int, heads: int, head_size: int, capacity: int, dtype: torch.dtype, device: torch.device
+        self,
+        *,
+        layers: int,
+        rows: int,
+        heads: int,
+        head_size: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         shape = (rows, heads, capacity, head_size)
         self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]

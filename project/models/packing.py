@@ -33,7 +33,7 @@ class PictureBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentBlock:
-    """A picture as latents [L, D]: noised to flow time `sigma` with a loss on its velocity, or clean if `noise_LD` is None."""
+    """A picture as latents [L, D]: clean if `noise_LD` is None, else noised to flow time `sigma`, its velocity a target."""
 
     latents_LD: Tensor
     grid: tuple[int, int]
@@ -123,6 +123,7 @@ def pack(model: UnifiedModel, examples: Sequence[Sequence[Block]]) -> Packed:
     gen_RL4, real_RL = pad([torch.tensor(row.gen, device=device, dtype=torch.long).view(-1, 4) for row in rows])
     marked_RT = (target_RT >= 0) & visible_RT
     has_latents = gen_RL4.shape[1] > 0
+    latents = _latents(model, rows) if has_latents else {}
     return Packed(
         query=Query(
             ids_RT=ids_RT,
@@ -132,7 +133,9 @@ def pack(model: UnifiedModel, examples: Sequence[Sequence[Block]]) -> Packed:
             mask=_mask(torch.cat([und_RT4, gen_RL4], 1), torch.cat([visible_RT, real_RL], 1)),
             logits=marked_RT,
             latent_position_RL=gen_RL4[..., 1] if has_latents else None,
-            **(_latents(model, rows) if has_latents else {}),
+            latents_RLD=latents.get("latents_RLD"),
+            sigma_RL=latents.get("sigma_RL"),
+            latent_index_RL=latents.get("latent_index_RL"),
         ),
         target_W=target_RT[marked_RT],
         velocity_RLD=_wanted(rows, device) if has_latents else None,

@@ -10,16 +10,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from project.judges.base import Judge
 from project.rewards.base import Reward, RewardOutput
 from project.trajectory import Prompt, Question, Trajectory
-
-if TYPE_CHECKING:
-    from project.judges.base import Judge
 
 Confidences = Sequence[float | None]
 

@@ -61,7 +61,7 @@ def _cell(rng: np.random.Generator, background: int) -> tuple[np.ndarray, Conten
     """One cell [32, 32, 3] and its truth: half are unmixed, 35% are mixtures, 15% are junk."""
     draw = rng.random()
     if draw < 0.15:
-        return _junk(rng, background), OTHER
+        return junk_cell(rng, background), OTHER
     first, second = _content(rng), _content(rng)
     weight = 1.0 if draw < 0.65 else rng.uniform(0.5, 1.0)
     pixels = weight * _pixels(rng, background, first) + (1 - weight) * _pixels(rng, background, second)
@@ -84,7 +84,7 @@ def _pixels(rng: np.random.Generator, background: int, content: Content) -> np.n
     return render_cell(background, content.colour, content.shape, content.size or "large", dx, dy).astype(np.float64)
 
 
-def _junk(rng: np.random.Generator, background: int) -> np.ndarray:
+def junk_cell(rng: np.random.Generator, background: int) -> np.ndarray:
     """A cell that shows something, but nothing that has a name."""
     first = _object(rng)
     pixels = _pixels(rng, background, first).copy()

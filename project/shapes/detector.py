@@ -67,11 +67,12 @@ class Calibration:
 
 
 CALIBRATION = Calibration(
-    colour=(1.0, 1.0),
-    shape=(1.0, 1.0),
-    object_weights=(0.0,) * 13,
-    other_weights=(0.0,) * 13,
+    colour=(7.584, 0.122),
+    shape=(6.76, 1.248),
+    object_weights=(7.818, 0.298, -3.077, 1.869, 1.715, 0.073, -10.824, 0.715, 0.147, 0.023, -4.007, 2.165, 1.862),
+    other_weights=(-7.588, 0.565, -1.078, 1.445, 1.216, 1.028, 5.048, -0.044, 7.732, -0.731, 15.54, -1.504, -1.199),
 )
+"""What `project.shapes.calibration.fit(np.random.default_rng(0))` returns."""
 SURE_OBJECT = 0.5
 """Least probability of an object (presence, colour, shape and size together) that the hard reading accepts."""
 DOUBT = 0.2

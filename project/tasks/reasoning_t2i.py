@@ -110,12 +110,16 @@ class ReasoningT2I(Task):
         prompts = list({t.prompt.id: t.prompt for t in trajectories}.values())
         places = {prompt.id: row for row, prompt in enumerate(prompts)}
         rows = torch.tensor([places[t.prompt.id] for t in trajectories], device=model.device)
-        text_free = self._read_system(model, model.functional_context(1), model.encode_text(model.defaults.think_prompt))
+        text_free = self._read_system(
+            model, model.functional_context(1), model.encode_text(model.defaults.think_prompt)
+        )
         main = text_free.select(torch.zeros(len(prompts), dtype=torch.long, device=model.device))
         main = model.append_text(main, [model.encode_text(prompt.text) for prompt in prompts]).select(rows)
         text = None
         if self.think:
-            main, text = model.text_log_probs(main, [t.texts[0].ids_T for t in trajectories], temperature=self.temperature)
+            main, text = model.text_log_probs(
+                main, [t.texts[0].ids_T for t in trajectories], temperature=self.temperature
+            )
         contexts = Contexts(main=main, text_free=text_free.select(torch.zeros_like(rows)))
         if not context_gradient:
             contexts = Contexts(main=contexts.main.detach(), text_free=contexts.text_free.detach())

@@ -106,7 +106,10 @@ def test_edit_velocity(model, bagel_fixture, kind):
     pixels = tensor("edit_velocity.in.cond_vae_pixels")
     grid = model.latent_grid(*pixels.shape[-2:])
     main = model.append_latents(contexts_of(model, kind), model.encode_image(pixels[None]), grid)
-    assert main.slots == outputs["after_vae_block_kv_len"] and main.position_R.item() == outputs["after_vae_block_next_rope"]
+    assert (
+        main.slots == outputs["after_vae_block_kv_len"]
+        and main.position_R.item() == outputs["after_vae_block_next_rope"]
+    )
     main = model.append_picture(main, [tensor("edit_velocity.in.vit_pixels")])
     text_free = main.select(torch.tensor([0]), room=64)
     ids = [tensor("edit_velocity.in.prompt_ids").long()]

@@ -10,8 +10,8 @@ import torch
 
 from project.models.bagel import Bagel, BagelConfig
 from project.models.bagel.config import VisionConfig
-from project.models.base import Defaults
 from project.models.bagel.flux_autoencoder import FluxAutoencoder, FluxAutoencoderConfig
+from project.models.base import Defaults
 
 
 def dense_model():

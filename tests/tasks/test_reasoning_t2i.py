@@ -194,7 +194,9 @@ def test_detached_context_cuts_the_image_gradient_only(model, sampler, trajector
     exact = make_task().replay(model, trajectories, sampler, context_gradient=True)
     cut = make_task().replay(model, trajectories, sampler, context_gradient=False)
     torch.testing.assert_close(exact.image_log_prob_RK, cut.image_log_prob_RK)
-    words = model.get_parameter("words.weight" if hasattr(model, "words") else "language_model.model.embed_tokens.weight")
+    words = model.get_parameter(
+        "words.weight" if hasattr(model, "words") else "language_model.model.embed_tokens.weight"
+    )
     prompt_word = model.encode_text("circle")[0]
     gradients = [
         torch.autograd.grad(r.image_log_prob_RK.sum(), words, retain_graph=True)[0][prompt_word].abs().max().item()

@@ -140,7 +140,9 @@ class BagelConfig:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: a BAGEL checkpoint folder holds llm_config.json and vit_config.json")
+        raise FileNotFoundError(
+            f"{path} is missing: a BAGEL checkpoint folder holds llm_config.json and vit_config.json"
+        )
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except json.JSONDecodeError as error:

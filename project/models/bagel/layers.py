@@ -67,12 +67,18 @@ class SharedAttention(nn.Module):
         self.layer = layer
         self.head_size = config.head_size
         query, key = config.num_heads * config.head_size, config.num_kv_heads * config.head_size
-        for suffix in ("", "_moe_gen"):
-            for name, size in (("q", query), ("k", key), ("v", key)):
-                self.add_module(f"{name}_proj{suffix}", nn.Linear(config.hidden_size, size))
-            self.add_module(f"o_proj{suffix}", nn.Linear(query, config.hidden_size, bias=False))
-            for name in ("q", "k"):
-                self.add_module(f"{name}_norm{suffix}", RMSNorm(config.head_size, config.rms_norm_eps))
+        self.q_proj = nn.Linear(config.hidden_size, query)
+        self.k_proj = nn.Linear(config.hidden_size, key)
+        self.v_proj = nn.Linear(config.hidden_size, key)
+        self.o_proj = nn.Linear(query, config.hidden_size, bias=False)
+        self.q_norm = RMSNorm(config.head_size, config.rms_norm_eps)
+        self.k_norm = RMSNorm(config.head_size, config.rms_norm_eps)
+        self.q_proj_moe_gen = nn.Linear(config.hidden_size, query)
+        self.k_proj_moe_gen = nn.Linear(config.hidden_size, key)
+        self.v_proj_moe_gen = nn.Linear(config.hidden_size, key)
+        self.o_proj_moe_gen = nn.Linear(query, config.hidden_size, bias=False)
+        self.q_norm_moe_gen = RMSNorm(config.head_size, config.rms_norm_eps)
+        self.k_norm_moe_gen = RMSNorm(config.head_size, config.rms_norm_eps)
 
     def _project(self, x_RTH: Tensor, suffix: str) -> list[Tensor]:
         heads = []
@@ -87,7 +93,10 @@ class SharedAttention(nn.Module):
         parts = [self._project(und_RTH, "")]
         if gen_RLH is not None:
             parts.append(self._project(gen_RLH, "_moe_gen"))
-        q, k, v = (torch.cat(p, dim=1).transpose(1, 2) if len(parts) > 1 else p[0].transpose(1, 2) for p in zip(*parts))
+        q, k, v = (
+            torch.cat(p, dim=1).transpose(1, 2) if len(parts) > 1 else p[0].transpose(1, 2)
+            for p in zip(*parts, strict=True)
+        )
         q, k = _rotate(q, attended), _rotate(k, attended)
         results = []
         for context, rows, bias in attended.contexts:
@@ -105,10 +114,13 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: BagelConfig, layer: int) -> None:
         super().__init__()
         self.self_attn = SharedAttention(config, layer)
-        for suffix in ("", "_moe_gen"):
-            self.add_module(f"mlp{suffix}", MLP(config.hidden_size, config.intermediate_size))
-            for name in ("input_layernorm", "post_attention_layernorm"):
-                self.add_module(f"{name}{suffix}", RMSNorm(config.hidden_size, config.rms_norm_eps))
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        self.mlp = MLP(hidden, config.intermediate_size)
+        self.input_layernorm = RMSNorm(hidden, eps)
+        self.post_attention_layernorm = RMSNorm(hidden, eps)
+        self.mlp_moe_gen = MLP(hidden, config.intermediate_size)
+        self.input_layernorm_moe_gen = RMSNorm(hidden, eps)
+        self.post_attention_layernorm_moe_gen = RMSNorm(hidden, eps)
 
     def forward(
         self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended
@@ -137,7 +149,7 @@ class TimeEmbedder(nn.Module):
         half = self.SIZE // 2
         steps = torch.arange(half, dtype=torch.float32, device=sigma.device)
         angles = sigma.float()[..., None] * torch.exp(-math.log(10_000) * steps / half)
-        result: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(self.mlp[0].weight.dtype))
+        result: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(next(self.parameters()).dtype))
         return result
 
 
@@ -179,8 +191,10 @@ class _VisionAttention(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.heads = config.num_heads
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x_IMH: Tensor, bias_I1MM: Tensor | None) -> Tensor:
         q, k, v = (
@@ -259,7 +273,9 @@ class VisionModel(nn.Module):
 
 def rotary(position_RT: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines [R, 1, T, head_size] of the rotary embedding, fp32."""
-    frequencies = 1 / theta ** (torch.arange(0, head_size, 2, dtype=torch.float32, device=position_RT.device) / head_size)
+    frequencies = 1 / theta ** (
+        torch.arange(0, head_size, 2, dtype=torch.float32, device=position_RT.device) / head_size
+    )
     angles = position_RT.float()[..., None] * frequencies
     angles = torch.cat([angles, angles], dim=-1)[:, None]
     return angles.cos(), angles.sin()

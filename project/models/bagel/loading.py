@@ -121,7 +121,9 @@ def _resolve(directory: str) -> Path:
     try:
         return Path(snapshot_download(directory, ignore_patterns=["*.md", "*.png", "*.jpg", "*.gif"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise FileNotFoundError(f"{directory} is neither a folder here nor a hub id that can be fetched: {error}") from None
+        raise FileNotFoundError(
+            f"{directory} is neither a folder here nor a hub id that can be fetched: {error}"
+        ) from None
 
 
 def _files(folder: Path) -> list[Path]:
@@ -134,7 +136,9 @@ def _files(folder: Path) -> list[Path]:
         files = [folder / WEIGHTS]
     for file in files:
         if not file.is_file():
-            raise FileNotFoundError(f"{file} is missing: a BAGEL checkpoint folder holds {WEIGHTS} (or shards and their index)")
+            raise FileNotFoundError(
+                f"{file} is missing: a BAGEL checkpoint folder holds {WEIGHTS} (or shards and their index)"
+            )
     return files
 
 

@@ -70,9 +70,7 @@ class Bagel(UnifiedModel):
         self.latent_pos_embed = PositionTable(config.max_latent_size, config.hidden_size, config.position_scale)
         self.vit_model = VisionModel(config.vision, config.vit_max_num_patch_per_side)
         self.connector = Connector(config.vision.hidden_size, config.hidden_size)
-        self.vit_pos_embed = PositionTable(
-            config.vit_max_num_patch_per_side, config.hidden_size, config.position_scale
-        )
+        self.vit_pos_embed = PositionTable(config.vit_max_num_patch_per_side, config.hidden_size, config.position_scale)
         # Kept outside the module tree: the checkpoint's `ema.safetensors` and every optimizer leave it alone.
         self._frozen = {"autoencoder": autoencoder.eval().requires_grad_(False)}
 
@@ -185,7 +183,7 @@ class Bagel(UnifiedModel):
         height, width = pixels_CHW.shape[-2:]
         if height % patch or width % patch or max(height, width) > patch * side:
             raise ValueError(
-                f"the vision encoder reads sides that are multiples of {patch} up to {patch * side}, not {height}x{width}"
+                f"the vision encoder reads multiples of {patch} pixels up to {patch * side} a side, not {height}x{width}"
             )
         index = _table_index((height // patch, width // patch), side).to(pixels_CHW.device)
         return patchify(pixels_CHW, patch), index

@@ -1,0 +1,36 @@
+"""Who answers questions about images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from project.trajectory import Question
+
+
+class Judge(ABC):
+    """Answers yes/no questions with confidences. It sees the image, the question's text and the prompt's text."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Identity for caches and reports: two judges of one name give the same answers."""
+
+    @abstractmethod
+    def answer(
+        self,
+        images: Sequence[np.ndarray],
+        questions: Sequence[Sequence[Question]],
+        prompts: Sequence[str],
+    ) -> list[list[float | None]]:
+        """Per image and question the confidence in "yes", in [0, 1]; None = unanswered, never a made-up number.
+
+        `images` are uint8 [height, width, 3]; `questions[n]` and `prompts[n]` belong to image n. Raises ValueError
+        if the three have different lengths.
+        """
+
+    @abstractmethod
+    def preflight(self) -> None:
+        """Check, before any training, that the judge can answer. Raises ValueError with the remedy if it cannot."""

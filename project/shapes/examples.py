@@ -1,0 +1,220 @@
+"""The stream of pre-training examples, drawn on the fly from seen compositions and seen descriptors only.
+
+    draw             prompt -> picture                                  (direct prompts)
+    think_and_draw   "think", prompt -> reasoning, picture              (direct and indirect prompts)
+    caption          picture, "describe" -> direct description
+    question         picture, question -> "yes" / "no"                  (balanced)
+    reflect          "think", picture, "reflect" + prompt -> reflection, corrected picture
+
+A right arrow stands before what is learned: texts with `loss` and pictures with the role "drawn". Context order of a
+picture that is looked at is that of image editing: VAE block ("clean"), ViT block ("seen_by_vit"), then text.
+
+Word dropout: in `draw` and `think_and_draw` each word of the prompt is left out with probability 0.12, while reasoning
+and picture stay true. The model then learns to guess what it was not told with the true frequencies, so that its
+guesses stay spread: a descriptor it never saw is treated like a missing word, and RL finds the right guess among its
+samples. Descriptors that are `unseen` (see `split`) occur nowhere here, not even uninformatively.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from project.decomposition.shapes import scene_questions
+from project.shapes.degradation import junk_cell
+from project.shapes.grammar import DESCRIBE, REFLECT, THINK, describe, sample_disguises, think
+from project.shapes.mistakes import make_mistake, reflect
+from project.shapes.questions import Clean, Plain, parse_question
+from project.shapes.renderer import render
+from project.shapes.scenes import CELL_SIZE, KINDS, PICTURE_SIZE, Kind, Layout, Scene, sample_layout
+from project.shapes.split import pairs_of, sample_scene_of, seen_words
+
+Task = Literal["draw", "think_and_draw", "caption", "question", "reflect"]
+DEFAULT_RATES: dict[Task, float] = {
+    "draw": 0.35,
+    "think_and_draw": 0.45,
+    "caption": 0.1,
+    "question": 0.1,
+    "reflect": 0.0,
+}
+QUALITY_RATE = 0.15
+"""Share of quality questions among the questions."""
+RIGHT_RATE = 0.25
+"""Share of pictures without a fault in `reflect`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    text: str
+    loss: bool = False
+    """Whether the model learns to write it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    pixels: np.ndarray
+    """uint8 [64, 64, 3]."""
+    role: Literal["drawn", "clean", "seen_by_vit"]
+    """drawn: denoised with loss; clean: VAE latents as context; seen_by_vit: ViT tokens as context."""
+
+
+Block = Text | Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One packed sequence: blocks in the order of the context."""
+
+    blocks: tuple[Block, ...]
+    task: Task
+
+
+def draw(rng: np.random.Generator, scene: Scene, *, word_dropout: float = 0.12) -> Example:
+    """Direct prompt -> picture."""
+    prompt = drop_words(rng, describe(scene), word_dropout)
+    return Example(blocks=(Text(text=prompt), _drawn(sample_layout(rng, scene))), task="draw")
+
+
+def think_and_draw(
+    rng: np.random.Generator, scene: Scene, *, word_dropout: float = 0.12, indirect: float = 0.5
+) -> Example:
+    """Direct or (with probability `indirect`) indirect prompt -> reasoning -> picture."""
+    disguises = sample_disguises(rng, scene, *seen_words()) if rng.random() < indirect else None
+    blocks = (
+        Text(text=THINK),
+        Text(text=drop_words(rng, describe(scene, disguises), word_dropout)),
+        Text(text=think(scene), loss=True),
+        _drawn(sample_layout(rng, scene)),
+    )
+    return Example(blocks=blocks, task="think_and_draw")
+
+
+def caption(rng: np.random.Generator, scene: Scene) -> Example:
+    """Picture -> direct description."""
+    picture = Picture(pixels=render(sample_layout(rng, scene)), role="seen_by_vit")
+    return Example(blocks=(picture, Text(text=DESCRIBE), Text(text=describe(scene), loss=True)), task="caption")
+
+
+def question(rng: np.random.Generator, scene: Scene) -> Example:
+    """Picture and one of the scene's questions -> yes or no, equally often."""
+    yes = bool(rng.random() < 0.5)
+    layout = sample_layout(rng, scene)
+    if rng.random() < QUALITY_RATE:
+        pixels, text = _quality_question(rng, layout, yes)
+    else:
+        layout = layout if yes else make_mistake(rng, scene, layout, pairs_of("seen"))
+        pixels, text = render(layout), _semantic_question(rng, scene, layout, yes)
+    answer = Text(text="yes" if yes else "no", loss=True)
+    return Example(blocks=(Picture(pixels=pixels, role="seen_by_vit"), Text(text=text), answer), task="question")
+
+
+def reflect_and_redraw(rng: np.random.Generator, scene: Scene) -> Example:
+    """Picture with one fault (or none) -> reflection -> the picture without it, all else unchanged."""
+    right = sample_layout(rng, scene)
+    shown = right if rng.random() < RIGHT_RATE else make_mistake(rng, scene, right, pairs_of("seen"))
+    return reflection_example(scene, shown=render(shown), reflection=reflect(scene, shown), corrected=right)
+
+
+def reflection_example(scene: Scene, *, shown: np.ndarray, reflection: str, corrected: Layout) -> Example:
+    """A reflection on any picture `shown`, uint8 [64, 64, 3], for instance one that a model drew itself."""
+    blocks = (
+        Text(text=THINK),
+        Picture(pixels=shown, role="clean"),
+        Picture(pixels=shown, role="seen_by_vit"),
+        Text(text=f"{REFLECT} {describe(scene)}"),
+        Text(text=reflection, loss=True),
+        _drawn(corrected),
+    )
+    return Example(blocks=blocks, task="reflect")
+
+
+def sample_example(
+    rng: np.random.Generator,
+    rates: Mapping[Task, float] = DEFAULT_RATES,
+    *,
+    word_dropout: float = 0.12,
+    indirect: float = 0.5,
+    kinds: Mapping[Kind, float] | None = None,
+) -> Example:
+    """One example: its task is drawn by `rates`, the kind of its scene by `kinds` (both relative; default even)."""
+    builders: dict[Task, Callable[[np.random.Generator, Scene], Example]] = {
+        "draw": lambda rng, scene: draw(rng, scene, word_dropout=word_dropout),
+        "think_and_draw": lambda rng, scene: think_and_draw(rng, scene, word_dropout=word_dropout, indirect=indirect),
+        "caption": caption,
+        "question": question,
+        "reflect": reflect_and_redraw,
+    }
+    task = _choose(rng, rates)
+    kind = _choose(rng, kinds) if kinds is not None else KINDS[rng.integers(len(KINDS))]
+    return builders[task](rng, sample_scene_of(rng, kind, "seen"))
+
+
+def examples(
+    rng: np.random.Generator,
+    rates: Mapping[Task, float] = DEFAULT_RATES,
+    *,
+    word_dropout: float = 0.12,
+    indirect: float = 0.5,
+    kinds: Mapping[Kind, float] | None = None,
+) -> Iterator[Example]:
+    """An endless stream of `sample_example`."""
+    while True:
+        yield sample_example(rng, rates, word_dropout=word_dropout, indirect=indirect, kinds=kinds)
+
+
+def drop_words(rng: np.random.Generator, text: str, rate: float) -> str:
+    """The text with each word left out with probability `rate`, but never all of them."""
+    words = text.split()
+    kept = [word for word, draw in zip(words, rng.random(len(words)).tolist(), strict=True) if draw >= rate]
+    return " ".join(kept) if kept else text
+
+
+def _choose(rng: np.random.Generator, rates: Mapping[Choice, float]) -> Choice:
+    """A key, with probability in proportion to its rate. Raises ValueError if no rate is positive."""
+    total = sum(rates.values())
+    if total <= 0 or min(rates.values()) < 0:
+        raise ValueError(f"rates {dict(rates)} must not be negative and one of them must be positive")
+    threshold = rng.random() * total
+    for choice, rate in rates.items():
+        threshold -= rate
+        if threshold < 0:
+            return choice
+    return next(choice for choice, rate in rates.items() if rate > 0)
+
+
+def _drawn(layout: Layout) -> Picture:
+    return Picture(pixels=render(layout), role="drawn")
+
+
+def _semantic_question(rng: np.random.Generator, scene: Scene, layout: Layout, yes: bool) -> str:
+    """One of the scene's semantic questions whose answer for the layout is `yes`."""
+    texts = [asked.text for asked in scene_questions(scene) if asked.kind == "semantic"]
+    parsed = {text: parse_question(text) for text in texts}
+    fitting = [text for text, asked in parsed.items() if asked is not None and asked.holds(layout) == yes]
+    return fitting[rng.integers(len(fitting))]
+
+
+def _quality_question(rng: np.random.Generator, layout: Layout, yes: bool) -> tuple[np.ndarray, str]:
+    """A picture and a quality question about it; for "no", a cell of junk or an uneven background."""
+    pixels = render(layout).copy()
+    if rng.random() < 0.5:
+        if not yes:
+            cell, _ = layout.things[0]
+            top, left = cell // 2 * CELL_SIZE, cell % 2 * CELL_SIZE
+            junk = np.rint(junk_cell(rng, layout.background)).astype(np.uint8)
+            pixels[top : top + CELL_SIZE, left : left + CELL_SIZE] = junk
+        return pixels, Clean().text
+    if not yes:
+        pixels = _uneven(rng, pixels)
+    return pixels, Plain().text
+
+
+def _uneven(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+    """The picture with 40 to 90 levels of shade per colour channel, smoothly from one side to the other."""
+    slope = np.linspace(0.0, 1.0, PICTURE_SIZE)[:: rng.choice([-1, 1])]
+    shade = np.broadcast_to(slope[:, None, None], pixels.shape) * rng.uniform(40, 90, size=3)
+    shade = shade if rng.random() < 0.5 else shade.swapaxes(0, 1)
+    return np.clip(pixels - shade, 0, 255).astype(np.uint8)

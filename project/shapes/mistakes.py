@@ -1,0 +1,122 @@
+"""Wrong pictures of a scene, and the reflection that says what is wrong with a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from project.shapes.grammar import COUNT_WORDS, THINK_END, THINK_START, plural
+from project.shapes.scenes import CELLS, SIZES, Layout, Object, Placed, Scene
+
+Pairs = Sequence[tuple[str, str]]
+_NUMBERS = ("one", *COUNT_WORDS[1:])
+
+
+def make_mistake(rng: np.random.Generator, scene: Scene, layout: Layout, pairs: Pairs) -> Layout:
+    """`layout`, which satisfies the scene, with one thing wrong: a colour, shape, size, number or place.
+
+    New (colour, shape) combinations are taken from `pairs`.
+    """
+    changes: list[Callable[[np.random.Generator, Layout, Pairs], Layout | None]] = [_recolour, _reshape, _add_or_remove]
+    if any(thing.size is not None for thing in scene.objects):
+        changes.append(_resize)
+    if scene.relation is not None:
+        # A relation is half of what its kind is about.
+        changes += [_swap] * 3
+    while True:
+        wrong = changes[rng.integers(len(changes))](rng, layout, pairs)
+        if wrong is not None and not scene.satisfied_by(wrong):
+            return wrong
+
+
+def _pick(rng: np.random.Generator, layout: Layout) -> tuple[int, Object]:
+    things = layout.things
+    return things[rng.integers(len(things))]
+
+
+def _with(layout: Layout, cell: int, thing: Object | None) -> Layout:
+    """The layout with another thing in a cell, at the jitter of what stood there."""
+    cells = list(layout.cells)
+    old = cells[cell]
+    dx, dy = (old.dx, old.dy) if old is not None else (0, 0)
+    cells[cell] = None if thing is None else Placed(thing=thing, dx=dx, dy=dy)
+    return Layout(cells=(cells[0], cells[1], cells[2], cells[3]), background=layout.background)
+
+
+def _recolour(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout:
+    cell, thing = _pick(rng, layout)
+    colours = [colour for colour, shape in pairs if shape == thing.shape and colour != thing.colour]
+    colour = colours[rng.integers(len(colours))]
+    return _with(layout, cell, Object(colour=colour, shape=thing.shape, size=thing.size))
+
+
+def _reshape(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout:
+    cell, thing = _pick(rng, layout)
+    shapes = [shape for colour, shape in pairs if colour == thing.colour and shape != thing.shape]
+    shape = shapes[rng.integers(len(shapes))]
+    return _with(layout, cell, Object(colour=thing.colour, shape=shape, size=thing.size))
+
+
+def _resize(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout:
+    cell, thing = _pick(rng, layout)
+    size = SIZES[1 - SIZES.index(thing.size or "large")]
+    return _with(layout, cell, Object(colour=thing.colour, shape=thing.shape, size=size))
+
+
+def _add_or_remove(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout | None:
+    cell, thing = _pick(rng, layout)
+    empty = [cell for cell in range(CELLS) if layout.cells[cell] is None]
+    if rng.random() < 0.5 and len(empty) < CELLS - 1:
+        return _with(layout, cell, None)
+    return _with(layout, empty[rng.integers(len(empty))], thing) if empty else None
+
+
+def _swap(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout:
+    """The things of two occupied cells change places."""
+    (first, one), (second, other) = layout.things
+    return _with(_with(layout, first, other), second, one)
+
+
+def reflect(scene: Scene, layout: Layout) -> str:
+    """The reflection on a picture of `layout` drawn for `scene`: its first fault in this order, or none.
+
+    Per demanded object another colour, size or shape than demanded, or missing; then a wrong number; then a wrong
+    relation. Any layout will do, also one read by the detector from a model's own picture.
+    """
+    return f"{THINK_START} {_fault(scene, layout)} {THINK_END}"
+
+
+def _fault(scene: Scene, layout: Layout) -> str:
+    if scene.satisfied_by(layout):
+        return "nothing is wrong"
+    things = [thing for _, thing in layout.things]
+    # What is right answers for itself; each fault is sought among what is left.
+    left = [thing for thing in things if not any(thing.matches(demanded) for demanded in scene.objects)]
+    many = scene.count > 1
+    for demanded in scene.objects:
+        if left and (many or not any(thing.matches(demanded) for thing in things)):
+            return _fault_of(demanded, left, many)
+        if not any(thing.matches(demanded) for thing in things):
+            return f"the {plural(demanded.shape)} are missing" if many else f"the {demanded.shape} is missing"
+    if len(things) != scene.total:
+        verb = "is" if len(things) == 1 else "are"
+        return f"there {verb} {_NUMBERS[len(things) - 1]} not {_NUMBERS[scene.total - 1]}"
+    first, second = scene.objects
+    return f"the {first.shape} is not {scene.relation} the {second.shape}"
+
+
+def _fault_of(demanded: Object, left: Sequence[Object], many: bool) -> str:
+    """What is wrong with one demanded object, given the things that match no demanded one (at least one)."""
+    noun, verb = (plural(demanded.shape), "are") if many else (demanded.shape, "is")
+    for thing in left:
+        if thing.shape == demanded.shape and thing.colour != demanded.colour:
+            return f"the {noun} {verb} {thing.colour} not {demanded.colour}"
+        if thing.shape == demanded.shape:
+            return f"the {noun} {verb} {thing.size} not {demanded.size}"
+    thing = next((thing for thing in left if thing.colour == demanded.colour), left[0])
+    return f"there {verb} {_some(thing.shape, many)} not {_some(demanded.shape, many)}"
+
+
+def _some(shape: str, many: bool) -> str:
+    return plural(shape) if many else f"a {shape}"

@@ -1,0 +1,126 @@
+"""The prompt datasets of the embedded world: `python -m project.shapes.prompts data/shapes` writes them again.
+
+    train.jsonl   2000 RL prompts, evenly over kinds; set "direct" (40%) or "indirect" (60%), on seen and practised
+                  compositions half and half; about 60% of the descriptors are unseen in pre-training
+    eval.jsonl    5 sets of 520 prompts, 104 of each kind:
+        direct             direct prompts, seen compositions
+        direct_practised   direct prompts, practised compositions
+        direct_heldout     direct prompts, held-out compositions
+        indirect           indirect prompts, seen compositions, all descriptors equally likely
+        indirect_heldout   the same on held-out compositions
+
+Rows have the published form (`prompt`, `original_index`, `semantic_questions`, `quality_questions`) and the columns
+`id`, `kind`, `split`, `set`, `indirect`, `scene` (for `Scene.from_dict`). A question is `{"question", "tag"}` and,
+where it depends on others, `depends_on`: their positions in semantic + quality questions. Some texts occur in several
+rows (there are only 6 practised single scenes), each with an `id` of its own; no text of the held-out sets stands in
+train.jsonl, because their compositions do not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from project.decomposition.shapes import scene_questions
+from project.shapes.grammar import COLOUR_DESCRIPTORS, SHAPE_DESCRIPTORS, describe, sample_disguises
+from project.shapes.scenes import KINDS, Scene
+from project.shapes.split import (
+    UNSEEN_COLOUR_DESCRIPTORS,
+    UNSEEN_SHAPE_DESCRIPTORS,
+    Split,
+    sample_scene_of,
+)
+from project.trajectory import Question
+
+TRAIN_ROWS = 2000
+EVAL_ROWS_PER_KIND = 104
+EVAL_SETS: dict[str, tuple[Split, bool]] = {
+    "direct": ("seen", False),
+    "direct_practised": ("practised", False),
+    "direct_heldout": ("held_out", False),
+    "indirect": ("seen", True),
+    "indirect_heldout": ("held_out", True),
+}
+"""Per set the split of its compositions and whether its prompts are indirect."""
+_EMPHASIS = 9
+"""In train.jsonl an unseen descriptor is this many times as likely as its value's other one: two thirds of the
+values have one, so 2/3 * 9/10 = 60% of the descriptors are unseen."""
+
+Words = dict[str, Sequence[str]]
+
+
+def training_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
+    """The rows of train.jsonl."""
+    rng = np.random.default_rng([seed, 0])
+    colours = _emphasised(COLOUR_DESCRIPTORS, UNSEEN_COLOUR_DESCRIPTORS)
+    shapes = _emphasised(SHAPE_DESCRIPTORS, UNSEEN_SHAPE_DESCRIPTORS)
+    for index in range(TRAIN_ROWS):
+        # The kind changes fastest, so that any stretch of the file is even.
+        kind = KINDS[index % len(KINDS)]
+        turn = index // len(KINDS) % 10
+        split: Split = "practised" if turn % 2 else "seen"
+        indirect = turn < 6
+        scene = sample_scene_of(rng, kind, split)
+        prompt = describe(scene, sample_disguises(rng, scene, colours, shapes) if indirect else None)
+        yield _row(prompt, scene, index=index, split=split, name="indirect" if indirect else "direct", file="train")
+
+
+def evaluation_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
+    """The rows of eval.jsonl, set by set, kinds in turn."""
+    for number, (name, (split, indirect)) in enumerate(EVAL_SETS.items()):
+        rng = np.random.default_rng([seed, 1, number])
+        colours, shapes = dict(COLOUR_DESCRIPTORS), dict(SHAPE_DESCRIPTORS)
+        for index in range(EVAL_ROWS_PER_KIND * len(KINDS)):
+            scene = sample_scene_of(rng, KINDS[index % len(KINDS)], split)
+            prompt = describe(scene, sample_disguises(rng, scene, colours, shapes) if indirect else None)
+            yield _row(prompt, scene, index=index, split=split, name=name, file="eval")
+
+
+def _emphasised(descriptors: dict[str, tuple[str, str]], unseen: frozenset[str]) -> Words:
+    return {
+        value: [word for word in words for _ in range(_EMPHASIS if word in unseen else 1)]
+        for value, words in descriptors.items()
+    }
+
+
+def _row(prompt: str, scene: Scene, *, index: int, split: Split, name: str, file: str) -> dict[str, Any]:
+    questions = scene_questions(scene)
+    return {
+        "id": f"{file}-{name}-{index:04d}",
+        "prompt": prompt,
+        "original_index": index,
+        "kind": scene.kind,
+        "split": split,
+        "set": name,
+        "indirect": name.startswith("indirect"),
+        "scene": scene.to_dict(),
+        "semantic_questions": [_question(asked) for asked in questions if asked.kind == "semantic"],
+        "quality_questions": [_question(asked) for asked in questions if asked.kind == "quality"],
+    }
+
+
+def _question(asked: Question) -> dict[str, Any]:
+    row: dict[str, Any] = {"question": asked.text, "tag": asked.tag}
+    if asked.depends_on:
+        row["depends_on"] = list(asked.depends_on)
+    return row
+
+
+def write_prompts(directory: str | Path, seed: int = 0) -> None:
+    """Write train.jsonl and eval.jsonl into `directory` (created if need be); the same seed gives the same bytes."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("train.jsonl", training_rows(seed)), ("eval.jsonl", evaluation_rows(seed))):
+        lines = (json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
+        (directory / name).write_text("".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m project.shapes.prompts DIRECTORY")
+    write_prompts(sys.argv[1])
