@@ -59,7 +59,7 @@ class SaveRunConfig(SaveConfigCallback):
         config = self.config.clone()
         config.ckpt_path = None
         file = Path(trainer.default_root_dir) / self.config_filename
-        self.parser.save(config, str(file), skip_none=False, overwrite=True)
+        self.parser.save(config, str(file), skip_unset=False, overwrite=True)
 
 
 class ProjectCLI(LightningCLI):

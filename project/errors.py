@@ -101,7 +101,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(set(known))
     if near := difflib.get_close_matches(name, known, n=1, cutoff=0.6):
         return f"did you mean {near[0]!r}?"
-    return f"choose of {', '.join(known)}" if 0 < len(known) <= 40 else "see --help for what there is"
+    if not known:
+        return "it takes none, remove it"
+    return f"choose of {', '.join(known)}" if len(known) <= 40 else "see --help for what there is"
 
 
 def _causes(message: str) -> Iterator[Cause]:
@@ -137,7 +139,11 @@ def _unknown_key(cause: Cause, files: Sequence[Path], options: list[str]) -> str
     found = re.search(r"(?:(Group|Subcommand) '([^']+)' does not accept option|^Option) '([^']+)'", cause.text)
     if not found:
         return None
-    group, key = found[2] if found[1] == "Group" else None, found[3].split(".")[0]
+    group, key = found[2] if found[1] == "Group" else None, found[3]
+    if not cause.owner and not group:
+        # The subcommand names the whole path: its first part may be known.
+        top, _, rest = key.partition(".")
+        group, key = (top, rest) if rest and any(o.startswith(f"{top}.") for o in options) else (None, top)
     if cause.owner:
         known, of = _parameters(cause.owner), f"of {cause.owner}"
     elif group:
@@ -151,13 +157,13 @@ def _unknown_key(cause: Cause, files: Sequence[Path], options: list[str]) -> str
 def _wrong_class(cause: Cause, files: Sequence[Path]) -> str | None:
     if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\S+)", cause.text):
         return f"{_place(files, found[1])}{found[1]} is no {found[2]}: name a class that is"
+    if found := re.match(r"Expected a dot import path string: (\S+)", cause.text):
+        return f"{_place(files, found[1])}{found[1]!r} is no class path: give package.module.Class"
     path = cause.owner or ""
-    if not re.match(
-        r"module '.+' has no attribute|No module named|cannot import name|Expected a dot import", cause.text
-    ):
+    if not re.match(r"module '.+' has no attribute|No module named|cannot import", cause.text):
         return None
     if not path:
-        return f"{cause.text}: give the full path of a class, such as package.module.Class"
+        return f"{cause.text}: give the full path of a class, package.module.Class"
     place = _place(files, path)
     module, _, name = path.rpartition(".")
     missing = re.match(r"No module named '([^']+)'", cause.text)

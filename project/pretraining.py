@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,23 +113,24 @@ class UnifiedPretraining(EvaluatedModule):
 
     def _blocks(self, examples: Sequence[Example]) -> list[list[Block]]:
         pictures = [b.pixels for e in examples for b in e.blocks if isinstance(b, Picture)]
-        latents: Iterable[Tensor] = iter(())
+        latents: Iterator[Tensor] = iter(())
         if pictures:
             pixels = to_pixels(torch.stack([torch.as_tensor(p) for p in pictures]))
             latents = iter(self.model.encode_image(pixels))
         return [self._convert(example, latents) for example in examples]
 
-    def _convert(self, example: Example, latents: Any) -> list[Block]:
+    def _convert(self, example: Example, latents: Iterator[Tensor]) -> list[Block]:
         dropped = torch.rand((), generator=self._noise).item() < self.condition_dropout
+        dropped = dropped and any(isinstance(b, Picture) and b.role == "drawn" for b in example.blocks)
         blocks: list[Block] = []
         for position, block in enumerate(example.blocks):
             if isinstance(block, Text):
-                # What is left when the condition is dropped is what guidance compares with: the system prompt alone.
-                if not (dropped and position >= example.kept_when_dropped and example.droppable):
+                # Guidance compares with the state before the input text: the system prompt, if there is one.
+                system = position == 0 and block.text == self.model.defaults.think_prompt
+                if system or not dropped:
                     blocks.append(TextBlock(ids_T=self.model.encode_text(block.text), loss=block.loss))
                 continue
-            latent = next(latents)
-            grid = self.model.latent_grid(*block.pixels.shape[:2])
+            latent, grid = next(latents), self.model.latent_grid(*block.pixels.shape[:2])
             if block.role == "seen_by_vit":
                 blocks.append(PictureBlock(pixels_CHW=to_pixels(torch.as_tensor(block.pixels))))
             elif block.role == "clean":

@@ -15,7 +15,8 @@ from project.models.attention import attention, bias_from_mask
 from project.models.base import Defaults, ModelSource, Output, Query, SpecialTokens, UnifiedModel
 from project.models.context import Context
 
-WORDS = tuple("<end> <start> <image> </image> <unk> a red green circle square left of think and two".split(" "))
+SPECIAL = ("<end>", "<start>", "<image>", "</image>", "<unk>")
+WORDS = (*SPECIAL, "a", "red", "green", "circle", "square", "left", "of", "think", "and", "two")
 
 
 class Words:

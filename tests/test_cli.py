@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,9 +99,9 @@ def test_a_run_leaves_its_folder_and_the_next_one_gets_a_new_number(place: Path)
     assert yaml.safe_load((again / "config.yaml").read_text()) == yaml.safe_load((folder / "config.yaml").read_text())
 
 
-@pytest.mark.parametrize("steps", [1, 3], ids=["one_step", "three_steps_an_update"])
-@pytest.mark.parametrize("stop", [2, 6, 8], ids=["mid_epoch", "epoch_end", "second_epoch"])
+@pytest.mark.parametrize("stop, steps", [(2, 3), (6, 3), (8, 1)], ids=["mid_epoch", "epoch_end", "second_epoch"])
 def test_resumed_equals_uninterrupted(place: Path, stop: int, steps: int) -> None:
+    """`steps` optimizer steps an update: nothing may count updates by them."""
     common = ("--trainer.max_epochs=3", f"--model.init_args.steps={steps}", "--trainer.limit_val_batches=0")
     assert fit(*common, "--run.name=whole") == 0
     assert fit(*common, "--run.name=parts", f"--trainer.max_steps={stop * steps}") == 0
@@ -141,42 +140,46 @@ def test_validate_measures_into_a_folder_of_its_own(place: Path) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_at_the_boundary_and_says_how_to_go_on(place: Path, sent: signal.Signals) -> None:
-    command = [sys.executable, "-m", "project", "fit", "--config", "good.yaml", "--trainer.max_epochs=100"]
-    command += ["--model.init_args.stop_file=updates", "--model.init_args.seconds=0.05"]
-    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
-    run = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, text=True)
-    deadline = time.monotonic() + 60
-    while not (Path("updates").is_file() and Path("updates").read_text() not in ("", "1", "2")):
-        assert run.poll() is None and time.monotonic() < deadline, run.stderr and run.stderr.read()
-        time.sleep(0.02)
-    run.send_signal(sent)
-    _, stderr = run.communicate(timeout=30)
-    assert run.returncode == 128 + sent, stderr
-    ckpt = "runs/toy/version_0/checkpoints/last.ckpt"
-    assert f"python -m project fit --config runs/toy/version_0/config.yaml --ckpt_path {ckpt}" in stderr
-    assert "Traceback" not in stderr
-    assert checkpoint("runs/toy/version_0")["updates"] == int(Path("updates").read_text())
+def test_a_signal_saves_at_the_boundary_and_says_how_to_go_on(sent: signal.Signals, caplog: Any) -> None:
+    handler = signal.getsignal(sent)
+    # The toy sends the signal to its own process in the middle of its third update.
+    assert fit("--trainer.max_epochs=2", f"--model.init_args.send={int(sent)}") == 128 + sent
+    folder = "runs/toy/version_0"
+    assert checkpoint(folder)["updates"] == 3
+    ckpt = f"{folder}/checkpoints/last.ckpt"
+    assert f"python -m project fit --config {folder}/config.yaml --ckpt_path {ckpt}" in caplog.text
+    assert signal.getsignal(sent) == handler
+    # The command of the message ends where an uninterrupted run ends.
+    assert main(["fit", "--config", f"{folder}/config.yaml", "--ckpt_path", ckpt, "--model.init_args.send=0"]) == 0
+    assert fit("--trainer.max_epochs=2") == 0
+    assert checkpoint(folder)["order"] == checkpoint("runs/toy/version_1")["order"]
+
+
+def test_a_signal_during_validation_leaves_it(caplog: Any) -> None:
+    text = GOOD.replace("toys.LengthBenchmark", f"toys.LengthBenchmark\n    init_args: {{send: {int(signal.SIGINT)}}}")
+    Path("good.yaml").write_text(text)
+    assert fit() == 128 + signal.SIGINT
+    assert "before the first update" in caplog.text
 
 
 BAD_FILES = {
     "unknown_top": ({"run:\n": "foo: 1\nrun:\n"}, ["bad.yaml:2", "'foo'"]),
     "empty_top": ({"run:\n": "benchmark:\nrun:\n"}, ["bad.yaml:2", "'benchmark'", "did you mean 'benchmarks'"]),
-    "unknown_trainer": ({"max_epochs": "max_epoch"}, ["bad.yaml:21", "'max_epoch'", "did you mean 'max_epochs'"]),
-    "wrong_type": ({"max_epochs: 1": "max_epochs: many"}, ["bad.yaml:21", "trainer.max_epochs", "'many'", "int"]),
+    "unknown_trainer": ({"max_epochs": "max_epoch"}, ["bad.yaml:20", "'max_epoch'", "did you mean 'max_epochs'"]),
+    "wrong_type": ({"max_epochs: 1": "max_epochs: many"}, ["bad.yaml:20", "trainer.max_epochs", "'many'", "int"]),
     "model_class": ({"toys.Tiny": "toys.Tini"}, ["bad.yaml:5", "toys.Tini", "did you mean 'Tiny'"]),
     "model_module": ({"project.datamodule": "project.datamodul"}, ["bad.yaml:12", "did you mean 'datamodule'"]),
-    "not_a_module": ({"class_path: toys.Tiny": "class_path: toys.Net"}, ["bad.yaml:5", "toys.Net is no LightningModule"]),
+    "not_a_module": ({"path: toys.Tiny": "path: toys.Net"}, ["bad.yaml:5", "toys.Net is no LightningModule"]),
     "nested_class": ({"toys.Net": "toys.Nett"}, ["bad.yaml:8", "toys.Nett", "did you mean 'Net'"]),
     "nested_argument": ({"depth: 2": "dept: 2"}, ["bad.yaml:10", "'dept' of toys.Net", "did you mean 'depth'"]),
     "nested_type": ({"depth: 2": "depth: deep"}, ["bad.yaml:10", "depth", "'deep'", "int"]),
     "data_argument": ({"val: val.txt": "vall: val.txt"}, ["bad.yaml:15", "'vall'", "did you mean 'val'"]),
-    "missing_argument": ({"    net:\n      class_path: toys.Net\n      init_args:\n        depth: 2\n": "    steps: 1\n"},
+    "missing_argument": ({"    net:\n      class_path: toys.Net\n      init_args:\n        depth: 2\n": ""},
                          ["bad.yaml:5", "toys.Tiny lacks 'net'"]),
-    "reward_class": ({"toys.Length\n": "toys.Lenght\n"}, ["bad.yaml:27", "toys.Lenght", "did you mean 'Length'"]),
-    "reward_kind": ({"toys.Length\n": "toys.LengthBenchmark\n"}, ["bad.yaml:27", "is no Reward"]),
+    "reward_class": ({"toys.Length\n": "toys.Lenght\n"}, ["bad.yaml:26", "toys.Lenght", "did you mean 'Length'"]),
+    "reward_kind": ({"toys.Length\n": "toys.LengthBenchmark\n"}, ["bad.yaml:26", "is no Reward"]),
     "benchmark_argument": ({"toys.LengthBenchmark\n": "toys.LengthBenchmark\n    init_args:\n      x: 1\n"},
-                           ["bad.yaml:31", "'x' of toys.LengthBenchmark"]),
+                           ["bad.yaml:30", "'x' of toys.LengthBenchmark"]),
     "syntax": ({"name: toy": "name: [toy"}, ["bad.yaml:", "is no YAML"]),
     "twice": ({"run:\n": "run:\n  name: a\n"}, ["bad.yaml:4", "'name'", "second time"]),
     "no_data_class": ({"project.datamodule.PromptDataModule": "PromptDataModul"}, ["bad.yaml:12", "PromptDataModul"]),
@@ -240,7 +243,9 @@ def test_one_seed_reaches_model_and_data(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_help_lists_every_command_without_importing_torch() -> None:
-    code = "import sys; from project.__main__ import main; assert main(['--help']) == 0; assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from project.__main__ import main; assert main(['--help']) == 0; assert 'torch' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=TESTS.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for command in ("fit", "validate", "test", "predict", "generate"):

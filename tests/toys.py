@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,7 +47,9 @@ def group(prompts: Sequence[Prompt], size: int = 2) -> Group:
             reward_N=reward_N,
             text_reward_N=torch.zeros(number),
             confidence_NQ=tuple(
-                tuple(None if q else 0.25 for q in range(len(prompt.questions))) for prompt in prompts for _ in range(size)
+                tuple(None if q else 0.25 for q in range(len(prompt.questions)))
+                for prompt in prompts
+                for _ in range(size)
             ),
         ),
         advantages=Advantages(image_N=reward_N - 0.5, text_N=reward_N - 0.5, valid_N=torch.ones(number) > 0),
@@ -66,7 +67,12 @@ class Tiny(LightningModule):
     """weight <- weight + (hash of the update's prompts); the prompts' ids go into `order`."""
 
     def __init__(
-        self, net: Net, seed: int = 0, stop_file: str | None = None, seconds: float = 0.0, steps: int = 1, lr: float = 0.1
+        self,
+        net: Net,
+        seed: int = 0,
+        send: int = 0,
+        steps: int = 1,
+        lr: float = 0.1,
     ) -> None:
         super().__init__()
         if lr <= 0:
@@ -76,13 +82,13 @@ class Tiny(LightningModule):
         self.seed = seed
         self.updates = 0
         self.order: list[str] = []
-        self.stop_file = stop_file
-        self.seconds = seconds
+        self.send = send
         self.steps = steps
 
     def training_step(self, prompts: Sequence[Prompt], batch_idx: int) -> dict[str, Any]:
         optimizer = self.optimizers()
-        time.sleep(self.seconds)
+        if self.send and self.updates == 2:
+            os.kill(os.getpid(), self.send)
         for _ in range(self.steps):
             optimizer.zero_grad()
             self.manual_backward(-self.net.weight * sum(map(ord, "".join(p.text for p in prompts))))
@@ -90,8 +96,6 @@ class Tiny(LightningModule):
         self.order.append(",".join(p.text for p in prompts))
         self.updates += 1
         self.log("reward/mean", float(self.updates), batch_size=1)
-        if self.stop_file:
-            Path(self.stop_file).write_text(str(self.updates))
         return {"group": group(prompts)}
 
     def validation_step(self, prompts: Sequence[Prompt], batch_idx: int) -> dict[str, Any]:
@@ -127,8 +131,11 @@ class MeanOf(Metric):
 
 
 class LengthBenchmark(Benchmark):
-    def __init__(self) -> None:
+    def __init__(self, send: int = 0) -> None:
         super().__init__(MeanOf())
+        self.send = send
 
     def measure(self, trajectory: Trajectory, reward: float | None) -> dict[str, Any]:
+        if self.send:
+            os.kill(os.getpid(), self.send)
         return {"length": len(trajectory.prompt.text)}

@@ -33,7 +33,7 @@ class PictureBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentBlock:
-    """A picture as latents [L, D]: clean if `noise_LD` is None, else noised to flow time `sigma`, its velocity a target."""
+    """Latents [L, D] of a picture: clean if `noise_LD` is None, else noised to `sigma`, with a loss on the velocity."""
 
     latents_LD: Tensor
     grid: tuple[int, int]

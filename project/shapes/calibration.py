@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from project.shapes.degradation import EMPTY, Degraded, degraded_pictures
-from project.shapes.detector import COLOUR_NAMES, Calibration, measure
+from project.shapes.detector import Calibration, measure
+from project.shapes.reading import COLOUR_NAMES
 from project.shapes.scenes import SHAPES, SIZES, Object
 
 

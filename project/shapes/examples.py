@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -170,6 +170,9 @@ def drop_words(rng: np.random.Generator, text: str, rate: float) -> str:
     words = text.split()
     kept = [word for word, draw in zip(words, rng.random(len(words)).tolist(), strict=True) if draw >= rate]
     return " ".join(kept) if kept else text
+
+
+Choice = TypeVar("Choice", bound=str)
 
 
 def _choose(rng: np.random.Generator, rates: Mapping[Choice, float]) -> Choice:

@@ -1,9 +1,9 @@
 """The language of the embedded world: scene -> prompt, prompt -> scene, and the words of the reasoning.
 
 Direct:   "three small red circles", "a red circle left of a blue square"
-Indirect: "three small blood coloured circles", "a red coin shape left of an ..." with `<word> coloured` in place of
-          a colour and `<word> shape` in place of a shape. Counts, sizes and relations are always said plainly, so an
-          indirect prompt carries everything needed; each of its objects has at least one attribute disguised.
+Indirect: "three small blood coloured circles", "a red coin shape left of a sky coloured square", with `<word>
+          coloured` in place of a colour and `<word> shape` in place of a shape. Counts, sizes and relations are always
+          said plainly, so an indirect prompt carries everything needed; each of its objects has an attribute disguised.
 
     prompt    := phrase | "a" noun ("and" | relation) "a" noun
     phrase    := ("a" | "two" | "three" | "four") noun
@@ -14,8 +14,9 @@ Words are separated by single spaces; all are lower case. The article is always 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -104,8 +105,8 @@ def _noun(thing: Object, disguise: Disguise, many: bool) -> str:
 def sample_disguises(
     rng: np.random.Generator,
     scene: Scene,
-    colour_words: dict[str, Sequence[str]],
-    shape_words: dict[str, Sequence[str]],
+    colour_words: Mapping[str, Sequence[str]],
+    shape_words: Mapping[str, Sequence[str]],
     both: float = 0.6,
 ) -> tuple[Disguise, ...]:
     """One disguise per object: of both attributes with probability `both`, else of colour or shape alone.
@@ -118,8 +119,8 @@ def sample_disguises(
         colours, shapes = colour_words[thing.colour], shape_words[thing.shape]
         disguises.append(
             Disguise(
-                colour=None if plain == "colour" else colours[rng.integers(len(colours))],
-                shape=None if plain == "shape" else shapes[rng.integers(len(shapes))],
+                colour=None if plain == "colour" else colours[int(rng.integers(len(colours)))],
+                shape=None if plain == "shape" else shapes[int(rng.integers(len(shapes)))],
             )
         )
     return tuple(disguises)
@@ -135,18 +136,19 @@ def parse(text: str, *, indirect: bool = False) -> Scene | None:
     try:
         if not rest:
             return Scene(objects=(thing,), count=count)
-        relation, rest = _parse_joint(rest)
-        second, rest = _parse_phrase(rest, indirect) if relation is not None else (None, rest)
+        joint, rest = _parse_joint(rest)
+        second, rest = _parse_phrase(rest, indirect) if joint is not None else (None, rest)
         if second is None or rest or count != 1 or second[1] != 1:
             return None
-        return Scene(objects=(thing, second[0]), relation=None if relation == "and" else relation)
+        return Scene(objects=(thing, second[0]), relation=None if joint == "and" else joint)
     except ValueError:
         return None
 
 
-def _parse_joint(words: list[str]) -> tuple[Relation | str | None, list[str]]:
+def _parse_joint(words: list[str]) -> tuple[Relation | Literal["and"] | None, list[str]]:
     """A leading "and" or relation, and what follows it."""
-    for joint in ("and", *RELATIONS):
+    joints: tuple[Relation | Literal["and"], ...] = ("and", *RELATIONS)
+    for joint in joints:
         parts = joint.split()
         if words[: len(parts)] == parts:
             return joint, words[len(parts) :]

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,6 @@ _EMPHASIS = 9
 """In train.jsonl an unseen descriptor is this many times as likely as its value's other one: two thirds of the
 values have one, so 2/3 * 9/10 = 60% of the descriptors are unseen."""
 
-Words = dict[str, Sequence[str]]
-
 
 def training_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
     """The rows of train.jsonl."""
@@ -74,14 +72,14 @@ def evaluation_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
     """The rows of eval.jsonl, set by set, kinds in turn."""
     for number, (name, (split, indirect)) in enumerate(EVAL_SETS.items()):
         rng = np.random.default_rng([seed, 1, number])
-        colours, shapes = dict(COLOUR_DESCRIPTORS), dict(SHAPE_DESCRIPTORS)
+        colours, shapes = COLOUR_DESCRIPTORS, SHAPE_DESCRIPTORS
         for index in range(EVAL_ROWS_PER_KIND * len(KINDS)):
             scene = sample_scene_of(rng, KINDS[index % len(KINDS)], split)
             prompt = describe(scene, sample_disguises(rng, scene, colours, shapes) if indirect else None)
             yield _row(prompt, scene, index=index, split=split, name=name, file="eval")
 
 
-def _emphasised(descriptors: dict[str, tuple[str, str]], unseen: frozenset[str]) -> Words:
+def _emphasised(descriptors: dict[str, tuple[str, str]], unseen: frozenset[str]) -> dict[str, list[str]]:
     return {
         value: [word for word in words for _ in range(_EMPHASIS if word in unseen else 1)]
         for value, words in descriptors.items()

@@ -17,8 +17,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from project.shapes.detector import COLOUR_NAMES, Reading
 from project.shapes.grammar import COUNT_WORDS, plural
+from project.shapes.reading import COLOUR_NAMES, Reading
 from project.shapes.scenes import CELLS, COLOURS, RELATIONS, SHAPES, SIZES, Layout, Relation, related
 
 _CLEAN = "are the shapes clean ?"

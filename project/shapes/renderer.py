@@ -33,11 +33,11 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         case "ring":
             return (distance <= 1.0) & (distance >= 0.55)
         case "star":
-            return _inside_star(x, y + 0.05, distance)
+            return _inside_star(x, y + 0.05)
     raise ValueError(f"no renderer for the shape {shape!r}: add a case to _inside")
 
 
-def _inside_star(x: np.ndarray, y: np.ndarray, distance: np.ndarray, points: int = 5, inner: float = 0.46) -> np.ndarray:
+def _inside_star(x: np.ndarray, y: np.ndarray, points: int = 5, inner: float = 0.46) -> np.ndarray:
     """A star of radius 1 with its first point upwards; its notches lie at radius `inner`."""
     wedge = np.pi / points
     angle = np.abs((np.arctan2(x, -y) + wedge) % (2 * wedge) - wedge)

@@ -80,11 +80,7 @@ class Object:
 
     def matches(self, demanded: Object) -> bool:
         """Whether this object of a layout is what the scene's object `demanded` asks for."""
-        return (
-            self.colour == demanded.colour
-            and self.shape == demanded.shape
-            and demanded.size in (None, self.size)
-        )
+        return self.colour == demanded.colour and self.shape == demanded.shape and demanded.size in (None, self.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,8 +214,7 @@ def _enumerate_assignments(count: int, objects: int, relation: Relation | None) 
 _ASSIGNMENTS = {
     (count, objects, relation): _enumerate_assignments(count, objects, relation)
     for count, objects, relation in (
-        [(count, 1, None) for count in range(1, CELLS + 1)]
-        + [(1, 2, relation) for relation in (None, *RELATIONS)]
+        [(count, 1, None) for count in range(1, CELLS + 1)] + [(1, 2, relation) for relation in (None, *RELATIONS)]
     )
 }
 
@@ -233,7 +228,7 @@ def sample_scene(rng: np.random.Generator, kind: Kind, pairs: Sequence[tuple[str
 
     Raises ValueError if `pairs` has no two pairs that differ in colour and in shape where the kind needs them.
     """
-    first = pairs[rng.integers(len(pairs))]
+    first = pairs[int(rng.integers(len(pairs)))]
     if kind in ("single", "size", "count"):
         size = SIZES[rng.integers(2)] if kind == "size" else None
         count = int(rng.integers(2, CELLS + 1)) if kind == "count" else 1
@@ -252,7 +247,7 @@ def sample_layout(rng: np.random.Generator, scene: Scene) -> Layout:
     choices: Sequence[tuple[int | None, ...]] = scene.assignments()
     if scene.relation is not None:
         choices = [cells for cells in choices if _aligned(cells)]
-    return place(rng, tuple(None if i is None else scene.objects[i] for i in choices[rng.integers(len(choices))]))
+    return place(rng, tuple(None if i is None else scene.objects[i] for i in choices[int(rng.integers(len(choices)))]))
 
 
 def place(rng: np.random.Generator, things: Sequence[Object | None]) -> Layout:

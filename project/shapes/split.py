@@ -35,12 +35,10 @@ UNSEEN_SHAPE_DESCRIPTORS = frozenset({"plate", "window", "windmill", "asterisk"}
 
 def pair_split(colour: str, shape: str) -> Split:
     """The part of the table that a (colour, shape) pair belongs to."""
-    match (SHAPES.index(shape) - tuple(COLOURS).index(colour)) % len(SHAPES):
-        case 2:
-            return "practised"
-        case 5:
-            return "held_out"
-    return "seen"
+    diagonal = (SHAPES.index(shape) - tuple(COLOURS).index(colour)) % len(SHAPES)
+    if diagonal == PRACTISED_DIAGONAL:
+        return "practised"
+    return "held_out" if diagonal == HELD_OUT_DIAGONAL else "seen"
 
 
 @cache
@@ -68,12 +66,17 @@ def sample_scene_of(rng: np.random.Generator, kind: Kind, split: Split) -> Scene
             return scene
 
 
+@cache
 def seen_words() -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
     """The descriptors of each colour and of each shape that pre-training may use."""
     return (
-        {value: tuple(w for w in words if w not in UNSEEN_COLOUR_DESCRIPTORS) for value, words in COLOUR_DESCRIPTORS.items()},
-        {value: tuple(w for w in words if w not in UNSEEN_SHAPE_DESCRIPTORS) for value, words in SHAPE_DESCRIPTORS.items()},
+        {value: _without(words, UNSEEN_COLOUR_DESCRIPTORS) for value, words in COLOUR_DESCRIPTORS.items()},
+        {value: _without(words, UNSEEN_SHAPE_DESCRIPTORS) for value, words in SHAPE_DESCRIPTORS.items()},
     )
+
+
+def _without(words: tuple[str, ...], unseen: frozenset[str]) -> tuple[str, ...]:
+    return tuple(word for word in words if word not in unseen)
 
 
 def unseen_count(disguise: Disguise) -> int:

@@ -35,9 +35,11 @@ def test_an_unscored_sample_stays_unscored():
     assert scores.text_reward_N[0].isnan() and scores.text_reward_N[1:].tolist() == [1.0, 1.0]
 
 
-def test_weight_zero_is_logged_only():
-    scores = combine([output(1.0), output(NAN, metrics={"watched": 3.0})], [1.0, 0.0], [False, False])
+@pytest.mark.parametrize("text_only", [False, True])
+def test_weight_zero_is_logged_only(text_only):
+    scores = combine([output(1.0), output(NAN, metrics={"watched": 3.0})], [1.0, 0.0], [False, text_only])
     assert scores.reward_N.tolist() == [1.0]
+    assert scores.text_reward_N.tolist() == [0.0]
     assert scores.metrics == {"watched": 3.0}
 
 

@@ -183,7 +183,7 @@ class Bagel(UnifiedModel):
         height, width = pixels_CHW.shape[-2:]
         if height % patch or width % patch or max(height, width) > patch * side:
             raise ValueError(
-                f"the vision encoder reads multiples of {patch} pixels up to {patch * side} a side, not {height}x{width}"
+                f"the vision encoder reads sides of n * {patch} <= {patch * side} pixels, not {height}x{width}"
             )
         index = _table_index((height // patch, width // patch), side).to(pixels_CHW.device)
         return patchify(pixels_CHW, patch), index

@@ -1,0 +1,89 @@
+"""Batches of pre-training examples of the embedded world, and the prompts that measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from project.datamodule import EvaluationLoader, PromptDataModule
+from project.shapes.examples import DEFAULT_RATES, Example, Task, sample_example
+
+
+class ExampleBatches(Dataset[list[Example]]):
+    """Batch i is drawn from a generator seeded with (seed, i): the same on every machine, whatever came before."""
+
+    def __init__(
+        self, batches: int, batch_size: int, seed: int, rates: Mapping[Task, float], **settings: float
+    ) -> None:
+        self.batches = batches
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rates = rates
+        self.settings = settings
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __getitem__(self, index: int) -> list[Example]:
+        rng = np.random.default_rng((self.seed, index))
+        return [sample_example(rng, self.rates, **self.settings) for _ in range(self.batch_size)]  # type: ignore[arg-type]
+
+
+class ShapesExamples(LightningDataModule):
+    """Pre-training batches drawn on the fly.
+
+    Args:
+        batches: in all (one pass; a run ends with it).
+        batch_size: examples per batch and process.
+        rates: how often each task comes (relative); those of `DEFAULT_RATES` if None.
+        word_dropout: share of the prompt's words left out.
+        indirect: share of indirect prompts among those with reasoning.
+        val: prompt file of the evaluation.
+        eval_batch_size: prompts drawn together there.
+        seed: of the examples.
+    """
+
+    def __init__(
+        self,
+        batches: int,
+        batch_size: int = 32,
+        rates: dict[str, float] | None = None,
+        word_dropout: float = 0.12,
+        indirect: float = 0.5,
+        val: str | None = None,
+        eval_batch_size: int = 104,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        unknown = sorted(set(rates or {}) - set(DEFAULT_RATES))
+        if unknown:
+            raise ValueError(f"rates: unknown task {unknown[0]!r}, choose of {', '.join(DEFAULT_RATES)}")
+        self.examples = ExampleBatches(
+            batches,
+            batch_size,
+            seed,
+            {task: rates.get(task, 0.0) for task in DEFAULT_RATES} if rates else DEFAULT_RATES,
+            word_dropout=word_dropout,
+            indirect=indirect,
+        )
+        self.prompts = PromptDataModule(val=val, eval_batch_size=eval_batch_size) if val else None
+
+    def setup(self, stage: str) -> None:
+        if self.prompts is not None:
+            self.prompts.trainer = self.trainer
+            self.prompts.setup("validate")
+
+    def train_dataloader(self) -> DataLoader[list[Example]]:
+        return DataLoader(self.examples, batch_size=None, shuffle=False)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Examples become tensors only when they are packed, and Lightning's own transfer refuses frozen dataclasses."""
+        return batch
+
+    def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+        return self.prompts.val_dataloader() if self.prompts is not None else []

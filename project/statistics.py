@@ -1,0 +1,99 @@
+"""Paired bootstrap over seeds and prompts: how sure a gain is. Pure functions of arrays.
+
+Shape suffixes: S seeds, P prompts, K strata, R resamples. A stratum is a kind of prompt; every stratum has the same
+weight in a mean, however many prompts it has. All figures are percentage points: outcomes in [0, 1] times 100.
+
+The seeds and, within each stratum, the prompts are drawn with replacement, the same prompts for all seeds (the
+"pigeonhole" bootstrap of a crossed design; Owen 2007, https://doi.org/10.1214/07-AOAS122). With few seeds their
+share of the variance comes out a factor (S - 1) / S too small; with one seed the interval is about prompts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+CHUNK = 1000
+"""Resamples made at a time: bounds the memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A mean with its 95% interval [percentage points]."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(value_SP: ArrayLike, strata_P: Sequence[str], resamples: int = 10_000, seed: int = 0) -> Interval:
+    """Mean over seeds and strata, with the percentile interval of its bootstrap distribution.
+
+    Raises ValueError if the shapes do not fit, a value is not finite, or there is nothing to resample.
+    """
+    values_SP = _checked(value_SP, strata_P)
+    if resamples < 1:
+        raise ValueError(f"resamples = {resamples}: give at least 1")
+    columns = [np.flatnonzero(np.asarray(strata_P) == stratum) for stratum in sorted(set(strata_P))]
+    exact = np.mean([values_SP[:, column].mean() for column in columns])
+    rng = np.random.default_rng(seed)
+    means = [
+        _resampled(values_SP, columns, min(CHUNK, resamples - start), rng) for start in range(0, resamples, CHUNK)
+    ]
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    return Interval(mean=float(100 * exact), low=float(100 * low), high=float(100 * high))
+
+
+def paired_bootstrap(
+    before_SP: ArrayLike, after_SP: ArrayLike, strata_P: Sequence[str], resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Mean gain, after - before, of the same prompts and seeds. Raises ValueError as `bootstrap` does."""
+    return bootstrap(_difference(after_SP, before_SP), strata_P, resamples, seed)
+
+
+def paired_bootstrap_between(
+    a_before_SP: ArrayLike,
+    a_after_SP: ArrayLike,
+    b_before_SP: ArrayLike,
+    b_after_SP: ArrayLike,
+    strata_P: Sequence[str],
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """Mean difference of the gains of a and b on the same prompts and seeds. Raises ValueError as `bootstrap` does."""
+    gain_SP = _difference(_difference(a_after_SP, a_before_SP), _difference(b_after_SP, b_before_SP))
+    return bootstrap(gain_SP, strata_P, resamples, seed)
+
+
+def _resampled(value_SP: Floats, columns: Sequence[NDArray[np.intp]], count: int, rng: np.random.Generator) -> Floats:
+    """`count` means [R]: each of drawn seeds and, stratum by stratum, of drawn prompts."""
+    seeds = len(value_SP)
+    weight_RS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
+    value_RP = weight_RS @ value_SP
+    mean_KR = []
+    for column in columns:
+        drawn_RP = rng.integers(len(column), size=(count, len(column)))
+        mean_KR.append(np.take_along_axis(value_RP[:, column], drawn_RP, axis=1).mean(axis=1))
+    return np.asarray(np.mean(mean_KR, axis=0), dtype=np.float64)
+
+
+def _difference(a: ArrayLike, b: ArrayLike) -> Floats:
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"pairs need the same seeds and prompts: got shapes {a.shape} and {b.shape}")
+    return a - b
+
+
+def _checked(value_SP: ArrayLike, strata_P: Sequence[str]) -> Floats:
+    values_SP = np.asarray(value_SP, dtype=np.float64)
+    if values_SP.ndim != 2 or values_SP.size == 0:
+        raise ValueError(f"outcomes must be [seeds, prompts], with at least one of each: got shape {values_SP.shape}")
+    if values_SP.shape[1] != len(strata_P):
+        raise ValueError(f"{values_SP.shape[1]} prompts but {len(strata_P)} strata: give the stratum of every prompt")
+    if not np.isfinite(values_SP).all():
+        raise ValueError("an outcome is not finite: leave prompts without an outcome out, for all seeds and arms")
+    return values_SP
