@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import traceback
+import warnings
 import zipfile
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -39,6 +40,8 @@ def run_lightning(argv: Sequence[str]) -> int:
     parts of the run refuse; an error of other origin after training began keeps its traceback (RuntimeError).
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    # Lightning's use of torch.utils._pytree: nothing that a user could mend.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     try:
         ProjectCLI(list(argv))
     except Interrupted as stop:

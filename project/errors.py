@@ -75,24 +75,28 @@ def unreadable(files: Sequence[Path]) -> str | None:
             return f"{file}:{line}: is no YAML ({error.problem or error.context}): check indentation, brackets, quotes"
         if not isinstance(tree, yaml.MappingNode):
             return f"{file}: holds no configuration: write `key: value` lines"
-        if twice := _repeated(tree):
-            return f"{file}:{twice.start_mark.line + 1}: key {twice.value!r} stands here a second time: keep one"
+        if flaw := _flaw(tree):
+            line, problem = flaw
+            return f"{file}:{line}: {problem}"
     return None
 
 
-def _repeated(node: Any) -> Any:
-    """The first key node that repeats one of the same mapping (YAML would silently drop the earlier value)."""
+def _flaw(node: Any) -> tuple[int, str] | None:
+    """(line, message) of the first entry that a YAML loader takes in silence, or stumbles over without a word."""
     if isinstance(node, yaml.SequenceNode):
-        return next((found for item in node.value if (found := _repeated(item))), None)
+        return next((flaw for item in node.value if (flaw := _flaw(item))), None)
     if not isinstance(node, yaml.MappingNode):
         return None
     seen: set[str] = set()
     for key, value in node.value:
+        line = key.start_mark.line + 1
         if key.value in seen:
-            return key
+            return line, f"key {key.value!r} stands here a second time: keep one"
+        if key.value == "init_args" and not isinstance(value, yaml.MappingNode):
+            return line, "'init_args' holds no arguments: write `name: value` lines under it or remove it"
         seen.add(key.value)
-        if found := _repeated(value):
-            return found
+        if flaw := _flaw(value):
+            return flaw
     return None
 
 

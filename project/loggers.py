@@ -50,8 +50,9 @@ class MetricsCSV(Logger):
         rows = self._rows
         step = int(step or 0)
         if rows is None:
-            # Rows of a resumed run that come after its checkpoint will come again.
-            rows = self._rows = {number: row for number, row in self._read().items() if number < step}
+            # Rows of a resumed run that come after its checkpoint will come again. (Row `step` itself may hold what
+            # was measured after `step` updates beside the figures of the update that comes again.)
+            rows = self._rows = {number: row for number, row in self._read().items() if number <= step}
         rows.setdefault(step, {}).update(metrics)
         self._unsaved += 1
         if self._unsaved >= self.flush_every_n_rows:

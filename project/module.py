@@ -202,16 +202,14 @@ class AlphaGRPO(EvaluatedModule):
             group["lr"] = group["lr"] * group.pop("learning_rate_scale")
         return optimizer
 
-    def setup(self, stage: str) -> None:
-        """Find out before hours are spent whether the rewards can work."""
-        for reward in self.rewards if stage == "fit" else ():
-            reward.preflight()
-
     def on_fit_start(self) -> None:
+        """Find out before hours are spent whether the rewards can work on these prompts."""
         if not self.rewards:
-            raise ValueError(
-                "no reward: name at least one under `rewards:` (for instance project.rewards.dvreward.DVReward)"
-            )
+            raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.dvreward.DVReward")
+        prompts = getattr(self.trainer.datamodule, "prompts", {}).get("train", ())  # type: ignore[attr-defined]
+        for reward in self.rewards:
+            reward.check(prompts)
+            reward.preflight()
 
     # ----------------------------------------------------------------- helpers
 

@@ -135,7 +135,7 @@ class LengthBenchmark(Benchmark):
         super().__init__(MeanOf())
         self.send = send
 
-    def measure(self, trajectory: Trajectory, reward: float | None) -> dict[str, Any]:
-        if self.send:
+    def measure(self, trajectories: Sequence[Trajectory], rewards: Sequence[float | None]) -> list[dict[str, Any]]:
+        if self.send and trajectories[0].prompt.text == "a":
             os.kill(os.getpid(), self.send)
-        return {"length": len(trajectory.prompt.text)}
+        return [{"length": len(t.prompt.text), "reward": r} for t, r in zip(trajectories, rewards, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
 
+from project.rewards.base import Reward, score
 from project.run_folder import run_folder, write_atomically
 from project.trajectory import Group, Trajectory
 
@@ -24,21 +26,26 @@ Outcome = dict[str, Any]
 class Benchmark(Callback, ABC):
     """Measures every prompt of an evaluation and turns the outcomes into figures.
 
-    A benchmark says what one trajectory is worth (`measure`) and holds the torchmetrics `metric` whose
-    `update(outcome)` takes it and whose `compute()` gives the figures, synchronised over ranks. The outputs of the
-    module's `validation_step` and `test_step` are a `Group` with one trajectory a prompt (alone, or under the key
-    "group").
+    A benchmark says what trajectories are worth (`measure`) and holds the torchmetrics `metric` whose
+    `update(outcome)` takes each outcome and whose `compute()` gives the figures, synchronised over ranks. The
+    outputs of the module's `validation_step` and `test_step` are a `Group` with one trajectory a prompt (alone, or
+    under the key "group").
 
     The figures are kept in `latest`, logged as `NAME/...` at step `module.updates` (also in the
     evaluation before training, where `self.log` does nothing), and every outcome goes into the run folder as
     `evaluations/NAME_UPDATE.jsonl`, for paired comparisons.
+
+    Args:
+        metric: What turns outcomes into figures.
+        reward: Reward that the outcomes carry; without it, that of the run's reward callbacks.
     """
 
     latest: Results | None = None
     """The figures of the last evaluation."""
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: Metric, reward: Reward | None = None) -> None:
         self.metric = metric
+        self.reward = reward
         self._folder: Path | None = None
         self._outcomes: list[Outcome] = []
 
@@ -48,19 +55,24 @@ class Benchmark(Callback, ABC):
         return type(self).__name__.removesuffix("Benchmark").lower()
 
     @abstractmethod
-    def measure(self, trajectory: Trajectory, reward: float | None) -> Outcome:
-        """Outcome of one prompt: JSON values by name.
+    def measure(self, trajectories: Sequence[Trajectory], rewards: Sequence[float | None]) -> list[Outcome]:
+        """Outcome of each trajectory: JSON values by name. A reward is None where nothing scored the trajectory."""
 
-        `reward` is that of the module's reward callbacks (None if it was not scored).
-        """
-
-    def update(self, group: Group) -> None:
+    def update(self, group: Group, rewards: Sequence[Reward] = ()) -> None:
         """Adds the outcomes of a batch; prompts that only fill up a batch are left out."""
-        rewards = [None] * len(group) if group.scores is None else group.scores.reward_N.tolist()
-        for trajectory, reward in zip(group.trajectories, rewards, strict=True):
-            if trajectory.prompt.columns.get("padding"):
-                continue
-            outcome = self.measure(trajectory, reward)
+        kept = [n for n, t in enumerate(group.trajectories) if not t.prompt.columns.get("padding")]
+        trajectories = [group.trajectories[n] for n in kept]
+        scores = group.scores
+        if not trajectories:
+            return
+        if scores is not None:
+            reward_N = scores.reward_N[kept]
+        elif rewards:
+            reward_N = score(trajectories, 1, rewards).reward_N
+        else:
+            reward_N = torch.full((len(trajectories),), torch.nan)
+        values = [None if math.isnan(value) else value for value in reward_N.tolist()]
+        for trajectory, outcome in zip(trajectories, self.measure(trajectories, values), strict=True):
             self.metric.update(outcome)
             self._outcomes.append({"id": trajectory.prompt.id, **outcome})
 
@@ -87,7 +99,9 @@ class Benchmark(Callback, ABC):
                 f"{type(self).__name__} measures a Group, but the module's step returned {type(group).__name__}: "
                 'return the rollout, or {"group": rollout}'
             )
-        self.update(group)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        own = [self.reward] if self.reward else [c for c in callbacks if isinstance(c, Reward)]
+        self.update(group, own)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         outcomes = gather(self._outcomes)

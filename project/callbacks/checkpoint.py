@@ -66,7 +66,7 @@ class SaveLast(Checkpoint):
         if self.folder is None or updates in (0, self.saved_updates):
             return
         new = self.folder / "last.ckpt.new"
-        trainer.save_checkpoint(new)
+        trainer.save_checkpoint(new, weights_only=False)
         keep = self.keep_every_n_updates is not None and updates % self.keep_every_n_updates == 0
         if on_rank_zero():
             if keep:

@@ -6,8 +6,10 @@ import logging
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from project.module import AlphaGRPO
 
 log = logging.getLogger(__name__)
 
@@ -33,26 +35,32 @@ class OnPolicyGate(Callback):
         self.image_tolerance = image_tolerance
         self._warned = False
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: AlphaGRPO, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         errors = {
-            part: float(trainer.callback_metrics.get(f"on_policy/ratio_error/{part}", torch.zeros(())))
-            for part in ("text", "image")
+            name.rpartition("/")[2]: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("on_policy/ratio_error/")
         }
+        if not errors:
+            raise OnPolicyError(
+                f"{type(pl_module.objective).__name__} reports no `ratio_error/text` or `ratio_error/image` among its "
+                "maxima: without them the gate cannot compare replay with rollout"
+            )
         pl_module.log("on_policy/max_ratio_error", max(errors.values()))
         clip = getattr(pl_module.objective, "clip_image", self.image_tolerance * 10)
         limits = {"text": self.text_tolerance, "image": min(self.image_tolerance, clip / 10)}
         if all(errors[part] <= limits[part] for part in errors):
             return
         found = ", ".join(f"{part} {errors[part]:.1e} (limit {limits[part]:.1e})" for part in errors)
-        if next(pl_module.policy.parameters()).dtype == torch.float32 and str(trainer.precision).startswith("32"):
+        if pl_module.model.dtype == torch.float32 and str(trainer.precision).startswith("32"):
             raise OnPolicyError(
                 f"replay does not evaluate what rollout drew: |ratio - 1| is {found} before any update. Check that "
                 "both use the same sampler (schedule, noise level, window), guidance (scale, interval, renorm), "
                 "temperature, system prompt, precision and weights, and that dropout is off."
             )
-        if errors["image"] > clip / 2 and not self._warned:
+        if errors.get("image", 0.0) > clip / 2 and not self._warned:
             self._warned = True
             log.warning(
                 "the noise floor of the image ratio (%.1e) exceeds half the clip width (%.1e): clipping sees mostly "

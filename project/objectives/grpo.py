@@ -82,20 +82,18 @@ class GRPO(Objective):
     def __call__(self, inputs: LossInputs) -> LossOutputs:
         """This micro-batch's share of the loss.
 
+        The maxima `ratio_error/image` and `ratio_error/text` are of |ratio - 1|: before a rollout's first update
+        they must be 0 to rounding (see project/callbacks/on_policy_gate.py).
+
         Raises:
             ValueError: if a KL weight is positive and the replay carries no reference.
         """
         image = self._image(inputs)
         text = self._text(inputs)
-        errors = {"image": image.maxima["max_ratio_error_image"], "text": text.maxima["max_ratio_error_text"]}
         return LossOutputs(
             loss=(image.loss + self.text_weight * text.loss) * inputs.counts.world_size,
             metrics={**image.metrics, **text.metrics},
-            maxima={
-                "max_ratio_error": torch.maximum(errors["image"], errors["text"]),
-                **image.maxima,
-                **text.maxima,
-            },
+            maxima={**image.maxima, **text.maxima},
         )
 
     def _image(self, inputs: LossInputs) -> LossOutputs:
@@ -114,7 +112,7 @@ class GRPO(Objective):
             metrics["kl/image"] = Mean.of(kl_RK, mask_RK)
             loss = loss + self.kl_image * (kl_RK * mask_RK).sum() / denominator
         return LossOutputs(
-            loss=loss, metrics=metrics, maxima={"max_ratio_error_image": _largest_error(log_ratio_RK, mask_RK)}
+            loss=loss, metrics=metrics, maxima={"ratio_error/image": _largest_error(log_ratio_RK, mask_RK)}
         )
 
     def _image_kl(self, replay: Replay) -> Tensor:
@@ -149,7 +147,7 @@ class GRPO(Objective):
             metrics["kl/text"] = Mean.of(kl_RT, weight_RT)
             loss = loss + self.kl_text * (kl_RT * weight_RT).sum() / denominator
         return LossOutputs(
-            loss=loss, metrics=metrics, maxima={"max_ratio_error_text": _largest_error(log_ratio_RT, selected_RT)}
+            loss=loss, metrics=metrics, maxima={"ratio_error/text": _largest_error(log_ratio_RT, selected_RT)}
         )
 
     def _text_weights(self, mask_RT: Tensor, counts: Counts) -> tuple[Tensor, int]:
@@ -197,7 +195,7 @@ def _ratio_metrics(
 ) -> dict[str, Mean]:
     return {
         f"ratio/{kind}": Mean.of(log_ratio.exp(), mask),
-        f"ratio_error/{kind}": Mean.of(torch.expm1(log_ratio).abs(), mask),
+        f"mean_ratio_error/{kind}": Mean.of(torch.expm1(log_ratio).abs(), mask),
         f"clip_fraction/{kind}": Mean.of(clipped(log_ratio, advantage, *clip), mask),
     }
 

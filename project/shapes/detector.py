@@ -8,7 +8,7 @@ How it looks at a picture (never by rendering it again: that is `second_opinion`
   3. The mask is every pixel's share of that foreground; squared distances to the mask templates of 6 shapes x 2 sizes
      at 25 positions are the evidence for a shape and a size.
   4. Evidence that something is there, and a clean object: strength, fullness, the least distance to a colour and to a
-     template, and the part of the foreground that has another hue than its mean.
+     template, the part of the foreground that has another hue than its mean, and the largest foreign 4x4 block.
 
 A mixture `w A + (1 - w) B` is nearer to A than to B by (2 w - 1) times their squared distance. So the evidence for a
 candidate is its *margin*: how much farther than the best candidate it is, in units of the distance between the two;

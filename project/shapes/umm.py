@@ -92,8 +92,8 @@ class NewEmbeddedModel(ModelSource):
             for module in model.modules():
                 if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
                     torch.nn.init.normal_(module.weight, std=self.init_std)
-                    if getattr(module, "bias", None) is not None:
-                        torch.nn.init.zeros_(module.bias)
+                if isinstance(module, torch.nn.Linear) and module.bias is not None:
+                    torch.nn.init.zeros_(module.bias)
         # Velocities start at zero, the mean of what is to be predicted given nothing.
         torch.nn.init.zeros_(model.llm2vae.weight)
         return model

@@ -1,0 +1,59 @@
+"""Show the scores before and after training of a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of `python -m project results`."""
+    parser.add_argument("folder", nargs="?", default="runs", help="a run folder, or one that holds some: the newest")
+
+
+def run(args: Any) -> int:
+    """Writes the table to stdout. Raises FileNotFoundError if there are no results."""
+    found = sorted(Path(args.folder).rglob("results.json"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise FileNotFoundError(f"there is no results.json below {args.folder}: train first, or name a run folder")
+    file = found[-1]
+    sys.stdout.write(table(json.loads(file.read_text(encoding="utf-8")), file.parent))
+    return 0
+
+
+def table(results: Mapping[str, Any], folder: Path) -> str:
+    """One line a figure: before, after and their difference; below, where to look."""
+    before, after = flat(results["before"] or {}), flat(results["after"] or {})
+    names = list(before | after)
+    width = max([len(name) for name in names] + [len("score")])
+    lines = [f"{'score':<{width}}  {'before':>7}  {'after':>7}  {'change':>7}"]
+    for name in names:
+        first, last = before.get(name), after.get(name)
+        change = None if first is None or last is None else last - first
+        lines.append(f"{name:<{width}}  {_number(first)}  {_number(last)}  {_number(change, '+')}")
+    lines += [
+        "",
+        f"{results['updates']} updates in {results['seconds']:.0f} s, seed {results['seed']}",
+        f"by kind:  {folder / 'results.json'}",
+        f"curves:   tensorboard --logdir {folder}",
+        f"weights:  {folder / 'checkpoints' / 'last.ckpt'}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """{"a": 1, "b": {"c": 2}} -> {"a": 1, "b/c": 2}, without what is split by kind."""
+    figures: dict[str, float] = {}
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            figures |= flat(value, f"{prefix}{name}/") if name != "by_kind" else {}
+        else:
+            figures[prefix + name] = value
+    return figures
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return f"{'-':>7}" if value is None else f"{value:>{sign}7.3f}"

@@ -1,0 +1,201 @@
+"""The LightningModule on a tiny dense policy: whole updates, without any file or judge."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from lightning import Trainer
+
+from project.callbacks.on_policy_gate import OnPolicyError, OnPolicyGate
+from project.guidance import Guidance
+from project.models.lora import LoRA
+from project.module import AlphaGRPO
+from project.objectives.grpo import GRPO
+from project.rewards.base import Reward, RewardOutput
+from project.rewards.random import RandomReward
+from project.samplers.flow_sde import FlowSDE
+from project.tasks.reasoning_t2i import ReasoningT2I
+from project.trajectory import Prompt
+
+
+def backbones():
+    spec = importlib.util.spec_from_file_location("backbones", Path(__file__).parent / "backbones.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PROMPTS = [Prompt(id=str(i), text=text) for i, text in enumerate(["a red circle", "a green square", "two red square"])]
+
+
+def make_module(**changes):
+    settings = dict(
+        policy=backbones().NewDenseModel(),
+        task=ReasoningT2I(height=8, width=8, max_tokens=4, top_p=1.0, guidance=Guidance(text=2.0, interval=(0.0, 1.0))),
+        sampler=FlowSDE(6, noise_level=0.7, window_size=2, window_range=(0, 4)),
+        objective=GRPO(),
+        optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3),
+        num_generations=4,
+        micro_batch_size=5,
+        seed=3,
+    )
+    return AlphaGRPO(**{**settings, **changes})
+
+
+def train(module, updates=2, rewards=None, callbacks=(), batches=None, tmp_path=None, **settings):
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=updates * module.updates_per_rollout,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[*(rewards or [RandomReward(seed=1)]), *callbacks],
+        **settings,
+    )
+    loader = torch.utils.data.DataLoader(batches or [PROMPTS] * 10, batch_size=None, collate_fn=lambda x: x)
+    module.transfer_batch_to_device = lambda batch, device, index: batch
+    trainer.fit(module, loader)
+    return trainer
+
+
+def weights(module):
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def test_two_updates_change_the_policy_and_log_what_matters():
+    module = make_module()
+    module.configure_model()
+    before = weights(module)
+    trainer = train(module, callbacks=[OnPolicyGate()])
+    assert module.updates == 2
+    assert any(not torch.equal(before[n], p) for n, p in module.named_parameters())
+    logged = trainer.callback_metrics
+    for name in ("reward/mean", "reward/zero_std_ratio", "grad_norm", "entropy", "ratio/text", "ratio/image"):
+        assert torch.isfinite(logged[name]), name
+    for phase in ("rollout_text", "rollout_image", "judge", "replay", "backward"):
+        assert logged[f"time/{phase}"] > 0
+    assert logged["on_policy/max_ratio_error"] <= 1e-5
+    assert logged["clip_fraction/image"] == 0 and logged["clip_fraction/text"] == 0
+
+
+@pytest.mark.parametrize("size", [1, 4, 12])
+def test_the_update_does_not_depend_on_the_micro_batch(size):
+    reference, other = make_module(micro_batch_size=7), make_module(micro_batch_size=size)
+    train(reference, updates=1)
+    train(other, updates=1)
+    for (name, ours), theirs in zip(reference.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-3, msg=name)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    one, two = make_module(), make_module()
+    train(one)
+    train(two)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+class WordReward(Reward):
+    """1 for a reasoning whose first token is `wanted`, else 0."""
+
+    def __init__(self, wanted):
+        super().__init__()
+        self.wanted = wanted
+
+    def score(self, trajectories, group_size):
+        return RewardOutput(reward_N=torch.tensor([float(t.texts[0].ids_T[0] == self.wanted) for t in trajectories]))
+
+
+def test_a_verifiable_reward_rises():
+    module = make_module(num_generations=16, micro_batch_size=48, optimizer=lambda p: torch.optim.Adam(p, lr=3e-3))
+    means = []
+
+    class Record(OnPolicyGate):
+        def on_train_batch_end(self, trainer, *args):
+            super().on_train_batch_end(trainer, *args)
+            means.append(float(trainer.callback_metrics["reward/mean"]))
+
+    wanted = backbones().WORDS.index("red")
+    train(module, updates=40, rewards=[WordReward(wanted)], callbacks=[Record()], batches=[PROMPTS] * 40)
+    assert sum(means[-5:]) / 5 > sum(means[:5]) / 5 + 0.3, means
+
+
+class PartlyUnscored(Reward):
+    """Random rewards, NaN for the samples of the given places."""
+
+    def __init__(self, unscored, kept):
+        super().__init__()
+        self.unscored, self.kept = unscored, kept
+
+    def score(self, trajectories, group_size):
+        rewards = torch.tensor([t.key.sample * 0.3 + len(t.prompt.text) * 0.1 for t in trajectories])
+        rewards[list(self.unscored)] = torch.nan
+        return RewardOutput(reward_N=rewards)
+
+
+def test_unscored_samples_leave_the_gradient():
+    """Contract 4: a whole group and one more sample unscored = a run in which they never were."""
+    masked = make_module(micro_batch_size=100)
+    train(masked, updates=1, rewards=[PartlyUnscored([4, 5, 6, 7], None)])
+    without = make_module(micro_batch_size=100)
+    train(without, updates=1, rewards=[PartlyUnscored([], None)], batches=[[PROMPTS[0], PROMPTS[2]]] * 2)
+    for (name, ours), theirs in zip(masked.named_parameters(), without.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_the_gate_stops_a_run_whose_replay_differs():
+    module = make_module()
+    replay = module.task.replay
+
+    def cooler(*args, **kwargs):
+        module.task.temperature = 0.9
+        try:
+            return replay(*args, **kwargs)
+        finally:
+            module.task.temperature = 1.0
+
+    module.task.replay = cooler
+    with pytest.raises(OnPolicyError, match="temperature"):
+        train(module, updates=1, callbacks=[OnPolicyGate()])
+
+
+def test_kl_against_the_weights_at_the_start():
+    module = make_module(objective=GRPO(kl_image=0.02, kl_text=0.01))
+    trainer = train(module, updates=3)
+    assert trainer.callback_metrics["kl/image"] > 0 and trainer.callback_metrics["kl/text"] > 0
+
+
+def test_lora_trains_adapters_only_and_keeps_the_base_out_of_the_checkpoint(tmp_path):
+    module = make_module(lora=LoRA(rank=2, alpha=4, target=r"qkv\.\d+"), objective=GRPO(kl_text=0.01))
+    trainer = train(module, updates=2)
+    trainable = {name for name, p in module.named_parameters() if p.requires_grad}
+    assert trainable and all("lora_" in name for name in trainable)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert set(saved["state_dict"]) == trainable and saved["updates"] == 2
+
+
+def test_learning_rates_and_freezing_by_pattern():
+    module = make_module(freeze=["write_word"], learning_rate_scale={"qkv": 0.1})
+    module.configure_model()
+    optimizer = module.configure_optimizers()
+    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    named = dict(module.named_parameters())
+    assert rates[named["policy.qkv.0.weight"]] == pytest.approx(1e-4)
+    assert rates[named["policy.words.weight"]] == pytest.approx(1e-3)
+    assert named["policy.write_word.weight"] not in rates
+
+
+def test_a_group_of_one_is_refused():
+    with pytest.raises(ValueError, match="num_generations=1"):
+        make_module(num_generations=1)
+
+
+def test_no_reward_is_refused():
+    module = make_module()
+    trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False)
+    with pytest.raises(ValueError, match="rewards"):
+        trainer.fit(module, torch.utils.data.DataLoader([PROMPTS], batch_size=None, collate_fn=lambda x: x))
