@@ -1,7 +1,7 @@
 """Reads pictures back: per cell, calibrated probabilities of empty / object / other, colour, shape and size.
 
 How it looks at a picture (never by rendering it again: that is `second_opinion`):
-  1. The background colour is the median of the frame around the cells, where no object reaches.
+  1. The background colour is the median of the frame around the cells, where next to nothing of an object reaches.
   2. Per cell, the foreground is the mean offset from the background, weighted by its length to the fourth power so
      that soft edges hardly count. Its distance to the ray from the background to each of the six colours is the
      evidence for a colour; how far along the ray it reaches is its `fullness` (1 = opaque).
@@ -34,7 +34,7 @@ from project.shapes.scenes import BACKGROUNDS, CELL_SIZE, CELLS, COLOURS, PICTUR
 REACH = 2
 """Templates stand up to this many pixels off the cell's centre, one more than the renderer's objects."""
 _FRAME = 2
-"""Width [px] of the frame in which no object stands."""
+"""Width [px] of the frame in which next to nothing of an object stands."""
 _FULL = 200.0
 """RGB distance [levels] of a clear foreground from the background."""
 
@@ -109,7 +109,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 @cache
 def _frame_mask() -> np.ndarray:
-    """bool [64, 64]: pixels that belong to no object in any layout."""
+    """bool [64, 64]: pixels at the edges of the cells, where objects hardly reach."""
     steps = np.arange(PICTURE_SIZE) % CELL_SIZE
     inside = (steps >= _FRAME) & (steps < CELL_SIZE - _FRAME)
     return ~(inside[:, None] & inside[None, :])

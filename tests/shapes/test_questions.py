@@ -48,7 +48,7 @@ def test_certain_readings_answer_like_the_layout():
     ]
     reading = certain(layouts)
     for question in EVERY:
-        truth = [question.holds(layout) for layout in layouts]
+        truth = [float(question.holds(layout)) for layout in layouts]
         assert question.probability(reading) == pytest.approx(truth, abs=1e-9), question.text
 
 

