@@ -129,7 +129,9 @@ class ProjectCLI(LightningCLI):
             defaults.append(SaveLast())
         if trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             defaults.append(Progress())
-        defaults.append(Results(seed=int(self._get(self.config, "seed_everything"))))
+        seeded = Results(seed=int(self._get(self.config, "seed_everything")))
+        self.results = next((c for c in callbacks if isinstance(c, Results)), seeded)
+        defaults.append(self.results)
         callbacks += [c for c in defaults if not any(isinstance(other, type(c)) for other in callbacks)]
 
         resumed = folder_of_checkpoint(self._get(self.config, "ckpt_path")) if self.subcommand == "fit" else None
@@ -147,7 +149,11 @@ class ProjectCLI(LightningCLI):
             raise
 
     def after_fit(self) -> None:
+        """Measures once more unless the last update was, so that `results.json` always has an `after`."""
         self.stop.raise_if_stopped(self.trainer)
+        measured = self.results.measured_updates == getattr(self.model, "updates", None)
+        if self._get(self.config_init, "benchmarks") and self.trainer.enable_validation and not measured:
+            self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
     def _options(self, args: Sequence[str]) -> list[str]:
         """Dotted names of all options of the subcommand."""

@@ -131,6 +131,15 @@ def test_resumed_with_validation_in_the_epoch(place: Path) -> None:
     assert results["before"] == before and results["updates"] == 12
 
 
+def test_the_last_update_is_measured_wherever_training_stops(place: Path) -> None:
+    assert fit("--trainer.max_steps=4") == 0
+    folder = place / "runs/toy/version_0"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["updates"] == 4 and results["after"]["length"] == 2.0
+    assert "\n4,2.0," in (folder / "metrics.csv").read_text()
+    assert sorted(p.name for p in (folder / "evaluations").iterdir()) == ["length_0.jsonl", "length_4.jsonl"]
+
+
 def test_validate_measures_into_a_folder_of_its_own(place: Path) -> None:
     assert fit() == 0
     ckpt = "runs/toy/version_0/checkpoints/last.ckpt"

@@ -110,8 +110,9 @@ class Benchmark(Callback, ABC):
         updates = int(getattr(pl_module, "updates", 0))
         for logger in trainer.loggers:
             logger.log_metrics(scalars, step=updates)
+            logger.save()
         if not trainer.sanity_checking:
-            pl_module.log_dict(scalars, logger=False, batch_size=1)
+            pl_module.log_dict(scalars, logger=False, batch_size=1, sync_dist=True)
         if trainer.is_global_zero and self._folder is not None:
             rows = (json.dumps(outcome) + "\n" for outcome in sorted(outcomes, key=lambda outcome: str(outcome["id"])))
             write_atomically(self._folder / f"{self.name}_{updates}.jsonl", "".join(rows))

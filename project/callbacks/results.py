@@ -19,8 +19,9 @@ class Results(Callback):
     """Writes {"before": S, "after": S, "updates", "seed", "seconds", "config"} into the run folder.
 
     S is what the run's benchmark measured (with several benchmarks: {name: its results}). `before` comes from the
-    validation before training, if that was complete (`trainer.num_sanity_val_steps: -1`), `after` from the last
-    one. A resumed run keeps `before`; `seconds` counts the time in `fit` of the run and of those it goes on from.
+    validation before training, if that was complete (`trainer.num_sanity_val_steps: -1`), `after` from the last one
+    (the command `fit` validates once more at the end if need be). A resumed run keeps `before`; `seconds` counts the
+    time in `fit` of the run and of those it goes on from.
 
     Args:
         seed: The run's seed, for the record.
@@ -31,12 +32,15 @@ class Results(Callback):
         self.file: Path | None = None
         self.before: dict[str, Any] | None = None
         self.after: dict[str, Any] | None = None
+        self.measured_updates: int | None = None
+        """Finished updates at the last validation after training began."""
         self._earlier_seconds = 0.0
         self._start = time.monotonic()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.file = run_folder(trainer) / "results.json"
-        self._start = time.monotonic()
+        if stage == "fit":
+            self._start = time.monotonic()
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if math.isinf(trainer.num_sanity_val_steps):
@@ -46,6 +50,7 @@ class Results(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
             self.after = _scores(trainer)
+            self.measured_updates = _updates(pl_module)
             self._write(trainer, pl_module)
 
     on_test_end = on_validation_end
@@ -72,7 +77,7 @@ class Results(Callback):
         record = {
             "before": self.before,
             "after": self.after,
-            "updates": getattr(pl_module, "updates", 0),
+            "updates": _updates(pl_module),
             "seed": self.seed,
             "seconds": round(self._seconds(), 1),
             "config": str(self.file.parent / "config.yaml"),
@@ -80,6 +85,10 @@ class Results(Callback):
             "devices": trainer.world_size,
         }
         write_atomically(self.file, json.dumps(record, indent=2) + "\n")
+
+
+def _updates(module: LightningModule) -> int:
+    return int(getattr(module, "updates", 0))
 
 
 def _scores(trainer: Trainer) -> dict[str, Any] | None:

@@ -55,7 +55,7 @@ class NewEmbeddedModel(ModelSource):
         position_scale: float = 0.6,
         init_std: float = 0.05,
         autoencoder: str | None = None,
-        autoencoder_steps: int = 1500,
+        autoencoder_steps: int = 1200,
         seed: int = 0,
     ) -> None:
         self.config = BagelConfig(

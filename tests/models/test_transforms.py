@@ -42,9 +42,13 @@ def test_resized_picture_matches_the_reference(bagel_fixture):
     assert np.array_equal(resized, bagel_fixture.tensor("image_transform.out.tiny_vae_resized_u8").numpy())
 
 
-def test_uint8_matches_the_reference(bagel_fixture):
-    decoded, levels = bagel_fixture.tensor("ode_edit.out.decoded"), bagel_fixture.tensor("ode_edit.out.decoded_u8")
-    assert torch.equal(to_uint8(decoded[0]), levels)
+@pytest.mark.parametrize("case", ["ode_edit", "ode_t2i_num_timesteps5", "ode_t2i_no_cfg"])
+def test_uint8_matches_the_reference(bagel_fixture, case):
+    levels = to_uint8(bagel_fixture.tensor(f"{case}.out.decoded")[0]).int()
+    difference = (levels - bagel_fixture.tensor(f"{case}.out.decoded_u8").int()).abs()
+    # The tolerance of the reference data: one level on fewer than 1% of the pixels.
+    assert difference.max() <= 1
+    assert difference.float().mean() < 0.01
 
 
 def test_latent_tokens_match_the_reference(bagel_fixture):

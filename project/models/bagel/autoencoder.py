@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import json
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,12 +97,13 @@ class Autoencoder(nn.Module, ABC):
         directory.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
         config = {"architecture": self.architecture, **dataclasses.asdict(self.config)}
-        partial = directory / f"{WEIGHTS_FILE}.partial"
-        save_file(weights, partial, metadata={"format": "pt"})
-        os.replace(partial, directory / WEIGHTS_FILE)
-        partial = directory / f"{CONFIG_FILE}.partial"
-        partial.write_text(json.dumps(config, indent=2) + "\n")
-        os.replace(partial, directory / CONFIG_FILE)
+        partial_config, partial_weights = (directory / f".{name}.partial" for name in (CONFIG_FILE, WEIGHTS_FILE))
+        partial_config.write_text(json.dumps(config, indent=2) + "\n")
+        save_file(weights, partial_weights, metadata={"format": "pt"})
+        # safetensors makes files that only their owner may read; a checkpoint is shared like any other file.
+        shutil.copymode(partial_config, partial_weights)
+        os.replace(partial_weights, directory / WEIGHTS_FILE)
+        os.replace(partial_config, directory / CONFIG_FILE)
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> Autoencoder:

@@ -86,8 +86,8 @@ class PatchDecoder(nn.Module):
         self.blocks = nn.Sequential(*(ResidualBlock(config.width) for _ in range(config.num_res_blocks)))
         self.conv_out = nn.Conv2d(config.width, values, 1)
         # The correction starts at zero, so that training starts from the linear decoder.
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        for parameter in self.conv_out.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, code: Tensor) -> Tensor:
         patches = self.linear(code) + self.conv_out(self.blocks(self.conv_in(code)))
@@ -101,8 +101,8 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        for parameter in self.conv2.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden + self.conv2(F.silu(self.conv1(F.silu(hidden))))
@@ -176,7 +176,6 @@ def principal_patches(patches_MV: Tensor, channels: int) -> tuple[Tensor, Tensor
     return mean_V, vector, deviation.clamp(min=1e-6 * deviation.max().item()), share
 
 
-@torch.no_grad()
 def _fit_linear(autoencoder: PatchAutoencoder, pixels: Tensor, whiten: float) -> float:
     """Set the encoder and the linear decoder; latents get mean 0 and, averaged over channels, variance 1."""
     patch = autoencoder.downsample
@@ -186,12 +185,11 @@ def _fit_linear(autoencoder: PatchAutoencoder, pixels: Tensor, whiten: float) ->
     gain_C = deviation_C**-whiten
     gain_C = gain_C / (gain_C * deviation_C).square().mean().sqrt()
     encoder_CV = (component_VC * gain_C).T
-    decoder = autoencoder.decoder.linear
-    assert autoencoder.encoder.bias is not None and decoder.bias is not None
-    autoencoder.encoder.weight.copy_(encoder_CV.reshape(autoencoder.encoder.weight.shape))
-    autoencoder.encoder.bias.copy_(-encoder_CV @ mean_V)
-    decoder.weight.copy_((component_VC / gain_C).reshape(decoder.weight.shape))
-    decoder.bias.copy_(mean_V)
+    decoder_VC = component_VC / gain_C
+    autoencoder.encoder.load_state_dict(
+        {"weight": encoder_CV.unflatten(1, (3, patch, patch)), "bias": -encoder_CV @ mean_V}
+    )
+    autoencoder.decoder.linear.load_state_dict({"weight": decoder_VC[..., None, None], "bias": mean_V})
     return share
 
 

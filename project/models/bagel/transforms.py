@@ -104,7 +104,7 @@ def to_uint8(pixels_CHW: Tensor) -> Tensor:
     floats would else lose a level.
     """
     levels = (pixels_CHW.float() * 0.5 + 0.5).clamp(0, 1) * 255
-    return (levels + 1e-3).to(torch.uint8).movedim(-3, -1).contiguous()
+    return (levels + 1e-4).to(torch.uint8).movedim(-3, -1).contiguous()
 
 
 def patchify(pixels_CHW: Tensor, patch: int) -> Tensor:

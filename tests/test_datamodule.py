@@ -1,0 +1,94 @@
+"""The order of prompts: a function of seed and epoch, the same for any number of ranks, resumable anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from project.datamodule import EvaluationLoader, PromptDataModule, PromptLoader
+from project.trajectory import Prompt
+
+PROMPTS = [Prompt(id=str(n), text=str(n)) for n in range(11)]
+
+
+def loader(**others: int) -> PromptLoader:
+    return PromptLoader(PROMPTS, prompts_per_update=4, **{"seed": 3, **others})
+
+
+def ids(batches: object) -> list[list[str]]:
+    return [[prompt.id for prompt in batch] for batch in batches]  # type: ignore[attr-defined]
+
+
+def test_an_epoch_is_one_pass_and_the_next_another() -> None:
+    training = loader()
+    first, second = ids(training), ids(training)
+    assert len(training) == len(first) == 2 and all(len(batch) == 4 for batch in first)
+    assert len({i for batch in first for i in batch}) == 8
+    assert first != second
+    assert ids(loader()) == first != ids(loader(seed=4))
+    training.set_epoch(0)
+    assert ids(training) == first
+    unshuffled = PromptLoader(PROMPTS, prompts_per_update=4, shuffle=False)
+    assert ids(unshuffled) == [["0", "1", "2", "3"], ["4", "5", "6", "7"]]
+
+
+def test_ranks_deal_out_the_same_prompts() -> None:
+    parts = [ids(loader(rank=rank, world_size=2)) for rank in range(2)]
+    together = [[i for pair in zip(*batches, strict=True) for i in pair] for batches in zip(*parts, strict=True)]
+    assert together == ids(loader())
+
+
+@pytest.mark.parametrize("done", range(5))
+def test_goes_on_where_it_stopped(done: int) -> None:
+    """Three epochs of two updates, cut after `done` updates."""
+
+    def run(training: PromptLoader, epochs: range, limit: int) -> list[list[str]]:
+        seen: list[list[str]] = []
+        for epoch in epochs:
+            training.set_epoch(epoch)
+            for batch in training:
+                seen.append([prompt.id for prompt in batch])
+                if len(seen) == limit:
+                    return seen
+        return seen
+
+    whole = run(loader(), range(3), 6)
+    cut = loader()
+    start = run(cut, range(3), done) if done else []
+    resumed = loader()
+    resumed.load_state_dict(cut.state_dict())
+    assert start + run(resumed, range(resumed.epoch, 3), 6) == whole
+
+
+def test_a_position_among_other_prompts_is_refused() -> None:
+    other = PromptLoader(PROMPTS[:9], prompts_per_update=4)
+    with pytest.raises(ValueError, match="prompts = 11, now it is 9"):
+        other.load_state_dict(loader().state_dict())
+
+
+def test_refuses_what_cannot_be_dealt() -> None:
+    with pytest.raises(ValueError, match=r"cannot be dealt to 3 rank\(s\): choose a positive multiple of 3"):
+        loader(world_size=3)
+    with pytest.raises(ValueError, match=r"11 training prompt.* fewer than prompts_per_update = 12"):
+        PromptLoader(PROMPTS, prompts_per_update=12)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_evaluation_gives_every_rank_the_same_lengths(world_size: int) -> None:
+    parts = [list(EvaluationLoader(PROMPTS, batch_size=2, rank=r, world_size=world_size)) for r in range(world_size)]
+    assert len({tuple(map(len, part)) for part in parts}) == 1
+    real = [p.id for part in parts for batch in part for p in batch if not p.columns.get("padding")]
+    assert sorted(real) == sorted(p.id for p in PROMPTS)
+
+
+def test_datamodule_reads_what_the_stage_needs(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("a\nb\nc\n")
+    data = PromptDataModule(train=str(tmp_path / "train.txt"), test="missing.txt", prompts_per_update=2)
+    data.setup("fit")
+    assert len(data.train_dataloader()) == 1
+    assert data.val_dataloader() == []
+    with pytest.raises(ValueError, match=r"`predict` needs prompts: set data\.init_args\.predict"):
+        data.setup("predict")
+    with pytest.raises(FileNotFoundError, match=r"missing\.txt"):
+        data.setup("test")
