@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -11,11 +11,14 @@ from project.models.bagel.source import BagelCheckpoint
 from project.models.base import ModelSource, UnifiedModel
 
 
-def load_policy(checkpoint: str) -> UnifiedModel:
+def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw") -> UnifiedModel:
     """The model of a checkpoint folder (or hub id), or the trained policy of a run's `.ckpt` file.
 
     A `.ckpt` holds trained parameters only; what they were trained from is read from the `config.yaml` of its run
-    folder. Raises FileNotFoundError or ValueError naming the file and what to do.
+    folder. `weights` chooses between its last parameters and their moving average.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and what to do.
     """
     path = Path(checkpoint)
     if path.suffix != ".ckpt":
@@ -27,10 +30,10 @@ def load_policy(checkpoint: str) -> UnifiedModel:
         raise FileNotFoundError(
             f"{config} is missing: it tells what {path.name} was trained from; keep the run folder whole"
         )
-    return _trained(path, config).eval()
+    return _trained(path, config, weights).eval()
 
 
-def _trained(path: Path, config: Path) -> UnifiedModel:
+def _trained(path: Path, config: Path, weights: str) -> UnifiedModel:
     from jsonargparse import ArgumentParser
 
     from project.models.lora import LoRA
@@ -43,7 +46,7 @@ def _trained(path: Path, config: Path) -> UnifiedModel:
     chosen = {name: settings[name] for name in ("policy", "lora") if settings.get(name) is not None}
     objects = parser.instantiate(parser.parse_object(chosen))
     policy = prepare(objects.policy.load(), objects.lora)
-    state = _state(path)
+    state = _state(path, weights)
     fits = {name.removeprefix("policy."): tensor for name, tensor in state.items()}
     unexpected = policy.load_state_dict(fits, strict=False).unexpected_keys
     if unexpected:
@@ -64,10 +67,18 @@ def _model_settings(config: Path) -> dict[str, Any]:
     return settings
 
 
-def _state(path: Path) -> dict[str, torch.Tensor]:
+def _state(path: Path, weights: str) -> dict[str, torch.Tensor]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state: dict[str, torch.Tensor] = checkpoint["state_dict"]
     except (RuntimeError, KeyError, EOFError, OSError) as error:
         raise ValueError(f"{path} cannot be read ({error}): it is damaged or half-written") from None
-    return state
+    if weights == "raw":
+        return state
+    averages = [s["average"] for name, s in checkpoint.get("callbacks", {}).items() if name.startswith("EMA")]
+    if not averages:
+        raise ValueError(
+            f"{path} holds no moving average: train with project.callbacks.ema.EMA, or take the raw weights"
+        )
+    average: dict[str, torch.Tensor] = averages[0]
+    return average

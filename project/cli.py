@@ -23,7 +23,8 @@ from project.callbacks.checkpoint import SaveLast
 from project.callbacks.interrupt import GracefulStop, Interrupted
 from project.callbacks.progress import Progress
 from project.callbacks.results import Results
-from project.errors import UsageError, explain, unreadable
+from project.config_files import unreadable
+from project.errors import UsageError, explain
 from project.loggers import MetricsCSV
 from project.rewards.base import Reward
 from project.run_folder import RunFolder, folder_of_checkpoint

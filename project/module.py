@@ -135,6 +135,7 @@ class AlphaGRPO(EvaluatedModule):
             group.size,
             scale=self.scale_rewards,
             clip=self.advantage_clip,
+            reduce=self._sum_over_ranks,
         )
         self.log_dict(dict(better.metrics))
         self.log("reward", better.metrics["reward/mean"], prog_bar=True, logger=False)
@@ -157,7 +158,7 @@ class AlphaGRPO(EvaluatedModule):
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
-        counts = self.objective.count(group)
+        counts = self.objective.count(group, world_size=self.trainer.world_size, reduce=self._sum_over_ranks)
         totals: dict[str, Mean] = {}
         maxima: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
         for batch in group.micro_batches(self.micro_batch_size):
@@ -220,6 +221,13 @@ class AlphaGRPO(EvaluatedModule):
     @property
     def rewards(self) -> list[Reward]:
         return [c for c in self.trainer.callbacks if isinstance(c, Reward)]  # type: ignore[attr-defined]
+
+    def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
+        """On the CPU, of the tensor's dtype."""
+        if self.trainer.world_size == 1:
+            return tensor
+        summed = self.trainer.strategy.reduce(tensor.to(self.device), reduce_op="sum")
+        return torch.as_tensor(summed).cpu()
 
     def _keys(self, prompts: Sequence[Prompt], size: int, update: int) -> list[SampleKey]:
         seen: dict[str, int] = defaultdict(int)

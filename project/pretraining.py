@@ -15,11 +15,11 @@ from torch import Tensor
 from project.evaluation import EvaluatedModule
 from project.models.base import ModelSource
 from project.models.packing import Block, LatentBlock, PackedLoss, PictureBlock, TextBlock, pack, packed_loss
+from project.models.transforms import normalise
 from project.samplers.base import Sampler
 from project.samplers.schedule import shift_sigma
 from project.shapes.examples import Example, Picture, Text
 from project.tasks.base import Task
-from project.tasks.drawing import to_pixels
 
 
 class UnifiedPretraining(EvaluatedModule):
@@ -115,7 +115,7 @@ class UnifiedPretraining(EvaluatedModule):
         pictures = [b.pixels for e in examples for b in e.blocks if isinstance(b, Picture)]
         latents: Iterator[Tensor] = iter(())
         if pictures:
-            pixels = to_pixels(torch.stack([torch.as_tensor(p) for p in pictures]))
+            pixels = normalise(torch.stack([torch.as_tensor(p) for p in pictures]))
             latents = iter(self.model.encode_image(pixels))
         return [self._convert(example, latents) for example in examples]
 
@@ -132,7 +132,7 @@ class UnifiedPretraining(EvaluatedModule):
                 continue
             latent, grid = next(latents), self.model.latent_grid(*block.pixels.shape[:2])
             if block.role == "seen_by_vit":
-                blocks.append(PictureBlock(pixels_CHW=to_pixels(torch.as_tensor(block.pixels))))
+                blocks.append(PictureBlock(pixels_CHW=normalise(torch.as_tensor(block.pixels))))
             elif block.role == "clean":
                 blocks.append(LatentBlock(latents_LD=latent, grid=grid))
             else:

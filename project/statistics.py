@@ -41,9 +41,7 @@ def bootstrap(value_SP: ArrayLike, strata_P: Sequence[str], resamples: int = 10_
     columns = [np.flatnonzero(np.asarray(strata_P) == stratum) for stratum in sorted(set(strata_P))]
     exact = np.mean([values_SP[:, column].mean() for column in columns])
     rng = np.random.default_rng(seed)
-    means = [
-        _resampled(values_SP, columns, min(CHUNK, resamples - start), rng) for start in range(0, resamples, CHUNK)
-    ]
+    means = [_resampled(values_SP, columns, min(CHUNK, resamples - start), rng) for start in range(0, resamples, CHUNK)]
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return Interval(mean=float(100 * exact), low=float(100 * low), high=float(100 * high))
 

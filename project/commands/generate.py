@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: Any) -> None:
     """Options of `python -m project generate`."""
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, hub id, or a run's .ckpt file")
+    parser.add_argument("--weights", choices=["ema", "raw"], default="raw", help="of a .ckpt: average or last")
     parser.add_argument("--prompts", required=True, help="text file, one prompt a line, or JSONL with a `prompt` each")
     parser.add_argument("--out", required=True, help="folder for 0000.png ... and trajectories.jsonl")
     parser.add_argument("--seed", type=int, default=0, help="of noise and sampled reasoning")
@@ -35,7 +36,7 @@ def run(args: Any) -> int:
     from project.prompts import read_prompts
 
     prompts = read_prompts(args.prompts)
-    model = load_policy(args.checkpoint)
+    model = load_policy(args.checkpoint, args.weights)
     settings = settings_for(
         model,
         seed=args.seed,

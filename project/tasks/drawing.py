@@ -11,6 +11,7 @@ from torch import Tensor
 from project.guidance import Guidance
 from project.models.base import UnifiedModel
 from project.models.context import Contexts
+from project.models.transforms import to_uint8
 from project.randomness import normal
 from project.samplers.base import Sampler, Transition
 from project.trajectory import ImageSegment, SampleKey
@@ -95,17 +96,6 @@ def replay_steps(
     v_BKLD = model.velocity(x_BKLD, sampler.sigma_N[step_K], contexts, canvas.guidance, grid)
     step_BK = step_K.to(model.device).expand(x_BKLD.shape[:2])
     return sampler.log_prob(x_BKLD, v_BKLD, step_BK, next_BKLD)
-
-
-def to_uint8(pixels_NCHW: Tensor) -> Tensor:
-    """Pictures in [-1, 1] (clamped) to uint8 [N, height, width, 3]."""
-    levels = ((pixels_NCHW.float() + 1) * 127.5).clamp(0, 255).round()
-    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def to_pixels(pixels_HWC: Tensor) -> Tensor:
-    """uint8 [..., height, width, 3] to [..., 3, height, width] in [-1, 1]."""
-    return pixels_HWC.movedim(-1, -3).float() / 127.5 - 1
 
 
 def _initial_noise(keys: Sequence[SampleKey], canvas: Canvas, round: int, *shape: int) -> Tensor:

@@ -14,7 +14,7 @@ from project.models.bagel.patch_autoencoder import (
     fit_patch_autoencoder,
     principal_patches,
 )
-from project.models.bagel.transforms import normalise, to_uint8
+from project.models.transforms import normalise, to_uint8
 from project.shapes.renderer import render_all
 from project.shapes.scenes import COLOURS, SHAPES, SIZES, Object, place
 
@@ -82,10 +82,9 @@ def test_half_whitening_forgives_noise_best():
 
 def test_training_the_decoder_beats_the_linear_one_and_is_logged(caplog):
     unseen = normalise(torch.from_numpy(next(shape_pictures(1, 64))))
-    config = PatchAutoencoderConfig(width=32, num_res_blocks=2)
-    linear = fit_patch_autoencoder(shape_pictures(0), 0, config=config, pca_batches=4)
+    linear = fit_patch_autoencoder(shape_pictures(0), 0)
     with caplog.at_level(logging.INFO, logger="project.models.bagel.patch_autoencoder"):
-        trained = fit_patch_autoencoder(shape_pictures(0), 150, config=config, pca_batches=4, noise=0.0)
+        trained = fit_patch_autoencoder(shape_pictures(0), 150, noise=0.0)
     assert error(trained, unseen) < 0.75 * error(linear, unseen)
     assert torch.equal(trained.encoder.weight, linear.encoder.weight)
     assert "step 100 of 150" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from project.models.bagel.transforms import ImageTransform, normalise, patchify, to_rgb, to_uint8, unpatchify
+from project.models.transforms import ImageTransform, normalise, patchify, to_rgb, to_uint8, unpatchify
 
 VAE = ImageTransform(max_size=1024, min_size=512, stride=16)
 

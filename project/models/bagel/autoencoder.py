@@ -119,6 +119,12 @@ class Autoencoder(nn.Module, ABC):
         load_weights(autoencoder, directory / WEIGHTS_FILE)
         return autoencoder.eval()
 
+    @classmethod
+    def untrained(cls, directory: str | Path) -> Autoencoder:
+        """The architecture of a checkpoint with random weights; only its configuration is read."""
+        architecture, config = _read_config(Path(directory) / CONFIG_FILE)
+        return architecture(config).eval()
+
 
 def _read_config(file: Path) -> tuple[type[Autoencoder], AutoencoderConfig]:
     values: dict[str, Any] = {}

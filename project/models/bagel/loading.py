@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -40,17 +41,27 @@ def load_bagel(directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
             (all of them listed at once).
     """
     folder = _resolve(directory)
-    from transformers import AutoTokenizer
-
-    config = BagelConfig.from_directory(folder)
-    with torch.device("meta"):
-        model = Bagel(
-            config,
-            _on_cpu(lambda: Autoencoder.from_directory(folder)),
-            AutoTokenizer.from_pretrained(folder),
-            _defaults(folder / SETTINGS),
-        )
+    model = _on_meta(folder, lambda: Autoencoder.from_directory(folder))
     fill(model, _files(folder), dtype)
+    return model.eval()
+
+
+def random_bagel(directory: str, dtype: torch.dtype = torch.float32, std: float = 0.02, seed: int = 0) -> Bagel:
+    """The model that a folder's configuration files describe, with random weights; no weight file is read.
+
+    As fast and as large as the real one: matrices are normal with standard deviation `std`, gains 1, offsets 0. It
+    hardly ever ends its texts, so they are as long as they may be. Raises as `load_bagel` does.
+    """
+    folder = _resolve(directory)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _on_meta(folder, lambda: Autoencoder.untrained(folder))
+        for name, tensor in model.state_dict().items():
+            if tensor.ndim > 1:
+                weight = torch.empty(tensor.shape, dtype=dtype).normal_(std=std)
+            else:
+                weight = torch.full(tensor.shape, 0.0 if name.endswith("bias") else 1.0, dtype=dtype)
+            _assign(model, name, weight)
     return model.eval()
 
 
@@ -65,7 +76,20 @@ def save_bagel(model: Bagel, directory: str | Path, dtype: torch.dtype | None = 
     weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
     partial = folder / f".{WEIGHTS}.partial"
     save_file(weights, partial, metadata={"format": "pt"})
+    # safetensors makes files that only their owner may read; a checkpoint is shared like any other file.
+    shutil.copymode(folder / SETTINGS, partial)
     os.replace(partial, folder / WEIGHTS)
+
+
+def _on_meta(folder: Path, autoencoder: Callable[[], Autoencoder]) -> Bagel:
+    """The folder's model without weights, but for those of its autoencoder."""
+    from transformers import AutoTokenizer
+
+    config = BagelConfig.from_directory(folder)
+    with torch.device("meta"):
+        return Bagel(
+            config, _on_cpu(autoencoder), AutoTokenizer.from_pretrained(folder), _defaults(folder / SETTINGS)
+        )
 
 
 def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
@@ -152,6 +176,6 @@ def _defaults(file: Path) -> Defaults:
         raise ValueError(f"{file}: unknown setting under {SECTION!r}: {error}") from None
 
 
-def _on_cpu(make: Any) -> Any:
+def _on_cpu(make: Callable[[], Autoencoder]) -> Autoencoder:
     with torch.device("cpu"):
         return make()

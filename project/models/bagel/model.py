@@ -21,9 +21,9 @@ from project.models.bagel.layers import (
     VisionModel,
     attended_by,
 )
-from project.models.bagel.transforms import patchify, unpatchify
 from project.models.base import Defaults, Output, Pictures, Query, SpecialTokens, UnifiedModel
 from project.models.context import Context
+from project.models.transforms import patchify, unpatchify
 
 
 class _Decoder(nn.Module):
@@ -169,8 +169,7 @@ class Bagel(UnifiedModel):
 
     @torch.no_grad()
     def encode_image(self, pixels_NCHW: Tensor) -> Tensor:
-        latents = self.autoencoder.encode(pixels_NCHW.to(self.device))
-        return torch.stack([patchify(latent, self.config.latent_patch_size) for latent in latents]).float()
+        return patchify(self.autoencoder.encode(pixels_NCHW.to(self.device)), self.config.latent_patch_size).float()
 
     @torch.no_grad()
     def decode_latents(self, latents_NLD: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from project.models.bagel.autoencoder import Autoencoder, AutoencoderConfig
-from project.models.bagel.transforms import normalise
+from project.models.transforms import normalise
 from project.randomness import keyed_generator
 
 log = logging.getLogger(__name__)

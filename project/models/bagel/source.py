@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+
+from project.models.bagel.loading import random_bagel
 from project.models.bagel.model import Bagel
 from project.models.base import ModelSource
 
@@ -15,16 +18,26 @@ class BagelCheckpoint(ModelSource):
         directory: e.g. `data/shapes/umm` or `ByteDance-Seed/BAGEL-7B-MoT`.
         dtype: of the weights in memory; trainable ones are widened to fp32 by the module that trains them.
         gradient_checkpointing: recompute layers in the backward pass to save activation memory.
+        random_weights: read the configuration files and the tokenizer only, to measure time and memory before the
+            weights are there.
     """
 
     def __init__(
-        self, directory: str, dtype: Literal["float32", "bfloat16"] = "float32", gradient_checkpointing: bool = False
+        self,
+        directory: str,
+        dtype: Literal["float32", "bfloat16"] = "float32",
+        gradient_checkpointing: bool = False,
+        random_weights: bool = False,
     ) -> None:
         self.directory = directory
         self.dtype = dtype
         self.gradient_checkpointing = gradient_checkpointing
+        self.random_weights = random_weights
 
     def load(self) -> Bagel:
-        model = Bagel.from_pretrained(self.directory, self.dtype)
+        if self.random_weights:
+            model = random_bagel(self.directory, getattr(torch, self.dtype))
+        else:
+            model = Bagel.from_pretrained(self.directory, self.dtype)
         model.gradient_checkpointing = self.gradient_checkpointing
         return model

@@ -1,0 +1,9 @@
+"""Studies: the same training for several arms and seeds, and the table that compares them.
+
+plan.py         the YAML file: arms, seeds, measures, bars
+runs.py         one `fit` for each arm and seed, in processes of their own; resumable
+evaluations.py  what the runs measured, prompt by prompt -> arrays
+report.py       levels, gains and differences with their intervals -> table.json, table.md
+figure.py       the same as a picture -> figure.png
+compare.py      all three, from the run folders of a finished study
+"""

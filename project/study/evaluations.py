@@ -1,0 +1,117 @@
+"""What the runs of a study measured, prompt by prompt: the files `evaluations/BENCHMARK_UPDATE.jsonl` -> arrays.
+
+A row is {"id", "set", "kind", OUTCOME: number in [0, 1] or null, ...}. The file of the smallest update is "before",
+that of the largest "after". Shape suffixes: S seeds, P prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from project.study.plan import Measure
+
+Rows = Mapping[str, Mapping[str, Any]]
+"""Prompt id -> row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """The evaluations of one run."""
+
+    before: Rows
+    after: Rows
+    updates: int
+    """Of the evaluation after."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """One measure on the same prompts and seeds in every arm."""
+
+    strata_P: tuple[str, ...]
+    """Set and kind."""
+    before_SP: Mapping[str, NDArray[np.float64]]
+    """By arm."""
+    after_SP: Mapping[str, NDArray[np.float64]]
+    left_out: int
+    """Prompts without an outcome in some evaluation: they count in none."""
+
+
+def read_pair(folder: Path, benchmark: str) -> Pair:
+    """Evaluations before and after the training of a run folder.
+
+    Raises FileNotFoundError unless there are evaluations at two updates, the first of them 0; ValueError for a
+    file that is no list of rows.
+    """
+    pattern = re.compile(rf"{re.escape(benchmark)}_(\d+)\.jsonl")
+    files = {
+        int(m[1]): file for file in (folder / "evaluations").glob("*.jsonl") if (m := pattern.fullmatch(file.name))
+    }
+    if 0 not in files or len(files) < 2:
+        there = ", ".join(sorted(file.name for file in (folder / "evaluations").glob("*"))) or "nothing"
+        raise FileNotFoundError(
+            f"{folder}/evaluations holds {there}: a study needs {benchmark}_0.jsonl and that of a later update; check "
+            "its `benchmark`, the run's `benchmarks`, and trainer.num_sanity_val_steps = -1"
+        )
+    last = max(files)
+    return Pair(before=read_rows(files[0]), after=read_rows(files[last]), updates=last)
+
+
+def read_rows(file: Path) -> dict[str, dict[str, Any]]:
+    """Rows by prompt id. Raises ValueError for a line that is no row, or an id that stands there twice."""
+    rows: dict[str, dict[str, Any]] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file}:{number}: is no JSON ({error.msg}): evaluate the run again") from error
+        missing = {"id", "set", "kind"} - set(row) if isinstance(row, dict) else {"id"}
+        if missing or row["id"] in rows:
+            wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"repeats the id {row['id']!r}"
+            raise ValueError(f"{file}:{number}: {wrong}: rows are paired by the id of the prompt")
+        rows[row["id"]] = row
+    return rows
+
+
+def outcomes(pairs: Mapping[str, Sequence[Pair]], name: str, measure: Measure) -> Outcomes:
+    """A measure of all arms (arm -> the pairs of its seeds) as arrays.
+
+    Raises ValueError if the runs were evaluated on other prompts, or the measure's sets or outcome are not there.
+    """
+    evaluations = [rows for runs in pairs.values() for pair in runs for rows in (pair.before, pair.after)]
+    first = evaluations[0]
+    if any(rows.keys() != first.keys() for rows in evaluations):
+        raise ValueError("the runs were evaluated on different prompts: give all arms the same data.init_args.val")
+    sets = {row["set"] for row in first.values()}
+    if unknown := set(measure.sets) - sets:
+        raise ValueError(
+            f"measure {name!r}: there is no set {sorted(unknown)[0]!r}: choose of {', '.join(sorted(sets))}"
+        )
+    ids = sorted(key for key, row in first.items() if not measure.sets or row["set"] in measure.sets)
+    lacking = [rows for rows in evaluations if any(measure.outcome not in rows[key] for key in ids)]
+    if lacking or not ids:
+        known = ", ".join(sorted({key for row in first.values() for key in row} - {"id", "set", "kind"}))
+        raise ValueError(f"measure {name!r}: not all rows have an outcome {measure.outcome!r}: choose of {known}")
+
+    def values(evaluation: Rows) -> list[float]:
+        return [np.nan if evaluation[key][measure.outcome] is None else evaluation[key][measure.outcome] for key in ids]
+
+    before_SP = {arm: np.array([values(pair.before) for pair in runs], np.float64) for arm, runs in pairs.items()}
+    after_SP = {arm: np.array([values(pair.after) for pair in runs], np.float64) for arm, runs in pairs.items()}
+    known_P = np.isfinite(np.concatenate([*before_SP.values(), *after_SP.values()])).all(axis=0)
+    if not known_P.any():
+        raise ValueError(f"measure {name!r}: no prompt has an outcome {measure.outcome!r} in every evaluation")
+    return Outcomes(
+        strata_P=tuple(f"{first[k]['set']}/{first[k]['kind']}" for k, known in zip(ids, known_P, strict=True) if known),
+        before_SP={arm: value[:, known_P] for arm, value in before_SP.items()},
+        after_SP={arm: value[:, known_P] for arm, value in after_SP.items()},
+        left_out=int((~known_P).sum()),
+    )

@@ -1,0 +1,167 @@
+"""One `fit` for each arm and seed: started, resumed, waited for; a finished one is never repeated."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from project.run_folder import write_atomically
+from project.study.plan import Study
+
+POLL_SECONDS = 0.2
+LAST_LINES = 8
+"""Lines of a failed run's log that the message quotes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The training of one arm with one seed, in `home` = OUT/ARM-SEED.
+
+    `home/run.json` records what was started there and whether it finished, `home/log.txt` what it said;
+    `home/version_N` is the run folder that `fit` makes.
+    """
+
+    arm: str
+    seed: int
+    home: Path
+    command: tuple[str, ...]
+    """`fit` with its options, without interpreter and checkpoint."""
+    settings: tuple[Any, ...]
+    """The contents of the configuration files: a run is finished only for the settings it was made with."""
+
+    @property
+    def name(self) -> str:
+        return self.home.name
+
+    @property
+    def log(self) -> Path:
+        return self.home / "log.txt"
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is to be noted in `run.json`."""
+        return {"command": list(self.command), "settings": list(self.settings)}
+
+    def versions(self) -> list[Path]:
+        """Run folders, newest first."""
+        numbers = [
+            int(m[1]) for path in self.home.glob("version_*") if (m := re.fullmatch(r"version_(\d+)", path.name))
+        ]
+        return [self.home / f"version_{number}" for number in sorted(numbers, reverse=True)]
+
+    def results(self) -> Path | None:
+        """The newest run folder whose `results.json` tells how it was after training."""
+        for folder in self.versions():
+            file = folder / "results.json"
+            if file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("after") is not None:
+                return folder
+        return None
+
+    def finished(self) -> Path | None:
+        """The folder of the finished run, None if it has to be started or resumed.
+
+        Raises ValueError if `home` holds a run with other settings.
+        """
+        file = self.home / "run.json"
+        if not file.is_file():
+            return None
+        noted = json.loads(file.read_text(encoding="utf-8"))
+        if {key: noted.get(key) for key in self.record} != json.loads(json.dumps(self.record)):
+            raise ValueError(
+                f"{self.home} holds a run with other settings (see its run.json): give another --out, or delete it"
+            )
+        return self.results() if noted["finished"] else None
+
+    def checkpoint(self) -> Path | None:
+        """Where an interrupted run can go on."""
+        files = (folder / "checkpoints" / "last.ckpt" for folder in self.versions())
+        return next((file for file in files if file.exists()), None)
+
+    def note(self, *, finished: bool) -> None:
+        """Writes `run.json`."""
+        text = json.dumps(self.record | {"finished": finished}, indent=2)
+        write_atomically(self.home / "run.json", text + "\n")
+
+
+def runs_of(study: Study, out: Path) -> list[Run]:
+    """The runs of a study, seed by seed: after the first seed all arms can be compared."""
+    runs = []
+    for seed in study.seeds:
+        for name, arm in study.arms.items():
+            options = [f"--config={config}" for config in arm.configs]
+            for key, value in {**study.overrides, **arm.overrides}.items():
+                options.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
+            home = out / f"{name}-{seed}"
+            options += [f"--run.root={out}", f"--run.name={home.name}", f"--seed_everything={seed}"]
+            settings = tuple(yaml.safe_load(Path(config).read_text(encoding="utf-8")) for config in arm.configs)
+            runs.append(Run(arm=name, seed=seed, home=home, command=("fit", *options), settings=settings))
+    return runs
+
+
+def run_all(runs: Sequence[Run], *, parallel: int = 1, environment: Mapping[str, str] | None = None) -> None:
+    """Brings all runs to their end, `parallel` at a time, each in a process with `environment` (None = this one's).
+
+    If one fails, or this process is told to stop, those at work are told to stop too: they save their state, and
+    the next call goes on there. Raises ValueError for a run that failed or has other settings than before.
+    """
+    waiting = [run for run in runs if run.finished() is None]
+    working: list[tuple[Run, subprocess.Popen[bytes]]] = []
+    with tqdm(total=len(runs), initial=len(runs) - len(waiting), unit="run", desc="study") as bar:
+        try:
+            while waiting or working:
+                while waiting and len(working) < parallel:
+                    working.append((waiting[0], start(waiting.pop(0), environment)))
+                bar.set_postfix_str(", ".join(run.name for run, _ in working))
+                time.sleep(POLL_SECONDS)
+                for run, process in [pair for pair in working if pair[1].poll() is not None]:
+                    working.remove((run, process))
+                    finish(run, process.returncode)
+                    bar.update()
+        finally:
+            for _, process in working:
+                process.terminate()
+            for _, process in working:
+                process.wait()
+
+
+def start(run: Run, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Starts a run, at its checkpoint if it has one."""
+    run.note(finished=False)
+    checkpoint = run.checkpoint()
+    command = [sys.executable, "-m", "project", *run.command, *([f"--ckpt_path={checkpoint}"] if checkpoint else [])]
+    with run.log.open("ab") as log:
+        log.write(f"$ {' '.join(command)}\n".encode())
+        log.flush()
+        # A session of its own: Ctrl-C reaches this process alone, which then tells each run once.
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=None if environment is None else dict(environment),
+            start_new_session=True,
+        )
+
+
+def finish(run: Run, code: int) -> None:
+    """Notes that a run ended well. Raises ValueError if it did not."""
+    if code == 0 and run.results() is not None:
+        run.note(finished=True)
+        return
+    wrong = f"failed with exit code {code}" if code else "ended without a score after training in its results.json"
+    lines = re.split(r"[\r\n]+", run.log.read_text(encoding="utf-8", errors="replace").rstrip())
+    quoted = "\n  ".join(line.rstrip() for line in lines[-LAST_LINES:])
+    raise ValueError(
+        f"run {run.name} {wrong}. {run.log} ends with\n  {quoted}\n"
+        f"Mend the cause and give the same command again; delete {run.home} to start this run afresh."
+    )

@@ -1,0 +1,329 @@
+"""Studies: the plan and its refusals, runs that are kept, resumed and stopped, and a report with known numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from project.__main__ import main
+from project.study.evaluations import read_pair, read_rows
+from project.study.figure import read_curve, smoothed
+from project.study.plan import read_study
+from project.study.runs import run_all, runs_of
+
+ROOT = Path(__file__).parents[1]
+PYTHON = sys.executable
+STUDY = """\
+name: toy
+seeds: [0, 1]
+benchmark: shapes
+arms:
+  grpo: {configs: [base.yaml], overrides: {model.gain: 2}}
+  random: {configs: [base.yaml, other.yaml]}
+overrides: {trainer.max_steps: 3, data.names: [a, b]}
+compare: [[grpo, random]]
+curves: [reward/mean, never/logged]
+measures:
+  direct: {outcome: picture, sets: [direct]}
+  reward: {outcome: reward}
+bars:
+  - {measure: direct, arm: grpo, at_least: 25, lower_bound_above: 0}
+  - {measure: direct, arm: grpo, versus: random, at_least: 90}
+"""
+# Stands in for the Python that runs `-m project fit`: 4 direct prompts (2 kinds, unevenly) and 1 indirect one. All
+# fail before; after grpo all of kind "single" succeed. A file `fail`, `hang` or `no_after` in its folder changes it.
+FIT = """\
+#!{python}
+import json, os, pathlib, signal, sys, time
+options = dict(argument.removeprefix("--").split("=", 1) for argument in sys.argv[4:])
+home = pathlib.Path(options["run.root"], options["run.name"])
+with open(home.parent / "order.txt", "a") as order:
+    print(home.name, options.get("ckpt_path", "fresh"), os.environ.get("OMP_NUM_THREADS"), file=order)
+folder = pathlib.Path(options["ckpt_path"]).parents[1] if "ckpt_path" in options else home / "version_0"
+(folder / "evaluations").mkdir(parents=True, exist_ok=True)
+(folder / "checkpoints").mkdir(exist_ok=True)
+print("fit at work")
+if pathlib.Path("fail").exists():
+    sys.exit("error: no such luck")
+if pathlib.Path("hang").exists():
+    def stop(*_):
+        (folder / "checkpoints/last.ckpt").touch()
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, stop)
+    (home.parent / f"hanging-{{home.name}}").touch()
+    time.sleep(60)
+for update in (0, 3):
+    rows = [{{"id": str(n), "set": "direct", "kind": "single" if n == 0 else "count", "reward": 0.5,
+              "picture": int(update == 3 and n == 0 and "model.gain" in options)}} for n in range(4)]
+    rows.append({{"id": "4", "set": "indirect", "kind": "single", "picture": 1, "reward": None}})
+    (folder / f"evaluations/shapes_{{update}}.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+(folder / "metrics.csv").write_text("step,reward/mean\\n1,0.25\\n2,\\n3,0.75\\n")
+after = None if pathlib.Path("no_after").exists() else {{"direct": 0.5}}
+(folder / "results.json").write_text(json.dumps({{"before": {{}}, "after": after, "updates": 3, "seconds": 7.5}}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A folder with a study, its configurations, and a quick stand-in for the interpreter that runs `fit`."""
+    monkeypatch.chdir(tmp_path)
+    Path("base.yaml").write_text("trainer: {max_steps: 5}\n")
+    Path("other.yaml").write_text("rewards: []\n")
+    Path("study.yaml").write_text(STUDY)
+    fake = tmp_path / "python"
+    fake.write_text(FIT.format(python=sys.executable))
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    monkeypatch.setattr("project.study.runs.POLL_SECONDS", 0.02)
+    return tmp_path
+
+
+def study(*arguments: str) -> int:
+    return main(["study", "--config", "study.yaml", "--out", "out", *arguments])
+
+
+def order() -> list[str]:
+    file = Path("out/order.txt")
+    return sorted(file.read_text().splitlines()) if file.is_file() else []
+
+
+def test_a_study_runs_once_and_reports_numbers_known_by_hand():
+    assert study() == 0
+    # The kind "single" (1 prompt) goes from 0 to 1, "count" (3 prompts) stays at 0; both weigh a half.
+    table = json.loads(Path("out/table.json").read_text())
+    fifty, nothing = ({"mean": m, "low": m, "high": m} for m in (50.0, 0.0))
+    direct = table["lines"]["direct"]
+    assert direct["gain"] == {"grpo": fifty, "random": nothing}
+    assert direct["before"]["grpo"] == nothing and direct["after"]["grpo"] == fifty
+    assert direct["versus"] == {"grpo": {"random": fifty}}
+    assert (direct["prompts"], direct["left_out"]) == (4, 0)
+    # The indirect prompt was not scored anywhere: it counts in no mean, and the table says so.
+    assert (table["lines"]["reward"]["prompts"], table["lines"]["reward"]["left_out"]) == (4, 1)
+    assert table["efforts"]["random"] == {"updates": [3, 3], "seconds": [7.5, 7.5]}
+    assert [verdict["met"] for verdict in table["verdicts"]] == [True, False]
+
+    text = Path("out/table.md").read_text()
+    row = "| direct | 4 | 0.0 → 50.0 | +50.0 [+50.0, +50.0] | 0.0 → 0.0 | +0.0 [+0.0, +0.0] | +50.0 [+50.0, +50.0] |"
+    assert row in text
+    assert "2 seeds (0, 1)" in text and "grpo 3 updates in 8 s a run" in text
+    assert "reward: 1 prompts left out" in text
+    assert "- [x] direct, gain of grpo: at least +25, lower bound above 0: yes, +50.0 [+50.0, +50.0]" in text
+    assert "- [ ] direct, gain of grpo - random: at least +90: no, +50.0 [+50.0, +50.0]" in text
+    assert Path("out/figure.png").read_bytes().startswith(b"\x89PNG")
+
+    assert study() == 0
+    assert order() == [f"{arm}-{seed} fresh None" for arm in ("grpo", "random") for seed in (0, 1)]
+
+
+def test_threads_reach_the_environment_of_the_runs_only(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert study("--parallel", "2") == 0
+    assert {line.split()[-1] for line in order()} == {"1"}
+    assert study("--threads", "3", "--out", "out3") == 0
+    assert {line.split()[-1] for line in Path("out3/order.txt").read_text().splitlines()} == {"3"}
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_the_command_of_a_run():
+    run = runs_of(read_study("study.yaml"), Path("out"))[0]
+    assert run.command == (
+        "fit",
+        "--config=base.yaml",
+        "--trainer.max_steps=3",
+        '--data.names=["a", "b"]',
+        "--model.gain=2",
+        "--run.root=out",
+        "--run.name=grpo-0",
+        "--seed_everything=0",
+    )
+    assert [r.name for r in runs_of(read_study("study.yaml"), Path("out"))] == [
+        "grpo-0",
+        "random-0",
+        "grpo-1",
+        "random-1",
+    ]
+
+
+@pytest.mark.skipif(not (ROOT / "configs/shapes/demo.yaml").is_file(), reason="configs/shapes/demo.yaml is not there")
+def test_fit_knows_the_options_of_a_run(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    plan = read_study("configs/shapes/studies/demo.yaml")
+    run = next(run for run in runs_of(plan, Path("elsewhere")) if run.name == "random-2")
+    assert main([*run.command, "--print_config"]) == 0
+    printed = capsys.readouterr().out
+    assert "root: elsewhere" in printed and "name: random-2" in printed and "seed_everything: 2" in printed
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("studies/*.yaml")), ids=lambda file: file.stem)
+def test_the_studies_of_the_repository_can_be_read(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = read_study(file)
+    assert plan.name == file.stem
+    assert {"grpo", "random", "pretraining"} <= set(plan.arms) and len(plan.seeds) >= 3
+
+
+def test_a_failed_run_is_quoted_and_started_again(capsys):
+    Path("fail").touch()
+    assert study() == 1
+    message = capsys.readouterr().err
+    assert "run grpo-0 failed with exit code 1" in message
+    assert "error: no such luck" in message and "out/grpo-0/log.txt" in message
+    assert order() == ["grpo-0 fresh None"]
+    Path("fail").unlink()
+    assert study() == 0
+    assert len(order()) == 5
+
+
+def test_a_run_without_a_score_is_no_finished_run(capsys):
+    Path("no_after").touch()
+    assert study() == 1
+    assert "without a score after training" in capsys.readouterr().err
+
+
+def test_a_score_of_an_unfinished_run_does_not_count():
+    # A validation in mid-training writes "after" too: only a run that ended well is finished.
+    run = runs_of(read_study("study.yaml"), Path("out"))[0]
+    run.note(finished=False)
+    (run.home / "version_0").mkdir()
+    (run.home / "version_0/results.json").write_text('{"after": {}}')
+    assert run.results() and run.finished() is None
+    run.note(finished=True)
+    assert run.finished() == run.home / "version_0"
+
+
+def test_an_interrupted_run_goes_on_from_its_newest_checkpoint():
+    run = runs_of(read_study("study.yaml"), Path("out"))[0]
+    for version in (0, 2, 10, 11):
+        (run.home / f"version_{version}/checkpoints").mkdir(parents=True)
+    for version in (2, 10):
+        (run.home / f"version_{version}/checkpoints/last.ckpt").touch()
+    run.note(finished=False)
+    run_all([run])
+    assert order() == ["grpo-0 out/grpo-0/version_10/checkpoints/last.ckpt None"]
+    assert run.finished() == run.home / "version_10"
+
+
+def test_sigterm_stops_the_runs_which_then_go_on():
+    Path("hang").touch()
+    code = (
+        f"import sys; from project.__main__ import main; sys.executable = {sys.executable!r}\n"
+        "sys.exit(main(['study', '--config', 'study.yaml', '--out', 'out', '--parallel', '2']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([PYTHON, "-c", code], env=environment)
+    while len(order()) < 2 or len(list(Path("out").glob("hanging-*"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    Path("hang").unlink()
+    assert study() == 0
+    resumed = [line for line in order() if "last.ckpt" in line]
+    assert [line.split()[0] for line in resumed] == ["grpo-0", "random-0"]
+
+
+def test_other_settings_are_not_mixed_with_finished_runs(capsys):
+    assert study() == 0
+    Path("base.yaml").write_text("# a comment changes nothing\ntrainer: {max_steps: 5}\n")
+    assert study() == 0
+    Path("base.yaml").write_text("trainer: {max_steps: 6}\n")
+    assert study() == 1
+    message = capsys.readouterr().err
+    assert "out/grpo-0 holds a run with other settings" in message and "--out" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("base.yaml, other.yaml", "base.yaml, missing.yaml", "there is no missing.yaml"),
+        ("configs: [base.yaml],", "configs: [],", "arm 'grpo' has no configs"),
+        ("seeds: [0, 1]", "seeds: []", "seeds is empty"),
+        ("seeds: [0, 1]", "seeds: [1, 1]", "holds one twice"),
+        ("seeds: [0, 1]", "seeds: [one]", "study.yaml:2: seeds is 'one': give int"),
+        ("seeds:", "sedes:", "study.yaml:2: unknown key 'sedes' at the top level: did you mean 'seeds'?"),
+        ("configs: [base.yaml],", "confgis: [base.yaml],", "did you mean 'configs'?"),
+        ("  grpo:", "  gr/po:", "becomes a folder's"),
+        ("[[grpo, random]]", "[[grpo, rondom]]", "compare: there is no 'rondom': did you mean 'random'?"),
+        ("{measure: direct, arm: grpo, at", "{measure: dirct, arm: grpo, at", "did you mean 'direct'?"),
+        ("versus: random", "versus: rand", "did you mean 'random'?"),
+        (", at_least: 90", "", "asks nothing"),
+        ("name: toy", "name: [", "study.yaml:"),
+        ("benchmark: shapes\n", "", "lacks 'benchmark'"),
+    ],
+)
+def test_a_wrong_study_is_one_message_before_anything_runs(old, new, message, capsys):
+    assert old in STUDY
+    Path("study.yaml").write_text(STUDY.replace(old, new))
+    assert study() == 1
+    assert message in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_a_missing_study_and_wrong_numbers(capsys):
+    assert main(["study", "--config", "nowhere.yaml"]) == 1
+    assert "there is no study nowhere.yaml" in capsys.readouterr().err
+    assert study("--parallel", "0") == 1
+    assert "--parallel 0: give at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("outcome: picture", "outcome: pictrue", "an outcome 'pictrue': choose of picture, reward"),
+        ("sets: [direct]", "sets: [drect]", "there is no set 'drect'"),
+        ("benchmark: shapes", "benchmark: shape", "a study needs shape_0.jsonl"),
+    ],
+)
+def test_a_measure_that_was_not_taken_is_refused(old, new, message, capsys):
+    Path("study.yaml").write_text(STUDY.replace(old, new))
+    assert study() == 1
+    assert message in capsys.readouterr().err
+
+
+def test_other_prompts_cannot_be_paired(capsys):
+    assert study() == 0
+    file = Path("out/random-1/version_0/evaluations/shapes_3.jsonl")
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[1:]))
+    assert study() == 1
+    assert "different prompts" in capsys.readouterr().err
+
+
+def test_evaluations_before_and_after_are_the_first_and_the_last(place):
+    folder = place / "evaluations"
+    folder.mkdir()
+    for update in (0, 9, 10):
+        (folder / f"shapes_{update}.jsonl").write_text(json.dumps({"id": update, "set": "", "kind": ""}) + "\n")
+    (folder / "other_99.jsonl").write_text("")
+    pair = read_pair(place, "shapes")
+    assert (list(pair.before), list(pair.after), pair.updates) == ([0], [10], 10)
+
+
+def test_rows_that_are_none_are_told_by_line(place):
+    row = json.dumps({"id": "a", "set": "", "kind": ""})
+    for lines, message in (
+        ([row, "{"], r"rows:2: is no JSON"),
+        (['{"id": "a", "set": ""}'], r"rows:1: lacks kind"),
+        (["[]"], r"rows:1: lacks id"),
+        ([row, row], r"rows:2: repeats the id 'a'"),
+    ):
+        Path("rows").write_text("\n".join(lines))
+        with pytest.raises(ValueError, match=message):
+            read_rows(Path("rows"))
+
+
+def test_curves():
+    Path("metrics.csv").write_text("step,reward/mean,other\n1,0.25,\n2,,1\n3,0.75,\n")
+    steps, values = read_curve(Path("metrics.csv"), "reward/mean")
+    assert steps.tolist() == [1, 3] and values.tolist() == [0.25, 0.75]
+    assert read_curve(Path("metrics.csv"), "nothing") is None
+    assert read_curve(Path("nowhere.csv"), "other") is None
+    assert smoothed(np.array([1.0, 2.0, 3.0, 6.0]), width=2) == pytest.approx([1.0, 1.5, 2.5, 4.5])
