@@ -51,7 +51,7 @@ def _flaw(node: Any) -> tuple[int, str] | None:
 def place_of(
     files: Sequence[Path], name: str, *, owner: str | None = None, group: str | None = None, value: str | None = None
 ) -> str:
-    """ "file:line: " of a key or of a class path called `name`, "" if it stands in none of the files.
+    """Gives "file:line: " of a key or of a class path called `name`, "" if it stands in none of the files.
 
     A key stands among the arguments of the class `owner`, or under the key `group`; of several, the one with `value`.
     """

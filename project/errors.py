@@ -166,7 +166,7 @@ def _other(cause: Cause, same: list[str], message: str, files: Sequence[Path]) -
 
 
 def _pretty(kind: str) -> str:
-    """ "<class 'int'>" -> "int", "typing.Literal['a', 'b']" -> "one of 'a', 'b'"."""
+    """Turns "<class 'int'>" into "int", "typing.Literal['a', 'b']" into "one of 'a', 'b'"."""
     kind = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", kind)
     return re.sub(r"typing\.Literal\[(.+)\]", r"one of \1", kind)
 

@@ -52,7 +52,7 @@ def random_bagel(directory: str, dtype: torch.dtype = torch.float32, std: float 
     As fast and as large as the real one: matrices are normal with standard deviation `std`, gains 1, offsets 0. It
     hardly ever ends its texts, so they are as long as they may be. Raises as `load_bagel` does.
     """
-    folder = _resolve(directory)
+    folder = _resolve(directory, with_weights=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _on_meta(folder, lambda: Autoencoder.untrained(folder))
@@ -132,7 +132,7 @@ def _opened(file: Path) -> Iterator[Any]:
         raise ValueError(f"{file} cannot be read ({error}): it is damaged or half-written, copy it again") from None
 
 
-def _resolve(directory: str) -> Path:
+def _resolve(directory: str, with_weights: bool = True) -> Path:
     """A local folder, or the local copy of a hub repository named `owner/name`."""
     folder = Path(directory)
     if folder.is_dir():
@@ -143,7 +143,8 @@ def _resolve(directory: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(directory, ignore_patterns=["*.md", "*.png", "*.jpg", "*.gif"]))
+        unneeded = ["*.md", "*.png", "*.jpg", "*.gif", *([] if with_weights else ["*.safetensors"])]
+        return Path(snapshot_download(directory, ignore_patterns=unneeded))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"{directory} is neither a folder here nor a hub id that can be fetched: {error}"
