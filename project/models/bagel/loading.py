@@ -83,13 +83,13 @@ def save_bagel(model: Bagel, directory: str | Path, dtype: torch.dtype | None = 
 
 def _on_meta(folder: Path, autoencoder: Callable[[], Autoencoder]) -> Bagel:
     """The folder's model without weights, but for those of its autoencoder."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedConfig
 
     config = BagelConfig.from_directory(folder)
+    # An empty configuration: the tokenizer's own files say all, and upstream's config.json is not always valid.
+    tokenizer = AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig())
     with torch.device("meta"):
-        return Bagel(
-            config, _on_cpu(autoencoder), AutoTokenizer.from_pretrained(folder), _defaults(folder / SETTINGS)
-        )
+        return Bagel(config, _on_cpu(autoencoder), tokenizer, _defaults(folder / SETTINGS))
 
 
 def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
