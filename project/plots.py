@@ -31,7 +31,7 @@ def picture_strip(
             f"{len(rows)} row and {len(columns)} column labels for a grid of pictures {pictures_RCHWC.shape[:2]}: "
             "give one label per row and column"
         )
-    size = (SIDE * len(columns) + 0.6, (SIDE + 0.1) * len(rows) + 0.4)
+    size = (SIDE * len(columns) + 0.6, SIDE * len(rows) + 0.3)
     figure = Figure(figsize=size, layout="constrained")
     for place, (r, c) in enumerate(np.ndindex(len(rows), len(columns)), start=1):
         axes = figure.add_subplot(len(rows), len(columns), place)

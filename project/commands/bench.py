@@ -6,6 +6,7 @@ Nothing is evaluated, saved or logged. `--compare` measures a changed configurat
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -53,8 +54,15 @@ def run(args: Any) -> int:
 
     costs: dict[str, Cost] = {}
     total = 1 if len(configurations) == 1 else args.updates
-    for costs in tqdm(rotations(configurations, args.updates), total=total, unit="turn", desc="bench"):
-        pass
+    lightning = logging.getLogger("lightning.pytorch")
+    level = lightning.level
+    # Every turn is a `fit` of its own, which would say the same about the machine each time.
+    lightning.setLevel(logging.WARNING)
+    try:
+        for costs in tqdm(rotations(configurations, args.updates), total=total, unit="turn", desc="bench", leave=False):
+            pass
+    finally:
+        lightning.setLevel(level)
     sys.stdout.write(table(costs))
     if args.json:
         Path(args.json).write_text(json.dumps(record(costs, configurations), indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,112 @@
+"""Checkpoint folders: what is written is read back, and what is wrong is said at once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from project.models.bagel import Bagel
+from project.models.bagel.autoencoder import Autoencoder
+from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
+from project.shapes.umm import NewEmbeddedModel
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("autoencoder")
+    PatchAutoencoder(PatchAutoencoderConfig()).save(folder)
+    small = NewEmbeddedModel(hidden_size=32, intermediate_size=48, num_layers=2, autoencoder=str(folder))
+    return small.load()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_saved_model_is_read_back_bit_by_bit(model, folder):
+    loaded = Bagel.from_pretrained(str(folder))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+    assert loaded.config == model.config and loaded.defaults == model.defaults
+    assert loaded.encode_text("a red circle").tolist() == model.encode_text("a red circle").tolist()
+    pixels = torch.rand(1, 3, 64, 64) * 2 - 1
+    assert torch.equal(loaded.encode_image(pixels), model.encode_image(pixels))
+    assert not loaded.latent_pos_embed.pos_embed.requires_grad
+
+
+def test_half_precision_files_are_widened(model, tmp_path):
+    model.save_pretrained(tmp_path, torch.float16)
+    loaded = Bagel.from_pretrained(str(tmp_path))
+    assert loaded.dtype == torch.float32
+    weight = "language_model.lm_head.weight"
+    assert torch.equal(loaded.state_dict()[weight], model.state_dict()[weight].half().float())
+
+
+def test_shards_named_by_an_index_are_read(model, folder):
+    weights = load_file(folder / "ema.safetensors")
+    names = sorted(weights)
+    parts = {"a.safetensors": names[: len(names) // 2], "b.safetensors": names[len(names) // 2 :]}
+    for file, part in parts.items():
+        save_file({name: weights[name] for name in part}, folder / file)
+    where = {name: file for file, part in parts.items() for name in part}
+    (folder / "ema.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    (folder / "ema.safetensors").unlink()
+    loaded = Bagel.from_pretrained(str(folder))
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_all_faulty_tensors_are_listed_in_one_error(folder):
+    weights = load_file(folder / "ema.safetensors")
+    weights["llm2vae.bias"] = torch.zeros(3)
+    weights["stranger.weight"] = torch.zeros(1)
+    del weights["connector.fc1.bias"]
+    save_file(weights, folder / "ema.safetensors")
+    with pytest.raises(ValueError) as error:
+        Bagel.from_pretrained(str(folder))
+    message = str(error.value)
+    assert "llm2vae.bias in ema.safetensors has shape (3,), not (64,)" in message
+    assert "unexpected stranger.weight" in message and "missing connector.fc1.bias" in message
+
+
+def test_a_half_written_file_is_named(folder):
+    content = (folder / "ema.safetensors").read_bytes()
+    (folder / "ema.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"ema\.safetensors cannot be read"):
+        Bagel.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("name", ["ema.safetensors", "llm_config.json", "vit_config.json", "ae.safetensors"])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name.replace(".", r"\.")):
+        Bagel.from_pretrained(str(folder))
+
+
+def test_a_broken_root_config_does_not_matter_for_what_it_only_repeats(folder):
+    """Upstream's was once invalid JSON: BAGEL-7B's own numbers are then taken, which do not fit this model."""
+    (folder / "config.json").write_text("{,}")
+    with pytest.raises(ValueError, match="latent_pos_embed"):
+        Bagel.from_pretrained(str(folder))
+
+
+def test_no_folder_and_no_hub_id(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
+        Bagel.from_pretrained(str(tmp_path / "nowhere" / "at" / "all"))
+
+
+def test_pictures_that_do_not_fit_are_refused(model):
+    with pytest.raises(ValueError, match="multiples of 16"):
+        model.latent_grid(64, 40)
+    with pytest.raises(ValueError, match="position table ends at 128"):
+        model.latent_grid(64, 256)
+
+
+def test_the_autoencoder_is_no_part_of_the_policy(model):
+    assert not any("autoencoder" in name for name in model.state_dict())
+    assert isinstance(model.autoencoder, Autoencoder)
+    assert not any(p.requires_grad for p in model.autoencoder.parameters())
