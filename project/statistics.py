@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Counts = NDArray[np.float32]
 CHUNK = 1000
-"""Resamples made at a time: bounds the memory."""
+"""Resamples made at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +40,12 @@ def bootstrap(value_SP: ArrayLike, strata_P: Sequence[str], resamples: int = 10_
     values_SP = _checked(value_SP, strata_P)
     if resamples < 1:
         raise ValueError(f"resamples = {resamples}: give at least 1")
-    columns = [np.flatnonzero(np.asarray(strata_P) == stratum) for stratum in sorted(set(strata_P))]
-    exact = np.mean([values_SP[:, column].mean() for column in columns])
-    rng = np.random.default_rng(seed)
-    means = [_resampled(values_SP, columns, min(CHUNK, resamples - start), rng) for start in range(0, resamples, CHUNK)]
+    strata, stratum_P, size_K = np.unique(np.asarray(strata_P), return_inverse=True, return_counts=True)
+    weight_P = 1 / (len(strata) * size_K[stratum_P])
+    exact = (values_SP @ weight_P).mean()
+    draws = _draws(len(values_SP), tuple(stratum_P.tolist()), resamples, seed)
+    weighted_PS = (values_SP * weight_P).T
+    means = [((count_RP @ weighted_PS) * count_RS).sum(axis=1) / len(values_SP) for count_RS, count_RP in draws]
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return Interval(mean=float(100 * exact), low=float(100 * low), high=float(100 * high))
 
@@ -67,16 +71,27 @@ def paired_bootstrap_between(
     return bootstrap(gain_SP, strata_P, resamples, seed)
 
 
-def _resampled(value_SP: Floats, columns: Sequence[NDArray[np.intp]], count: int, rng: np.random.Generator) -> Floats:
-    """`count` means [R]: each of drawn seeds and, stratum by stratum, of drawn prompts."""
-    seeds = len(value_SP)
-    weight_RS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
-    value_RP = weight_RS @ value_SP
-    mean_KR = []
-    for column in columns:
-        drawn_RP = rng.integers(len(column), size=(count, len(column)))
-        mean_KR.append(np.take_along_axis(value_RP[:, column], drawn_RP, axis=1).mean(axis=1))
-    return np.asarray(np.mean(mean_KR, axis=0), dtype=np.float64)
+# The figures of a table share prompts and seeds, and so their draws, which cost more than all the rest.
+@lru_cache(maxsize=1)
+def _draws(seeds: int, stratum_P: tuple[int, ...], resamples: int, seed: int) -> list[tuple[Counts, Counts]]:
+    """How often each seed [R, S] and each prompt [R, P] is drawn, by chunks of resamples."""
+    rng = np.random.default_rng(seed)
+    columns = [np.flatnonzero(np.asarray(stratum_P) == stratum) for stratum in sorted(set(stratum_P))]
+    draws = []
+    for start in range(0, resamples, CHUNK):
+        number = min(CHUNK, resamples - start)
+        count_RP = np.empty((number, len(stratum_P)), np.float32)
+        count_RS = _counts(rng, number, seeds)
+        for column in columns:
+            count_RP[:, column] = _counts(rng, number, len(column))
+        draws.append((count_RS, count_RP))
+    return draws
+
+
+def _counts(rng: np.random.Generator, resamples: int, number: int) -> Counts:
+    """How often each of `number` things comes up in as many draws with replacement [R, number]."""
+    drawn = rng.integers(number, size=(resamples, number)) + number * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * number).reshape(resamples, number).astype(np.float32)
 
 
 def _difference(a: ArrayLike, b: ArrayLike) -> Floats:

@@ -82,6 +82,7 @@ def place(tmp_path, monkeypatch):
     fake = tmp_path / "python"
     fake.write_text(FIT.format(python=sys.executable))
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(sys, "executable", str(fake))
     monkeypatch.setattr("project.study.runs.POLL_SECONDS", 0.02)
     return tmp_path
@@ -124,8 +125,7 @@ def test_a_study_runs_once_and_reports_numbers_known_by_hand():
     assert order() == [f"{arm}-{seed} fresh None" for arm in ("grpo", "random") for seed in (0, 1)]
 
 
-def test_threads_reach_the_environment_of_the_runs_only(monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+def test_threads_reach_the_environment_of_the_runs_only():
     assert study("--parallel", "2") == 0
     assert {line.split()[-1] for line in order()} == {"1"}
     assert study("--threads", "3", "--out", "out3") == 0

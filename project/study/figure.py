@@ -22,18 +22,16 @@ SMOOTHING = 10
 
 def draw(report: Report, curves: Mapping[str, Mapping[str, Sequence[Curve]]], file: Path) -> None:
     """Writes the figure; `curves` holds, by metric and arm, one curve a seed."""
-    rows = max(1, len(curves))
-    figure = Figure(
-        figsize=(12, max(3.2 * rows, 1.5 + 0.28 * len(report.lines) * len(report.efforts))), layout="constrained"
-    )
     colours = {arm: f"C{n}" for n, arm in enumerate(report.efforts)}
-    if not curves:
-        _levels(figure.subplots(), report, colours)
-    else:
-        grid = figure.add_gridspec(rows, 2, width_ratios=[1.3, 1])
-        _levels(figure.add_subplot(grid[:, 0]), report, colours)
-        for row, (metric, arms) in enumerate(curves.items()):
-            _curves(figure.add_subplot(grid[row, 1]), metric, arms, colours)
+    height = max(3.2 * len(curves), 1.5 + 0.2 * len(report.lines) * len(report.efforts))
+    figure = Figure(figsize=(14 if curves else 9, height), layout="constrained")
+    columns = 3 if curves else 2
+    grid = figure.add_gridspec(max(1, len(curves)), columns, width_ratios=[1.2, 1, 1][:columns])
+    levels = figure.add_subplot(grid[:, 0])
+    _levels(levels, report, colours)
+    _gains(figure.add_subplot(grid[:, 1], sharey=levels), report, colours)
+    for row, (metric, arms) in enumerate(curves.items()):
+        _curves(figure.add_subplot(grid[row, 2]), metric, arms, colours)
     figure.savefig(file, dpi=120)
 
 
@@ -58,34 +56,51 @@ def smoothed(values: NDArray[np.float64], width: int = SMOOTHING) -> NDArray[np.
 
 
 def _levels(axes: Axes, report: Report, colours: Mapping[str, str]) -> None:
-    """Per measure and arm a hollow dot before and a filled one after, with their intervals."""
-    arms = list(report.efforts)
+    """Per measure and arm a hollow dot before and a filled one after."""
     for place, line in enumerate(report.lines.values()):
-        for n, arm in enumerate(arms):
-            height = place + 0.7 * ((n + 0.5) / len(arms) - 0.5)
-            for interval, fill in ((line.before[arm], "white"), (line.after[arm], colours[arm])):
-                axes.errorbar(
-                    interval.mean,
-                    height,
-                    xerr=_arms(interval),
-                    fmt="o",
-                    markersize=4,
-                    color=colours[arm],
-                    markerfacecolor=fill,
-                    linewidth=1,
-                    label=f"{arm}, {'before' if fill == 'white' else 'after'}" if place == 0 else None,
-                )
+        for arm, height in _heights(place, report).items():
+            colour = colours[arm]
+            _dot(axes, line.before[arm], height - 0.05, colour, "white", f"{arm}, before" if place == 0 else None)
+            _dot(axes, line.after[arm], height + 0.05, colour, colour, f"{arm}, after" if place == 0 else None)
     axes.set_yticks(range(len(report.lines)), list(report.lines))
-    axes.invert_yaxis()
+    axes.set_ylim(len(report.lines) - 0.5, -0.5)
     axes.set_xlabel("percentage points, 95% interval")
     axes.set_title(f"{report.name}: before and after, {len(report.seeds)} seeds")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize="small")
 
 
-def _arms(interval: Interval) -> NDArray[np.float64]:
-    """Lengths of the error bars [2, 1]; the mean of a skewed distribution may lie outside its interval."""
-    return np.maximum([[interval.mean - interval.low], [interval.high - interval.mean]], 0.0)
+def _gains(axes: Axes, report: Report, colours: Mapping[str, str]) -> None:
+    for place, line in enumerate(report.lines.values()):
+        for arm, height in _heights(place, report).items():
+            _dot(axes, line.gain[arm], height, colours[arm], colours[arm], None)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.tick_params(labelleft=False)
+    axes.set_xlabel("percentage points, 95% interval of pairs")
+    axes.set_title("gain")
+    axes.grid(axis="x", alpha=0.3)
+
+
+def _heights(place: int, report: Report) -> dict[str, float]:
+    """Where the arms of the measure at `place` are drawn."""
+    number = len(report.efforts)
+    return {arm: place + 0.7 * ((n + 0.5) / number - 0.5) for n, arm in enumerate(report.efforts)}
+
+
+def _dot(axes: Axes, value: Interval, height: float, colour: str, fill: str, label: str | None) -> None:
+    # The mean of a skewed distribution may lie outside its interval: no bar is shorter than nothing.
+    bars = np.maximum([[value.mean - value.low], [value.high - value.mean]], 0.0)
+    axes.errorbar(
+        value.mean,
+        height,
+        xerr=bars,
+        label=label,
+        fmt="o",
+        markersize=4,
+        color=colour,
+        markerfacecolor=fill,
+        linewidth=1,
+    )
 
 
 def _curves(axes: Axes, metric: str, arms: Mapping[str, Sequence[Curve]], colours: Mapping[str, str]) -> None:

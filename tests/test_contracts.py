@@ -1,0 +1,647 @@
+"""Every sampler, objective, reward, judge, decomposer, task, benchmark and model of the project keeps its contract.
+
+The package is walked: a new class is found by itself. It must live in a file of its own, be documented argument by
+argument, be made from plain YAML values, and pass the tests of its family below on a tiny input. A class with
+required arguments needs an example of them in `ARGUMENTS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import json
+import math
+import pkgutil
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from jsonargparse import ArgumentParser
+
+import project
+from project.benchmarks.base import Benchmark, flatten
+from project.decomposition.base import Decomposer
+from project.guidance import Guidance
+from project.judges.base import Judge
+from project.models.base import ModelSource, UnifiedModel
+from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
+from project.models.context import Contexts
+from project.objectives.base import LossInputs, Objective
+from project.prompts import read_prompts
+from project.rewards.base import Reward, score
+from project.samplers.base import Sampler
+from project.samplers.flow_sde import FlowSDE
+from project.shapes.renderer import render_all
+from project.shapes.scenes import Scene, sample_layout
+from project.tasks.base import Task
+from project.tasks.reasoning_t2i import ReasoningT2I
+from project.timing import Stopwatch
+from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, TextSegment, Trajectory
+
+ROOT = Path(__file__).parents[1]
+FAMILIES = (Sampler, Objective, Reward, Judge, Decomposer, Task, Benchmark, ModelSource, UnifiedModel)
+PLACES = {
+    **dict.fromkeys((Sampler, Objective, Reward, Judge, Task, Benchmark), "{family}s"),
+    Decomposer: "decomposition",
+    ModelSource: "models",
+    UnifiedModel: "models",
+}
+
+# Example arguments of every class that has required ones (or more sides than one to show): plain YAML values.
+# In "$name" stand what only the test knows: "$checkpoint" and "$autoencoder" are folders, "$height" and "$width" the
+# size [pixels] that suits the backbone.
+DETECTOR = {"class_path": "project.judges.shapes.DetectorJudge"}
+ARGUMENTS: dict[str, list[dict[str, Any]]] = {
+    "BagelCheckpoint": [{"directory": "$checkpoint"}, {"directory": "$checkpoint", "random_weights": True}],
+    "DVReward": [
+        {"judge": DETECTOR},
+        {"judge": DETECTOR, "aggregation": "mean", "binary": True, "use_dependencies": True, "weight": 0.5},
+        {"judge": DETECTOR, "aggregation": "all"},
+    ],
+    "FlowCPS": [{"num_steps": 6}, {"num_steps": 6, "noise_level": 0.0}],
+    "FlowODE": [{"num_steps": 6}],
+    "FlowSDE": [{"num_steps": 6}, {"num_steps": 6, "noise_level": 0.0}, {"num_steps": 6, "window_range": [1, 4]}],
+    "GRPO": [
+        {},
+        {"kl_image": 0.1, "kl_text": 0.1},
+        {"importance_sampling_level": "token", "text_reduction": "sequences", "kl_image_form": "exact"},
+        {"top_entropy_quantile": 0.5, "clip_text": [0.1, 0.1], "text_weight": 0.5},
+    ],
+    "NewEmbeddedModel": [
+        {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "autoencoder": "$autoencoder", "seed": 3}
+    ],
+    "ReasoningT2I": [
+        {"height": "$height", "width": "$width", "max_tokens": 5, "guidance": {"text": 2.0, "interval": [0.2, 0.9]}},
+        {"height": "$height", "width": "$width", "max_tokens": 2, "temperature": 0.7, "prompts_per_forward": 1},
+        {"height": "$height", "width": "$width", "think": False, "shared_noise": True},
+    ],
+}  # fmt: skip
+READS_NO_PICTURES = {"DenseModel"}
+"""Backbones without a vision encoder: they must say so."""
+
+
+def backbones() -> Any:
+    name = "contract_backbones"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "backbones.py")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def walk() -> None:
+    """Imports every module of the package."""
+    for module in pkgutil.walk_packages(project.__path__, "project."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    backbones()
+
+
+def concrete(family: type) -> list[type]:
+    """Every class of the family that can be made, of the package and of tests/backbones.py."""
+
+    def below(cls: type) -> Iterator[type]:
+        for child in cls.__subclasses__():
+            yield child
+            yield from below(child)
+
+    ours = {c for c in below(family) if c.__module__.startswith("project.") or c.__module__ == "contract_backbones"}
+    return sorted((c for c in ours if not inspect.isabstract(c)), key=lambda c: c.__qualname__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One way to make one class; no arguments = nobody gave an example."""
+
+    cls: type
+    family: type
+    arguments: dict[str, Any] | None
+
+    def make(self, **known: Any) -> Any:
+        """As YAML would make it."""
+        if self.arguments is None:
+            needed = ", ".join(name for name, p in parameters(self.cls).items() if p.default is p.empty)
+            pytest.fail(
+                f"{self.cls.__name__} needs {needed}: add an example to ARGUMENTS of {Path(__file__).name}, "
+                f'"{self.cls.__name__}": [{{"{needed.partition(",")[0]}": ...}}]'
+            )
+        values = yaml.safe_load(yaml.safe_dump(self.arguments))
+        return made(self.family, f"{self.cls.__module__}.{self.cls.__qualname__}", filled(values, known))
+
+
+def made(family: type, class_path: str, arguments: dict[str, Any]) -> Any:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--made", type=family, required=True)
+    parsed = parser.parse_object({"made": {"class_path": class_path, "init_args": arguments}})
+    return parser.instantiate(parsed).made
+
+
+def filled(value: Any, known: dict[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: filled(inner, known) for key, inner in value.items()}
+    if isinstance(value, str) and value.startswith("$"):
+        return known[value[1:]]
+    return value
+
+
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """Arguments of the constructor."""
+    found = dict(inspect.signature(cls).parameters)
+    return {name: p for name, p in found.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
+def cases(family: type) -> list[Any]:
+    found = []
+    for cls in concrete(family):
+        required = any(p.default is p.empty for p in parameters(cls).values())
+        examples = ARGUMENTS.get(cls.__name__, [None if required else {}])
+        found += [
+            pytest.param(Case(cls, family, arguments), id=f"{cls.__name__}{n or ''}")
+            for n, arguments in enumerate(examples)
+        ]
+    return found
+
+
+walk()
+CLASSES = [pytest.param(cls, family, id=cls.__name__) for family in FAMILIES for cls in concrete(family)]
+
+
+# --------------------------------------------------------------------- every class
+
+
+def test_every_family_has_members() -> None:
+    for family in FAMILIES:
+        assert concrete(family), f"no {family.__name__} was found: does the walk still see the package?"
+    names = [cls.__name__ for family in FAMILIES for cls in concrete(family)]
+    assert len(names) == len(set(names)), "two classes of one name: ARGUMENTS could not tell them apart"
+    assert set(ARGUMENTS) <= set(names), f"ARGUMENTS names classes that are gone: {set(ARGUMENTS) - set(names)}"
+
+
+@pytest.mark.parametrize("cls, family", CLASSES)
+def test_it_lives_in_a_file_of_its_own(cls: type, family: type) -> None:
+    if cls.__module__ == "contract_backbones":
+        return
+    beside = [other for other in concrete(family) if other.__module__ == cls.__module__]
+    assert beside == [cls], f"{cls.__module__} holds several: give each a file of its own"
+    package = PLACES[family].format(family=family.__name__.lower())
+    assert cls.__module__.startswith((f"project.{package}.", "project.shapes.")), f"{cls} belongs into project/{package}"
+
+
+@pytest.mark.parametrize("cls, family", CLASSES)
+def test_every_argument_is_documented(cls: type, family: type) -> None:
+    if cls.__module__ == "contract_backbones":
+        return
+    doc = inspect.getdoc(cls)
+    assert doc and cls.__doc__, f"{cls.__name__} has no docstring"
+    section = doc.partition("Args:\n")[2].split("\n\n")[0]
+    documented = {
+        name.strip() for line in re.findall(r"^    ([\w, ]+):", section, re.MULTILINE) for name in line.split(",")
+    }
+    assert documented == set(parameters(cls)), f"{cls.__name__}: Args: of the docstring and of the constructor differ"
+
+
+@pytest.mark.parametrize("cls, family", [p for p in CLASSES if p.values[1] is not UnifiedModel])
+def test_no_argument_is_hidden_from_yaml(cls: type, family: type) -> None:
+    """An argument without a type, or behind **kwargs, cannot be checked before a run."""
+    for name, parameter in inspect.signature(cls).parameters.items():
+        assert parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL), f"{cls.__name__}: *{name}"
+        assert parameter.annotation is not parameter.empty, f"{cls.__name__}: {name} has no type"
+    with pytest.raises(Exception, match="no_such_argument"):
+        made(family, f"{cls.__module__}.{cls.__qualname__}", {"no_such_argument": 1})
+
+
+# --------------------------------------------------------------------- what the tests feed
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Folders with a tiny checkpoint and its autoencoder."""
+    autoencoder, checkpoint = tmp_path_factory.mktemp("autoencoder"), tmp_path_factory.mktemp("checkpoint")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        PatchAutoencoder(PatchAutoencoderConfig(width=8, num_res_blocks=1)).save(autoencoder)
+    new = importlib.import_module("project.shapes.umm").NewEmbeddedModel
+    new(**{**ARGUMENTS["NewEmbeddedModel"][0], "autoencoder": str(autoencoder)}).load().save_pretrained(checkpoint)
+    return {"autoencoder": str(autoencoder), "checkpoint": str(checkpoint)}
+
+
+@pytest.fixture(scope="module")
+def models(known: dict[str, Any]) -> dict[str, UnifiedModel]:
+    """The model of every source, with weights that leave no path unused (new models may start with zeros)."""
+    loaded = {}
+    for parameter in cases(ModelSource):
+        model = parameter.values[0].make(**known).load()
+        generator = torch.Generator().manual_seed(0)
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1 and weight.requires_grad:
+                weight.data.normal_(std=0.15, generator=generator)
+        loaded[parameter.id] = model
+    return loaded
+
+
+@pytest.fixture(params=[p.id for p in cases(ModelSource)])
+def model(request: pytest.FixtureRequest, models: dict[str, UnifiedModel]) -> UnifiedModel:
+    return models[request.param]
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[Prompt]:
+    """One prompt of each set of the embedded world."""
+    return read_prompts(ROOT / "data/shapes/eval.jsonl")[3::520]
+
+
+@pytest.fixture(scope="module")
+def trajectories(prompts: list[Prompt]) -> list[Trajectory]:
+    """Two samples of each prompt: its scene as it should be, and an empty picture."""
+    rng = np.random.default_rng(0)
+    drawn = render_all([sample_layout(rng, Scene.from_dict(prompt.columns["scene"])) for prompt in prompts])
+    made = []
+    for prompt, picture in zip(prompts, drawn, strict=True):
+        for sample, pixels in enumerate((picture, np.full_like(picture, 255))):
+            nothing = torch.zeros(0)
+            image = ImageSegment(
+                latents_KLD=torch.zeros(0, 1, 1),
+                next_KLD=torch.zeros(0, 1, 1),
+                step_K=nothing.long(),
+                log_prob_K=nothing,
+                final_LD=torch.zeros(1, 1),
+                pixels_HWC=torch.from_numpy(pixels.copy()),
+            )
+            text = TextSegment(
+                ids_T=torch.arange(2), log_prob_T=-torch.ones(2), entropy_T=torch.ones(2), finished=True, text="a b"
+            )
+            key = SampleKey(seed=0, update=0, prompt=prompt.id, sample=sample)
+            made.append(Trajectory(prompt=prompt, key=key, segments=(text, image)))
+    return made
+
+
+# --------------------------------------------------------------------- samplers
+
+
+@pytest.mark.parametrize("case", cases(Sampler))
+def test_a_sampler_evaluates_the_transitions_it_takes(case: Case) -> None:
+    sampler = case.make()
+    assert sampler.sigma_N[0] == 1 and sampler.sigma_N[-1] == 0 and bool((sampler.sigma_N.diff() < 0).all())
+    x, v, other_v, noise = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+    stochastic = []
+    for step in range(sampler.evaluations):
+        step_R = torch.full((3,), step)
+        dt = sampler.sigma_N[step + 1] - sampler.sigma_N[step]
+        torch.testing.assert_close(sampler.euler(x, v, step_R), x + dt * v)
+        taken = sampler.sample(x, v, step_R, noise)
+        assert all(getattr(taken, f.name).dtype == torch.float32 for f in dataclasses.fields(taken))
+        torch.testing.assert_close(taken.dt_R, dt.expand(3))
+        torch.testing.assert_close(taken.next_RLD, taken.mean_RLD + taken.std_R[:, None, None] * noise)
+        if (taken.std_R == 0).all():
+            assert taken.log_prob_R.isnan().all(), "a deterministic step has no density"
+            with pytest.raises(ValueError, match="deterministic"):
+                sampler.log_prob(x, v, step_R, taken.next_RLD)
+            torch.testing.assert_close(taken.mean_RLD, sampler.euler(x, v, step_R), atol=1e-5, rtol=1e-5)
+            continue
+        stochastic.append(step)
+        again = sampler.log_prob(x, v, step_R, taken.next_RLD)
+        assert torch.equal(again.log_prob_R, taken.log_prob_R), "rollout and replay must agree to the bit"
+        expected = -(noise**2).mean((1, 2)) / 2
+        torch.testing.assert_close(again.log_prob_R, expected, atol=1e-3, rtol=1e-3)
+        assert not torch.equal(sampler.log_prob(x, other_v, step_R, taken.next_RLD).log_prob_R, taken.log_prob_R)
+    windows = {tuple(sampler.window(seed=1, update=update)) for update in range(50)}
+    assert windows == {tuple(sampler.window(seed=1, update=update)) for update in range(50)}
+    if sampler.noise_level:
+        assert {step for window in windows for step in window} <= set(stochastic), "a window must be trainable"
+
+
+# --------------------------------------------------------------------- objectives
+
+
+@pytest.fixture(scope="module")
+def group() -> Group:
+    """Six samples of two prompts by the dense backbone, with advantages; one of them does not count."""
+    model = backbones().NewDenseModel().load()
+    prompts = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="two green square")]
+    keys = [SampleKey(seed=0, update=0, prompt=p.id, sample=g) for p in prompts for g in range(3)]
+    drawn = dense_task().rollout(model, prompts, keys, FlowSDE(5), range(1, 3), Stopwatch())
+    valid_N = torch.tensor([True, True, False, True, True, True])
+    advantage_N = torch.linspace(-1, 1.5, 6) * valid_N
+    group = Group(trajectories=tuple(drawn), size=3)
+    return group.with_advantages(Advantages(image_N=advantage_N, text_N=-advantage_N, valid_N=valid_N))
+
+
+def dense_task() -> ReasoningT2I:
+    return ReasoningT2I(height=8, width=8, max_tokens=5, guidance=Guidance(text=2.0, interval=(0.0, 1.0)))
+
+
+def losses(objective: Objective, group: Group, size: int, world_size: int = 1) -> tuple[list[Any], Any]:
+    """Outputs per micro-batch, and the gradient of their sum."""
+    model, reference = (backbones().NewDenseModel(seed).load() for seed in (0, 1))
+    outputs = []
+    for batch in group.micro_batches(size):
+        replay = dense_task().replay(model, batch.trajectories, FlowSDE(5), context_gradient=True)
+        if objective.needs_reference:
+            with torch.no_grad():
+                other = dense_task().replay(reference, batch.trajectories, FlowSDE(5), context_gradient=True)
+            replay = dataclasses.replace(
+                replay,
+                reference_text_log_prob_RT=other.text_log_prob_RT,
+                reference_mean_RKLD=other.mean_RKLD,
+            )
+        outputs.append(
+            objective(
+                LossInputs(
+                    replay=replay,
+                    image_advantage_B=batch.image_advantage_B,
+                    text_advantage_B=batch.text_advantage_B,
+                    counts=objective.count(group, world_size=world_size),
+                )
+            )
+        )
+    sum(output.loss for output in outputs).backward()
+    return outputs, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("case", cases(Objective))
+def test_an_objective_is_one_loss_however_it_is_cut(case: Case, group: Group) -> None:
+    objective = case.make()
+    counts = objective.count(group)
+    kept = [t for t, valid in zip(group.trajectories, group.advantages.valid_N, strict=True) if valid]
+    assert counts.samples == counts.sequences == 5 and counts.steps == 5 * 2
+    assert counts.tokens == sum(len(t.texts[0].ids_T) for t in kept)
+    doubled = objective.count(group, world_size=2, reduce=lambda tensor: 2 * tensor)
+    assert (doubled.samples, doubled.tokens, doubled.world_size) == (10, 2 * counts.tokens, 2)
+
+    whole, gradient = losses(objective, group, size=100)
+    parts, in_parts = losses(objective, group, size=2)
+    assert len(whole) == 1 and len(parts) == 3
+    assert whole[0].loss.isfinite()
+    torch.testing.assert_close(sum(output.loss for output in parts), whole[0].loss, atol=1e-6, rtol=1e-5)
+    assert any(g.abs().max() > 0 for g in gradient.values()), "the loss moves no parameter"
+    for name, expected in gradient.items():
+        assert expected.isfinite().all(), name
+        torch.testing.assert_close(in_parts[name], expected, atol=1e-6, rtol=1e-3, msg=name)
+    for name, mean in whole[0].metrics.items():
+        total = sum(output.metrics[name].total for output in parts) / sum(output.metrics[name].count for output in parts)
+        torch.testing.assert_close(total, mean.value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("case", cases(Objective))
+def test_an_objective_counts_ranks_and_tells_the_gate(case: Case, group: Group) -> None:
+    objective = case.make()
+    (alone,), _ = losses(objective, group, size=100)
+    (of_two,), _ = losses(objective, group, size=100, world_size=2)
+    torch.testing.assert_close(of_two.loss, 2 * alone.loss)
+    errors = {name: value for name, value in alone.maxima.items() if name.startswith("ratio_error/")}
+    assert errors, "without `ratio_error/...` the on-policy gate is blind"
+    assert all(value <= 1e-5 for value in errors.values()), "nothing was trained in between: every ratio is 1"
+
+
+# --------------------------------------------------------------------- rewards, judges, decomposers
+
+
+@pytest.mark.parametrize("case", cases(Reward))
+def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory], prompts: list[Prompt]) -> None:
+    reward = case.make()
+    assert reward.check(prompts) is None and reward.preflight() is None
+    output = reward.score(trajectories, 2)
+    assert output.reward_N.shape == (len(trajectories),) and output.reward_N.is_floating_point()
+    assert not output.reward_N.isinf().any(), "what cannot be scored is NaN"
+    assert all(isinstance(value, float) for value in output.metrics.values())
+    if output.confidence_NQ is not None:
+        assert [len(row) for row in output.confidence_NQ] == [len(t.prompt.questions) for t in trajectories]
+    again = reward.score(trajectories, 2)
+    torch.testing.assert_close(again.reward_N, output.reward_N, equal_nan=True)
+    # Groups do not see each other: the last one alone scores what it scored in company.
+    torch.testing.assert_close(reward.score(trajectories[-2:], 2).reward_N, output.reward_N[-2:], equal_nan=True)
+    scores = score(trajectories, 2, [reward])
+    weighted = reward.weight * output.reward_N
+    torch.testing.assert_close(scores.text_reward_N if reward.text_only else scores.reward_N, weighted, equal_nan=True)
+
+
+@pytest.mark.parametrize("case", cases(Judge))
+def test_a_judge_answers_every_question_or_says_that_it_cannot(case: Case, trajectories: list[Trajectory]) -> None:
+    judge = case.make()
+    assert isinstance(judge.name, str) and judge.name
+    assert judge.preflight() is None
+    pictures = [t.image.pixels_HWC.numpy() for t in trajectories]
+    questions, texts = [t.prompt.questions for t in trajectories], [t.prompt.text for t in trajectories]
+    answers = judge.answer(pictures, questions, texts)
+    assert [len(row) for row in answers] == [len(asked) for asked in questions]
+    given = [value for row in answers for value in row if value is not None]
+    assert given, "not one question was answered"
+    assert all(0 <= value <= 1 for value in given)
+    assert judge.answer([], [], []) == []
+    assert judge.answer(pictures[:1], [()], texts[:1]) == [[]]
+    with pytest.raises(ValueError):
+        judge.answer(pictures, questions[:1], texts)
+
+
+@pytest.mark.parametrize("case", cases(Decomposer))
+def test_a_decomposer_writes_questions_that_a_reward_can_use(case: Case, prompts: list[Prompt]) -> None:
+    decomposer = case.make()
+    for prompt in prompts:
+        questions = decomposer.decompose(prompt.text)
+        kinds = [question.kind for question in questions]
+        assert kinds == sorted(kinds, key=("semantic", "quality").index) and kinds[0] == "semantic"
+        assert all(question.text.strip() for question in questions)
+        for place, question in enumerate(questions):
+            assert all(0 <= other < len(questions) and other != place for other in question.depends_on)
+        assert decomposer.decompose(prompt.text) == questions
+
+
+# --------------------------------------------------------------------- tasks
+
+
+@pytest.mark.parametrize("case", cases(Task))
+def test_a_task_replays_what_it_rolled_out(case: Case, model: UnifiedModel) -> None:
+    task = case.make(height=model.defaults.height, width=model.defaults.width)
+    sampler = FlowSDE(7, window_range=(0, 4), window_size=2)
+    window = sampler.window(0, 0)
+    prompts = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]
+    keys = [SampleKey(seed=0, update=0, prompt=p.id, sample=g) for p in prompts for g in range(2)]
+    stopwatch = Stopwatch()
+    drawn = task.rollout(model, prompts, keys, sampler, window, stopwatch)
+    assert [t.key for t in drawn] == keys
+    assert [t.prompt.id for t in drawn] == ["a", "a", "b", "b"]
+    assert stopwatch.seconds
+    for t in drawn:
+        assert t.image.pixels_HWC.dtype == torch.uint8
+        assert t.image.pixels_HWC.shape == (model.defaults.height, model.defaults.width, 3)
+        assert all(image.step_K.tolist() == list(window) for image in t.images)
+    replay = task.replay(model, drawn, sampler, context_gradient=True)
+    assert replay.image_log_prob_RK.requires_grad
+    assert replay.image_sample_R.tolist() == [n for n, t in enumerate(drawn) for _ in t.images]
+    image = (replay.image_log_prob_RK - replay.old_image_log_prob_RK)[replay.step_mask_RK]
+    text = (replay.text_log_prob_RT - replay.old_text_log_prob_RT)[replay.token_mask_RT]
+    assert image.numel() == sum(len(i.step_K) for t in drawn for i in t.images)
+    assert text.numel() == sum(len(s.ids_T) for t in drawn for s in t.texts)
+    assert torch.expm1(torch.cat([image, text])).abs().max() <= 1e-5
+    evaluated = task.rollout(model, prompts, keys, sampler, range(0), stopwatch)
+    assert all(len(t.image.step_K) == 0 for t in evaluated), "outside the window nothing is stochastic"
+
+
+# --------------------------------------------------------------------- benchmarks
+
+
+@pytest.mark.parametrize("case", cases(Benchmark))
+def test_a_benchmark_measures_every_prompt(case: Case, trajectories: list[Trajectory]) -> None:
+    benchmark = case.make()
+    assert benchmark.name and benchmark.name == benchmark.name.lower() and benchmark.latest is None
+    shown = trajectories[::2]
+    rewards = [None, *[0.5] * (len(shown) - 1)]
+    outcomes = benchmark.measure(shown, rewards)
+    assert len(outcomes) == len(shown)
+    assert [outcome["reward"] for outcome in json.loads(json.dumps(outcomes))] == rewards
+    benchmark.update(Group(trajectories=tuple(shown), size=1))
+    figures = flatten(benchmark.metric.compute(), benchmark.name)
+    assert figures and all(math.isfinite(value) for value in figures.values())
+    # Prompts that only fill up a batch change nothing.
+    last = shown[-1]
+    filler = dataclasses.replace(last.prompt, columns={**last.prompt.columns, "padding": True})
+    benchmark.update(Group(trajectories=(dataclasses.replace(last, prompt=filler),), size=1))
+    assert flatten(benchmark.metric.compute(), benchmark.name) == figures
+    benchmark.metric.reset()
+    benchmark.update(Group(trajectories=tuple(trajectories[1::2]), size=1))
+    assert flatten(benchmark.metric.compute(), benchmark.name) != figures, "empty pictures measure the same"
+
+
+# --------------------------------------------------------------------- models
+
+
+@pytest.mark.parametrize("case", cases(ModelSource))
+def test_a_source_makes_the_same_model_every_time(case: Case, known: dict[str, Any]) -> None:
+    source = case.make(**known)
+    before = torch.random.get_rng_state()
+    one, two = source.load(), source.load()
+    assert torch.equal(torch.random.get_rng_state(), before), "loading a model must leave the run's randomness alone"
+    assert isinstance(one, UnifiedModel)
+    assert one.state_dict().keys() == two.state_dict().keys() and len(one.state_dict())
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(tensor, two.state_dict()[name]), name
+
+
+def test_every_model_has_a_source(models: dict[str, UnifiedModel]) -> None:
+    sourceless = set(concrete(UnifiedModel)) - {type(model) for model in models.values()}
+    assert not sourceless, f"no ModelSource makes {sourceless}: YAML could not name it, and nothing here tests it"
+
+
+TEXTS = ["a red circle", "a green square left of a red circle"]
+GUIDANCE = Guidance(text=2.0, interval=(0.0, 1.0))
+
+
+def read(model: UnifiedModel, kind: str, texts: list[str], pictures: torch.Tensor | None = None) -> Contexts:
+    """What guidance reads, in a context of one kind: system prompt; then text, a picture and drawn latents."""
+    rows = len(texts)
+    empty = model.static_context(rows, 120) if kind == "static" else model.functional_context(rows)
+    free = model.append_text(empty, [model.encode_text(model.defaults.think_prompt)] * rows)
+    every_row = torch.arange(rows)
+    main = model.append_text(free.select(every_row, room=100), [model.encode_text(text) for text in texts])
+    if pictures is not None:
+        if type(model).__name__ not in READS_NO_PICTURES:
+            main = model.append_picture(main, list(pictures))
+        main = model.append_latents(main, model.encode_image(pictures), model.latent_grid(*pictures.shape[-2:]))
+    return Contexts(main=main, text_free=free.select(every_row, room=60))
+
+
+def picture(model: UnifiedModel, rows: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(rows, 3, model.defaults.height, model.defaults.width, generator=generator) * 2 - 1
+
+
+def noised(model: UnifiedModel, rows: int = 2, steps: int = 3) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int]]:
+    grid = model.latent_grid(model.defaults.height, model.defaults.width)
+    generator = torch.Generator().manual_seed(2)
+    return (
+        torch.randn(rows, steps, grid[0] * grid[1], model.latent_size, generator=generator),
+        torch.linspace(0.9, 0.2, steps),
+        grid,
+    )
+
+
+@pytest.mark.parametrize("with_picture", [False, True], ids=["text", "picture"])
+@torch.no_grad()
+def test_both_kinds_of_context_say_the_same(model: UnifiedModel, with_picture: bool) -> None:
+    pictures = picture(model) if with_picture else None
+    static, functional = (read(model, kind, TEXTS, pictures) for kind in ("static", "functional"))
+    assert torch.equal(static.main.position_R, functional.main.position_R)
+    x, sigma, grid = noised(model)
+    per_step = [model.velocity(x[:, k : k + 1], sigma[k : k + 1], static, GUIDANCE, grid) for k in range(3)]
+    together = model.velocity(x, sigma, functional, GUIDANCE, grid)
+    assert together.dtype == torch.float32 and together.shape == x.shape and together.abs().max() > 1e-3
+    torch.testing.assert_close(torch.cat(per_step, 1), together, atol=2e-5, rtol=1e-4)
+    numbers = torch.rand(2, 6, generator=torch.Generator().manual_seed(3))
+    for kind in (static, functional):
+        kind_of = "static" if kind is static else "functional"
+        written, sampled = model.sample_text(kind.main, numbers, temperature=0.8, top_p=0.9)
+        ids = [row[:length] for row, length in zip(sampled.ids_RT, sampled.length_R.tolist(), strict=True)]
+        again, replayed = model.text_log_probs(read(model, "functional", TEXTS, pictures).main, ids, temperature=0.8)
+        width = replayed.mask_RT.shape[1]
+        torch.testing.assert_close(
+            replayed.log_prob_RT, sampled.log_prob_RT[:, :width], atol=1e-5, rtol=1e-5, msg=kind_of
+        )
+        torch.testing.assert_close(replayed.entropy_RT, sampled.entropy_RT[:, :width], atol=1e-5, rtol=1e-5)
+        assert torch.equal(written.position_R, again.position_R), "writing and reading a text must end at one place"
+        if kind is static:
+            first_ids = ids
+    assert all(torch.equal(a, b) for a, b in zip(first_ids, ids, strict=True)), "the same numbers, the same tokens"
+
+
+@torch.no_grad()
+def test_a_row_does_not_see_its_neighbours(model: UnifiedModel) -> None:
+    x, sigma, grid = noised(model)
+    both = model.velocity(x, sigma, read(model, "functional", TEXTS), GUIDANCE, grid)
+    alone = model.velocity(x[:1], sigma, read(model, "functional", TEXTS[:1]), GUIDANCE, grid)
+    torch.testing.assert_close(both[:1], alone, atol=2e-5, rtol=1e-4)
+    other = model.velocity(x, sigma, read(model, "functional", TEXTS[::-1]), GUIDANCE, grid)
+    assert (both - other).abs().max() > 1e-4, "the prompt does not matter"
+
+
+def test_gradients_flow_through_a_functional_context_only(model: UnifiedModel) -> None:
+    x, sigma, grid = noised(model)
+    contexts = read(model, "functional", TEXTS)
+    inputs = [p for p in model.parameters() if p.requires_grad]
+    model.velocity(x, sigma, contexts, GUIDANCE, grid).square().mean().backward()
+    exact = [None if p.grad is None else p.grad.clone() for p in inputs]
+    model.zero_grad()
+    cut = Contexts(main=contexts.main.detach(), text_free=contexts.text_free.detach())
+    model.velocity(x, sigma, cut, GUIDANCE, grid).square().mean().backward()
+    detached = [None if p.grad is None else p.grad.clone() for p in inputs]
+    model.zero_grad()
+    assert all(g.isfinite().all() for g in exact if g is not None)
+    assert any(
+        a is not None and (b is None or (a - b).abs().max() > 1e-9) for a, b in zip(exact, detached, strict=True)
+    ), "detaching the context changes nothing: no gradient flowed through it"
+
+
+@torch.no_grad()
+def test_pictures_become_latents_and_back(model: UnifiedModel) -> None:
+    pictures = picture(model)
+    grid = model.latent_grid(*pictures.shape[-2:])
+    latents = model.encode_image(pictures)
+    assert latents.shape == (2, grid[0] * grid[1], model.latent_size)
+    assert model.decode_latents(latents, grid).shape == pictures.shape
+    index = model.latent_index(grid)
+    assert index.dtype == torch.int64 and len(set(index.tolist())) == len(latents[0])
+    if type(model).__name__ in READS_NO_PICTURES:
+        with pytest.raises(ValueError):
+            model.picture_patches(pictures[0])
+    else:
+        patches, places = model.picture_patches(pictures[0])
+        assert patches.ndim == 2 and len(patches) == len(places)
+
+
+@torch.no_grad()
+def test_a_saved_model_is_the_same_model(model: UnifiedModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(str(tmp_path))
+    assert loaded.defaults == model.defaults and loaded.special == model.special
+    x, sigma, grid = noised(model)
+    ours, theirs = (m.velocity(x, sigma, read(m, "functional", TEXTS), GUIDANCE, grid) for m in (model, loaded))
+    assert torch.equal(ours, theirs)
+    ids = model.encode_text(TEXTS[0])
+    assert model.decode_text(ids) == loaded.decode_text(ids) == TEXTS[0]
