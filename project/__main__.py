@@ -11,6 +11,7 @@ import argparse
 import ast
 import difflib
 import importlib
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -92,6 +93,7 @@ def run_command(name: str, argv: list[str]) -> int:
     except argparse.ArgumentError as error:
         options = [name.removeprefix("--") for name in parser._option_string_actions if name.startswith("--")]
         raise UsageError(explain(str(error), options=options)) from error
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     return int(command.run(arguments))
 
 

@@ -88,6 +88,7 @@ def _prompt(place: str, row: dict[str, Any], columns: Mapping[str, str], folder:
         questions=_questions(place, field["semantic_questions"] or [], field["quality_questions"] or []),
         image=image,
         columns=others,
+        place=place,
     )
 
 

@@ -43,6 +43,8 @@ class Prompt:
     """Path of a source image, for editing tasks."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Every other column of the row, untouched (for reward functions and benchmarks)."""
+    place: str = field(default="", compare=False)
+    """Where the row stands, "file:line", for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

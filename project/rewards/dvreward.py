@@ -64,15 +64,16 @@ class DVReward(Reward):
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raises ValueError if a prompt has no semantic question, or a question depends on one that is not there."""
         for prompt in prompts:
+            where = f"{prompt.place}: " if prompt.place else ""
             if not any(question.kind == "semantic" for question in prompt.questions):
                 raise ValueError(
-                    f"prompt {prompt.id!r} has no semantic question, which DVReward needs: decompose the prompts first "
+                    f"{where}prompt {prompt.id!r} has no semantic question, which DVReward needs: decompose the prompts first "
                     "(python -m project decompose)"
                 )
             for place, question in enumerate(prompt.questions):
                 if any(not 0 <= other < len(prompt.questions) or other == place for other in question.depends_on):
                     raise ValueError(
-                        f"prompt {prompt.id!r}: question {place} ({question.text!r}) depends on {question.depends_on}, "
+                        f"{where}prompt {prompt.id!r}: question {place} ({question.text!r}) depends on {question.depends_on}, "
                         f"but the prompt's questions are numbered 0 to {len(prompt.questions) - 1}: correct depends_on"
                     )
 
