@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from project.benchmarks.base import Benchmark
@@ -119,7 +120,7 @@ class UnrecordedCLI(ProjectCLI):
         given = settings.pop("callbacks") or []
         callbacks = [*given] if isinstance(given, list) else [given]
         callbacks += self._get(self.config_init, "rewards")
-        self.callbacks = [c for c in callbacks if not isinstance(c, Benchmark)]
+        self.callbacks = [c for c in callbacks if not isinstance(c, Benchmark | Checkpoint)]
         quiet = dict(
             logger=False,
             enable_checkpointing=False,
@@ -135,7 +136,8 @@ class UnrecordedCLI(ProjectCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if not isinstance(self.model, AlphaGRPO):
-            raise ValueError(f"bench measures project.module.AlphaGRPO, not {type(self.model).__name__}: choose its YAML")
+            found = type(self.model).__name__
+            raise ValueError(f"bench measures project.module.AlphaGRPO, not {found}: give a YAML of it")
 
     def turn(self, cost: Cost, updates: int) -> None:
         """One warm-up update and `updates` measured ones, which are added to `cost`."""

@@ -171,6 +171,8 @@ class PromptDataModule(LightningDataModule):
             file = self.files[name]
             if file is not None and name not in self.prompts:
                 self.prompts[name] = read_prompts(file, self.columns)
+        if stage == "fit":
+            self.train_dataloader()  # Refuses now what else would be refused after the evaluation before training.
 
     def train_dataloader(self) -> PromptLoader:
         rank, world_size = self._place()

@@ -65,7 +65,8 @@ def token_table(
     for g, row in enumerate(words):
         probability_GT[g, : len(row)] = np.exp(log_prob[g])
         for t, word in enumerate(row):
-            label = f"{word}\n{log_prob[g][t]:.2f} | {entropy[g][t]:.2f}"
+            numbers = (round(log_prob[g][t], 2) + 0.0, entropy[g][t])  # + 0.0: no "-0.00"
+            label = f"{word}\n{numbers[0]:.2f} | {numbers[1]:.2f}"
             axes.text(t, g, label, ha="center", va="center", fontsize=7, parse_math=False)
     axes.imshow(probability_GT, vmin=0, vmax=1.4, cmap="YlGn", aspect="auto")
     _table_axes(axes, rows, range(max(lengths)))

@@ -15,7 +15,8 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CHECKPOINT = ROOT / "data/shapes/umm/ema.safetensors"
-SECONDS_PER_CELL = 120
+SECONDS_PER_CELL = 180
+"""Generous: it also bounds the start of the kernel, on a machine that may be busy."""
 
 
 @pytest.fixture
@@ -36,7 +37,8 @@ def test_notebook_runs(notebook: Path, kernel: AsyncKernelManager) -> None:
         pytest.skip(f"no embedded checkpoint at {CHECKPOINT}: make it with configs/shapes/pretrain.yaml")
     content = nbformat.read(notebook, as_version=4)  # a copy: the file itself stays as it is
     resources = {"metadata": {"path": str(ROOT)}}
-    NotebookClient(content, km=kernel, timeout=SECONDS_PER_CELL, resources=resources).execute()
+    limits = {"timeout": SECONDS_PER_CELL, "startup_timeout": SECONDS_PER_CELL}
+    NotebookClient(content, km=kernel, resources=resources, **limits).execute()
     code = [cell for cell in content.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
     shown = [output.data for cell in code for output in cell.outputs if output.output_type == "execute_result"]

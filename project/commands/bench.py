@@ -30,7 +30,7 @@ def add_arguments(parser: Any) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help='a change to compare with, e.g. model.init_args.micro_batch_size=8; several at once: "KEY=VALUE KEY=VALUE"',
+        help='change to compare with, e.g. model.init_args.micro_batch_size=8; "KEY=VALUE KEY=VALUE" for several',
     )
     parser.add_argument(
         "--random-weights", action="store_true", help="of the policy: read only its checkpoint's configuration files"
@@ -52,15 +52,14 @@ def run(args: Any) -> int:
 
     from project.benchmarking import rotations
 
-    costs: dict[str, Cost] = {}
     total = 1 if len(configurations) == 1 else args.updates
     lightning = logging.getLogger("lightning.pytorch")
     level = lightning.level
     # Every turn is a `fit` of its own, which would say the same about the machine each time.
     lightning.setLevel(logging.WARNING)
     try:
-        for costs in tqdm(rotations(configurations, args.updates), total=total, unit="turn", desc="bench", leave=False):
-            pass
+        turns = rotations(configurations, args.updates)
+        *_, costs = tqdm(turns, total=total, unit="turn", desc="bench", leave=False)
     finally:
         lightning.setLevel(level)
     sys.stdout.write(table(costs))
@@ -82,7 +81,7 @@ def table(costs: dict[str, Cost]) -> str:
     base, others = costs[BASE], {name: cost for name, cost in costs.items() if name != BASE}
     letters = {name: chr(ord("B") + n) for n, name in enumerate(others)}
     heads = ["A [s]", "share", *(head for letter in letters.values() for head in (f"{letter} [s]", f"{letter}/A"))]
-    rows = []
+    rows = [("update", heads)]
     for phase in base.phases:
         cells = [f"{base.seconds(phase):.3f}", f"{base.seconds(phase) / base.seconds('total'):.1%}"]
         for cost in others.values():
@@ -95,11 +94,12 @@ def table(costs: dict[str, Cost]) -> str:
             cells += [f"{of(cost):.2f}", f"{of(cost) / of(base):.2f}" if of(base) else "-"]
         rows.append((name, cells))
     width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}" + "".join(f"  {cell:>9}" for cell in cells) for name, cells in [("update", heads), *rows]]
+    lines = [f"{name:<{width}}" + "".join(f"  {cell:>9}" for cell in cells) for name, cells in rows]
     lines += ["", f"mean of {len(base.updates)} update(s) of {base.updates[0].images} images; {machine()}"]
     for name, cost in others.items():
         ratios = cost.paired_ratios(base)
-        lines.append(f"{letters[name]}: {name}  (totals of single turns: {min(ratios):.2f} to {max(ratios):.2f} of A's)")
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        lines.append(f"{letters[name]}: {name}  (total/A of single turns: {spread})")
     return "\n".join(lines) + "\n"
 
 

@@ -67,14 +67,15 @@ class DVReward(Reward):
             where = f"{prompt.place}: " if prompt.place else ""
             if not any(question.kind == "semantic" for question in prompt.questions):
                 raise ValueError(
-                    f"{where}prompt {prompt.id!r} has no semantic question, which DVReward needs: decompose the prompts first "
-                    "(python -m project decompose)"
+                    f"{where}prompt {prompt.id!r} has no semantic question, which DVReward needs: decompose the "
+                    "prompts first (python -m project decompose)"
                 )
             for place, question in enumerate(prompt.questions):
                 if any(not 0 <= other < len(prompt.questions) or other == place for other in question.depends_on):
                     raise ValueError(
-                        f"{where}prompt {prompt.id!r}: question {place} ({question.text!r}) depends on {question.depends_on}, "
-                        f"but the prompt's questions are numbered 0 to {len(prompt.questions) - 1}: correct depends_on"
+                        f"{where}prompt {prompt.id!r}: question {place} ({question.text!r}) depends on "
+                        f"{question.depends_on}, but the prompt's questions are numbered 0 to "
+                        f"{len(prompt.questions) - 1}: correct depends_on"
                     )
 
     def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:

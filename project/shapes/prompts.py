@@ -1,7 +1,8 @@
 """The prompt datasets of the embedded world: `python -m project.shapes.prompts data/shapes` writes them again.
 
-    train.jsonl   2000 RL prompts, evenly over kinds; set "direct" (40%) or "indirect" (60%), on seen and practised
-                  compositions half and half; about 60% of the descriptors are unseen in pre-training
+    train.jsonl   2000 RL prompts, evenly over kinds; set "direct" (20%) or "indirect" (80%), on seen and practised
+                  compositions half and half; about 60% of the descriptors are unseen in pre-training, and most
+                  objects have one of their two attributes said plainly
     eval.jsonl    5 sets of 520 prompts, 104 of each kind:
         direct             direct prompts, seen compositions
         direct_practised   direct prompts, practised compositions
@@ -50,6 +51,9 @@ EVAL_SETS: dict[str, tuple[Split, bool]] = {
 _EMPHASIS = 9
 """In train.jsonl an unseen descriptor is this many times as likely as its value's other one: two thirds of the
 values have one, so 2/3 * 9/10 = 60% of the descriptors are unseen."""
+_BOTH = 0.1
+"""Share of the objects of train.jsonl with both attributes disguised (evaluation: 0.6). What a word means is found
+out much sooner where it is the only unknown."""
 
 
 def training_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
@@ -62,9 +66,10 @@ def training_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
         kind = KINDS[index % len(KINDS)]
         turn = index // len(KINDS) % 10
         split: Split = "practised" if turn % 2 else "seen"
-        indirect = turn < 6
+        indirect = turn < 8
         scene = sample_scene_of(rng, kind, split)
-        prompt = describe(scene, sample_disguises(rng, scene, colours, shapes) if indirect else None)
+        disguises = sample_disguises(rng, scene, colours, shapes, both=_BOTH) if indirect else None
+        prompt = describe(scene, disguises)
         yield _row(prompt, scene, index=index, split=split, name="indirect" if indirect else "direct", file="train")
 
 
