@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from project.models.attention import attention, bias_from_mask
-from project.models.base import Defaults, ModelSource, Output, Query, SpecialTokens, UnifiedModel
+from project.models.base import Defaults, ModelSource, SpecialTokens, UnifiedModel
 from project.models.context import Context
+from project.models.query import Output, Query
 
 SPECIAL = ("<end>", "<start>", "<image>", "</image>", "<unk>")
 WORDS = (*SPECIAL, "a", "red", "green", "circle", "square", "left", "of", "think", "and", "two")

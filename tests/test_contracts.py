@@ -503,9 +503,9 @@ def test_a_benchmark_measures_every_prompt(case: Case, trajectories: list[Trajec
     figures = flatten(benchmark.metric.compute(), benchmark.name)
     assert figures and all(math.isfinite(value) for value in figures.values())
     # Prompts that only fill up a batch change nothing.
-    last = shown[-1]
-    filler = dataclasses.replace(last.prompt, columns={**last.prompt.columns, "padding": True})
-    benchmark.update(Group(trajectories=(dataclasses.replace(last, prompt=filler),), size=1))
+    empty = trajectories[-1]
+    filler = dataclasses.replace(empty.prompt, columns={**empty.prompt.columns, "padding": True})
+    benchmark.update(Group(trajectories=(dataclasses.replace(empty, prompt=filler),), size=1))
     assert flatten(benchmark.metric.compute(), benchmark.name) == figures
     benchmark.metric.reset()
     benchmark.update(Group(trajectories=tuple(trajectories[1::2]), size=1))

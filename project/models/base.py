@@ -17,87 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from project.guidance import Guidance, guide
-from project.models.context import Context, Contexts, FunctionalContext, KeysValues, StaticContext
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """Pictures to be read by the vision encoder, as patches padded to the longest.
-
-    Attributes:
-        patches_IMD: I pictures of at most M patches.
-        index_IM: place of each patch in the position tables.
-        visible_IM: false for padding.
-        row_I, slot_I: row of the query and the slot of the first patch among its understanding tokens.
-    """
-
-    patches_IMD: Tensor
-    index_IM: Tensor
-    visible_IM: Tensor
-    row_I: Tensor
-    slot_I: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """What one forward feeds: per row T understanding tokens (text, ViT, delimiters), then L latent tokens.
-
-    The two kinds are kept apart because each goes through its own expert; attention does not care about their
-    order, positions and masks say everything.
-
-    Attributes:
-        ids_RT: token ids (any id where a picture's patch will stand).
-        position_RT, latent_position_RL: rotary positions.
-        pictures: patches that replace some of the understanding tokens.
-        latents_RLD, sigma_RL, latent_index_RL: noised (or, at sigma 0, clean) latent tokens, their flow time, and
-            their place in the position table.
-        visible_RT: false for padding among the understanding tokens.
-        mask: who sees whom inside the query: in order ("causal"), everybody ("full") or bool [R, T+L, T+L].
-        logits: next-token logits after the last token, after the tokens marked in a bool [R, T] (flattened), or
-            of none.
-        rows: how many rows read each context; equal shares if None.
-    """
-
-    ids_RT: Tensor
-    position_RT: Tensor
-    pictures: Pictures | None = None
-    latents_RLD: Tensor | None = None
-    sigma_RL: Tensor | None = None
-    latent_index_RL: Tensor | None = None
-    latent_position_RL: Tensor | None = None
-    visible_RT: Tensor | None = None
-    mask: Literal["causal", "full"] | Tensor = "full"
-    logits: Literal["last"] | Tensor | None = None
-    rows: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What one forward says: logits [R, V] or [marked, V], velocities [R, L, D], keys and values of the query."""
-
-    logits: Tensor | None
-    velocity_RLD: Tensor | None
-    keys_values: KeysValues
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampledText:
-    """Sampled tokens, padded: row r holds `length_R[r]` tokens, the last one the end token if `finished_R[r]`."""
-
-    ids_RT: Tensor
-    log_prob_RT: Tensor
-    entropy_RT: Tensor
-    length_R: Tensor
-    finished_R: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextLogProbs:
-    """Log-probabilities and entropies [nats] of given tokens; `mask_RT` is false for padding."""
-
-    log_prob_RT: Tensor
-    entropy_RT: Tensor
-    mask_RT: Tensor
+from project.models.context import Context, Contexts, FunctionalContext, StaticContext
+from project.models.query import Output, Pictures, Query, merge, pad
+from project.models.text import SampledText, TextLogProbs, draw_token, tempered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,7 +229,7 @@ class UnifiedModel(nn.Module, ABC):
             self._latent_query(branch, x.flatten(0, 1), sigma.repeat(rows), grid)
             for branch, x, sigma in zip(branches, states, sigmas, strict=True)
         ]
-        merged = _merge(queries)
+        merged = merge(queries)
         output = self(merged, branches).velocity_RLD
         assert output is not None
         velocities = [
@@ -347,8 +269,8 @@ class UnifiedModel(nn.Module, ABC):
             output = self(query, [context])
             context = context.grown(output.keys_values, writing[:, None], context.position_R + writing)
             assert output.logits is not None
-            log_prob_RV = torch.log_softmax(_tempered(output.logits, temperature), dim=-1)
-            token = _draw(log_prob_RV, uniform_RT[:, t].to(self.device), greedy=temperature == 0, top_p=top_p)
+            log_prob_RV = torch.log_softmax(tempered(output.logits, temperature), dim=-1)
+            token = draw_token(log_prob_RV, uniform_RT[:, t].to(self.device), greedy=temperature == 0, top_p=top_p)
             ids.append(token)
             log_probs.append(log_prob_RV.gather(1, token[:, None])[:, 0])
             entropies.append(-(log_prob_RV.exp() * log_prob_RV).sum(-1))
@@ -393,7 +315,7 @@ class UnifiedModel(nn.Module, ABC):
         output = self(self._token_query(context, fed_RT, visible_RT, logits=marked_RT), [context])
         context = context.grown(output.keys_values, visible_RT, context.position_R + visible_RT.sum(1))
         assert output.logits is not None
-        log_prob_WV = torch.log_softmax(_tempered(output.logits, temperature), dim=-1)
+        log_prob_WV = torch.log_softmax(tempered(output.logits, temperature), dim=-1)
         chosen_W = log_prob_WV.gather(1, target_RT[mask_RT][:, None])[:, 0]
         entropy_W = -(log_prob_WV.exp() * log_prob_WV).sum(-1)
         zeros = torch.zeros(mask_RT.shape, device=self.device)
@@ -437,46 +359,3 @@ class UnifiedModel(nn.Module, ABC):
         ids = torch.full((length + 2,), self.special.image_start, dtype=torch.long, device=self.device)
         ids[-1] = self.special.image_end
         return ids
-
-
-def pad(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack tensors of unequal length [n_i, ...] with zeros behind; also returns bool [rows, longest], true inside."""
-    padded = nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
-    lengths = torch.tensor([len(part) for part in parts], device=padded.device)
-    return padded, torch.arange(padded.shape[1], device=padded.device)[None] < lengths[:, None]
-
-
-def _merge(queries: Sequence[Query]) -> Query:
-    """Rows of several latent queries below one another, remembering how many each has."""
-
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(query, name) for query in queries])
-
-    return Query(
-        ids_RT=joined("ids_RT"),
-        position_RT=joined("position_RT"),
-        latents_RLD=joined("latents_RLD"),
-        sigma_RL=joined("sigma_RL"),
-        latent_index_RL=joined("latent_index_RL"),
-        latent_position_RL=joined("latent_position_RL"),
-        mask="full",
-        rows=tuple(query.ids_RT.shape[0] for query in queries),
-    )
-
-
-def _tempered(logits: Tensor, temperature: float) -> Tensor:
-    return logits.float() if temperature in (0, 1) else logits.float() / temperature
-
-
-def _draw(log_prob_RV: Tensor, uniform_R: Tensor, *, greedy: bool, top_p: float) -> Tensor:
-    """Tokens by inverse CDF, over the smallest set of likeliest tokens that holds `top_p` of the probability."""
-    if greedy:
-        return log_prob_RV.argmax(-1)
-    sorted_RV, order_RV = log_prob_RV.exp().sort(dim=-1, descending=True, stable=True)
-    before_RV = sorted_RV.cumsum(-1) - sorted_RV
-    kept_RV = sorted_RV.where(before_RV < top_p, 0.0)
-    cdf_RV = kept_RV.cumsum(-1)
-    place_R = torch.searchsorted(cdf_RV, (uniform_R * cdf_RV[:, -1])[:, None], right=True)[:, 0]
-    # Rounding may place a number at the very end of the CDF: the last kept token is meant.
-    place_R = torch.minimum(place_R, (kept_RV > 0).sum(-1) - 1)
-    return order_RV.gather(1, place_R[:, None])[:, 0]

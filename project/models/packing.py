@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from project.models.base import Pictures, Query, UnifiedModel, pad
+from project.models.base import UnifiedModel
+from project.models.query import Pictures, Query, pad
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The prompt datasets of the embedded world: `python -m project.shapes.prompts data/shapes` writes them again.
 
-    train.jsonl   2000 RL prompts, evenly over kinds; set "direct" (20%) or "indirect" (80%), on seen and practised
+    train.jsonl   2000 RL prompts, evenly over kinds; set "direct" (40%) or "indirect" (60%), on seen and practised
                   compositions half and half; about 60% of the descriptors are unseen in pre-training, and most
                   objects have one of their two attributes said plainly
     eval.jsonl    5 sets of 520 prompts, 104 of each kind:
@@ -66,7 +66,7 @@ def training_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
         kind = KINDS[index % len(KINDS)]
         turn = index // len(KINDS) % 10
         split: Split = "practised" if turn % 2 else "seen"
-        indirect = turn < 8
+        indirect = turn < 6
         scene = sample_scene_of(rng, kind, split)
         disguises = sample_disguises(rng, scene, colours, shapes, both=_BOTH) if indirect else None
         prompt = describe(scene, disguises)

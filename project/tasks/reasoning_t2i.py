@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from project.guidance import Guidance
-from project.models.base import SampledText, UnifiedModel
+from project.models.base import UnifiedModel
 from project.models.context import Context, Contexts
+from project.models.text import SampledText
 from project.randomness import uniform
 from project.samplers.base import Sampler
 from project.tasks.base import Task

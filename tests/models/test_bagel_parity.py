@@ -7,8 +7,8 @@ import torch
 
 from project.guidance import Guidance
 from project.models.bagel import Bagel
-from project.models.base import Query
 from project.models.context import Contexts
+from project.models.query import Query
 
 
 def near(ours, reference):

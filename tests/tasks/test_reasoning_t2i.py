@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from project.guidance import Guidance, guide
-from project.models.base import Query
+from project.models.query import Query
 from project.samplers.flow_sde import FlowSDE
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.timing import Stopwatch

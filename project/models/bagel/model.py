@@ -21,8 +21,9 @@ from project.models.bagel.layers import (
     VisionModel,
     attended_by,
 )
-from project.models.base import Defaults, Output, Pictures, Query, SpecialTokens, UnifiedModel
+from project.models.base import Defaults, SpecialTokens, UnifiedModel
 from project.models.context import Context
+from project.models.query import Output, Pictures, Query
 from project.models.transforms import patchify, unpatchify
 
 

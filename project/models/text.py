@@ -1,0 +1,46 @@
+"""Sampled text, its log-probabilities, and drawing a token from a distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledText:
+    """Sampled tokens, padded: row r holds `length_R[r]` tokens, the last one the end token if `finished_R[r]`."""
+
+    ids_RT: Tensor
+    log_prob_RT: Tensor
+    entropy_RT: Tensor
+    length_R: Tensor
+    finished_R: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextLogProbs:
+    """Log-probabilities and entropies [nats] of given tokens; `mask_RT` is false for padding."""
+
+    log_prob_RT: Tensor
+    entropy_RT: Tensor
+    mask_RT: Tensor
+
+
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    return logits.float() if temperature in (0, 1) else logits.float() / temperature
+
+
+def draw_token(log_prob_RV: Tensor, uniform_R: Tensor, *, greedy: bool, top_p: float) -> Tensor:
+    """Tokens by inverse CDF, over the smallest set of likeliest tokens that holds `top_p` of the probability."""
+    if greedy:
+        return log_prob_RV.argmax(-1)
+    sorted_RV, order_RV = log_prob_RV.exp().sort(dim=-1, descending=True, stable=True)
+    before_RV = sorted_RV.cumsum(-1) - sorted_RV
+    kept_RV = sorted_RV.where(before_RV < top_p, 0.0)
+    cdf_RV = kept_RV.cumsum(-1)
+    place_R = torch.searchsorted(cdf_RV, (uniform_R * cdf_RV[:, -1])[:, None], right=True)[:, 0]
+    # Rounding may place a number at the very end of the CDF: the last kept token is meant.
+    place_R = torch.minimum(place_R, (kept_RV > 0).sum(-1) - 1)
+    return order_RV.gather(1, place_R[:, None])[:, 0]
