@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -71,7 +72,7 @@ def _state(path: Path, weights: str) -> dict[str, torch.Tensor]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state: dict[str, torch.Tensor] = checkpoint["state_dict"]
-    except (RuntimeError, KeyError, EOFError, OSError) as error:
+    except (RuntimeError, KeyError, EOFError, OSError, UnpicklingError) as error:
         raise ValueError(f"{path} cannot be read ({error}): it is damaged or half-written") from None
     if weights == "raw":
         return state

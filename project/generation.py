@@ -72,18 +72,22 @@ def write_trajectories(folder: Path, trajectories: Iterable[Trajectory], setting
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{TRAJECTORIES}.partial"
     written = 0
-    with partial.open("w") as rows:
-        for trajectory in trajectories:
-            name = f"{written:04d}.png"
-            Image.fromarray(trajectory.image.pixels_HWC.numpy()).save(folder / name)
-            row = {
-                "file": name,
-                "prompt": trajectory.prompt.text,
-                "reasoning": trajectory.reasoning,
-                "seed": settings.seed,
-                "settings": {"think": settings.think, **asdict(settings.defaults)},
-            }
-            rows.write(json.dumps(row) + "\n")
-            written += 1
+    try:
+        with partial.open("w") as rows:
+            for trajectory in trajectories:
+                name = f"{written:04d}.png"
+                Image.fromarray(trajectory.image.pixels_HWC.numpy()).save(folder / name)
+                row = {
+                    "file": name,
+                    "prompt": trajectory.prompt.text,
+                    "reasoning": trajectory.reasoning,
+                    "seed": settings.seed,
+                    "settings": {"think": settings.think, **asdict(settings.defaults)},
+                }
+                rows.write(json.dumps(row) + "\n")
+                written += 1
+    except BaseException:
+        partial.unlink()
+        raise
     os.replace(partial, folder / TRAJECTORIES)
     return written

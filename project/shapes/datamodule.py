@@ -82,7 +82,7 @@ class ShapesExamples(LightningDataModule):
         return DataLoader(self.examples, batch_size=None, shuffle=False)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Examples become tensors only when they are packed, and Lightning's own transfer refuses frozen dataclasses."""
+        """Examples become tensors when they are packed; Lightning's own transfer refuses frozen dataclasses."""
         return batch
 
     def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
