@@ -62,6 +62,11 @@ def train(module, updates=2, rewards=None, callbacks=(), batches=None, tmp_path=
     return trainer
 
 
+def plain_descent(parameters):
+    """The step is the (clipped) gradient: Adam would blow up the rounding of gradients that are zero."""
+    return torch.optim.SGD(parameters, lr=1.0)
+
+
 def weights(module):
     return {name: p.detach().clone() for name, p in module.named_parameters()}
 
@@ -84,11 +89,11 @@ def test_two_updates_change_the_policy_and_log_what_matters():
 
 @pytest.mark.parametrize("size", [1, 4, 12])
 def test_the_update_does_not_depend_on_the_micro_batch(size):
-    reference, other = make_module(micro_batch_size=7), make_module(micro_batch_size=size)
+    reference, other = (make_module(micro_batch_size=n, optimizer=plain_descent) for n in (7, size))
     train(reference, updates=1)
     train(other, updates=1)
     for (name, ours), theirs in zip(reference.named_parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=1e-3, msg=name)
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5, msg=name)
 
 
 def test_the_same_seed_gives_the_same_bits():
@@ -138,9 +143,9 @@ class PartlyUnscored(Reward):
 
 def test_unscored_samples_leave_the_gradient():
     """Contract 4: a whole group and one more sample unscored = a run in which they never were."""
-    masked = make_module(micro_batch_size=100)
+    masked = make_module(micro_batch_size=100, optimizer=plain_descent)
     train(masked, updates=1, rewards=[PartlyUnscored([4, 5, 6, 7], None)])
-    without = make_module(micro_batch_size=100)
+    without = make_module(micro_batch_size=100, optimizer=plain_descent)
     train(without, updates=1, rewards=[PartlyUnscored([], None)], batches=[[PROMPTS[0], PROMPTS[2]]] * 2)
     for (name, ours), theirs in zip(masked.named_parameters(), without.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5, msg=name)
