@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from project.advantages import advantages
 from project.evaluation import EvaluatedModule
@@ -34,6 +36,7 @@ class AlphaGRPO(EvaluatedModule):
         sampler: the stochastic transition and its window of trained steps.
         objective: the loss.
         optimizer: made over the trainable parameters (which are fp32).
+        lr_scheduler: stepped after every optimizer step; constant rates if None.
         lora: adapters to train instead of all weights.
         num_generations: G, samples per prompt.
         updates_per_rollout: optimizer steps per rollout. With 1 every ratio is 1 by construction: the gradient is
@@ -56,6 +59,7 @@ class AlphaGRPO(EvaluatedModule):
         sampler: Sampler,
         objective: Objective,
         optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
         lora: LoRA | None = None,
         num_generations: int = 8,
         updates_per_rollout: int = 1,
@@ -85,6 +89,7 @@ class AlphaGRPO(EvaluatedModule):
         self.sampler = sampler
         self.objective = objective
         self.make_optimizer = optimizer
+        self.make_scheduler = lr_scheduler
         self.lora = lora
         self.num_generations = num_generations
         self.updates_per_rollout = updates_per_rollout
@@ -179,6 +184,8 @@ class AlphaGRPO(EvaluatedModule):
         with self.stopwatch.phase("optimizer"):
             norm = nn.utils.clip_grad_norm_(self.trainable, self.gradient_clip)
             optimizer.step()
+            if isinstance(scheduler := self.lr_schedulers(), LRScheduler):
+                scheduler.step()
         if first:
             self.log_dict({f"on_policy/{name}": value for name, value in maxima.items()})
         self.log_dict({name: mean.value for name, mean in totals.items()})
@@ -195,13 +202,15 @@ class AlphaGRPO(EvaluatedModule):
             self._reference = (copy.deepcopy(policy).requires_grad_(False).eval(),)
         self.policy = prepare(policy, self.lora, self.freeze_patterns)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, a parameter group per learning-rate factor."""
         optimizer = self.make_optimizer(self._parameter_groups())
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group in optimizer.param_groups:
             group["lr"] = group["lr"] * group.pop("learning_rate_scale")
-        return optimizer
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}  # type: ignore[typeddict-item]
 
     def on_fit_start(self) -> None:
         """Find out before hours are spent whether the rewards can work on these prompts."""

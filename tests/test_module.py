@@ -11,6 +11,7 @@ from lightning import Trainer
 
 from project.callbacks.on_policy_gate import OnPolicyError, OnPolicyGate
 from project.guidance import Guidance
+from project.lr_schedules import WarmupHoldDecay
 from project.models.lora import LoRA
 from project.module import AlphaGRPO
 from project.objectives.grpo import GRPO
@@ -192,6 +193,20 @@ def test_learning_rates_and_freezing_by_pattern():
     assert rates[named["policy.qkv.0.weight"]] == pytest.approx(1e-4)
     assert rates[named["policy.words.weight"]] == pytest.approx(1e-3)
     assert named["policy.write_word.weight"] not in rates
+
+
+def test_learning_rates_follow_the_schedule():
+    """4 steps, constant for 2, then down: factors 1, 1, 1, 1/2, and the floor after the last."""
+    schedule = lambda optimizer: WarmupHoldDecay(optimizer, steps=4, warmup=1, hold=0.5, floor=0.1)  # noqa: E731
+    module, rates = make_module(lr_scheduler=schedule), []
+
+    class Record(OnPolicyGate):
+        def on_train_batch_start(self, trainer, *args):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer = train(module, updates=4, callbacks=[Record()])
+    rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4, 1e-4])
 
 
 def test_a_group_of_one_is_refused():
