@@ -54,7 +54,8 @@ class SaveLast(Checkpoint):
     ) -> None:
         # Only here does Lightning's progress describe the boundary of an update within an epoch, so whatever ends
         # the run or may be interrupted next (a validation) is foreseen here.
-        if _updates(pl_module) % self.every_n_updates == 0 or _pause_follows(trainer):
+        updates = _updates(pl_module)
+        if updates % self.every_n_updates == 0 or self._kept(updates) or _pause_follows(trainer):
             self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -67,13 +68,15 @@ class SaveLast(Checkpoint):
             return
         new = self.folder / "last.ckpt.new"
         trainer.save_checkpoint(new, weights_only=False)
-        keep = self.keep_every_n_updates is not None and updates % self.keep_every_n_updates == 0
         if on_rank_zero():
-            if keep:
+            if self._kept(updates):
                 _copy(new, self.folder / f"update_{updates}.ckpt")
             _replace(new, self.folder / "last.ckpt")
         trainer.strategy.barrier("SaveLast.save")
         self.saved_updates = updates
+
+    def _kept(self, updates: int) -> bool:
+        return self.keep_every_n_updates is not None and updates % self.keep_every_n_updates == 0
 
 
 def _updates(module: LightningModule) -> int:

@@ -57,3 +57,9 @@ def test_folders_are_replaced_too(tmp_path: Path) -> None:
 def test_refuses_zero() -> None:
     with pytest.raises(ValueError, match="every_n_updates = 0"):
         SaveLast(every_n_updates=0)
+
+
+def test_kept_copies_do_not_depend_on_the_other_interval(fit: Any, tmp_path: Path) -> None:
+    fit(SaveLast(every_n_updates=10, keep_every_n_updates=2), updates=5, limit_val_batches=0)
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("update_*.ckpt"))
+    assert kept == ["update_2.ckpt", "update_4.ckpt"]
