@@ -26,11 +26,12 @@ class OnPolicyGate(Callback):
     `on_policy/max_ratio_error`, with a warning when it exceeds half the clip width (clipping then sees only noise).
 
     Args:
-        text_tolerance: largest |ratio - 1| of a text.
+        text_tolerance: largest |ratio - 1| of a text. Wider than the 1e-5 of the tests, as it bounds the maximum over a
+            whole run: the fp32 log-probability of a rare token carries an error of 1e-5 by itself.
         image_tolerance: of a trained image step; a tenth of the image clip width if that is smaller.
     """
 
-    def __init__(self, text_tolerance: float = 1e-5, image_tolerance: float = 1e-5) -> None:
+    def __init__(self, text_tolerance: float = 1e-4, image_tolerance: float = 1e-5) -> None:
         self.text_tolerance = text_tolerance
         self.image_tolerance = image_tolerance
         self._warned = False
