@@ -21,7 +21,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from project.shapes.grammar import COLOUR_DESCRIPTORS, SHAPE_DESCRIPTORS, Disguise
+from project.shapes.grammar import COLOUR_DESCRIPTORS, SHAPE_DESCRIPTORS
 from project.shapes.scenes import COLOURS, SHAPES, Kind, Scene, sample_scene
 
 Split = Literal["seen", "practised", "held_out"]
@@ -77,8 +77,3 @@ def seen_words() -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]
 
 def _without(words: tuple[str, ...], unseen: frozenset[str]) -> tuple[str, ...]:
     return tuple(word for word in words if word not in unseen)
-
-
-def unseen_count(disguise: Disguise) -> int:
-    """How many of a disguise's words pre-training never shows."""
-    return (disguise.colour in UNSEEN_COLOUR_DESCRIPTORS) + (disguise.shape in UNSEEN_SHAPE_DESCRIPTORS)

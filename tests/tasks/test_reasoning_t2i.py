@@ -9,6 +9,7 @@ import torch
 
 from project.guidance import Guidance, guide
 from project.models.query import Query
+from project.models.text import tempered
 from project.samplers.flow_sde import FlowSDE
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.timing import Stopwatch
@@ -79,19 +80,26 @@ def test_every_mutation_of_the_rollout_is_noticed(model, sampler, trajectories, 
     assert text > 1e-5 or image > 1e-6
 
 
-def test_log_probs_of_the_truncated_softmax_are_noticed(model, sampler):
-    """The sixth mutation: old log-probs of the top-p truncated softmax instead of the full one."""
+def test_log_probs_of_the_truncated_softmax_are_noticed(model, sampler, monkeypatch):
+    """The sixth mutation: a rollout that records log-probs of the top-p truncated softmax, not of the full one."""
     task = make_task(top_p=0.5)
-    trajectories = task.rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
-    text, _ = errors(task.replay(model, trajectories, sampler, context_gradient=True))
+
+    def rollout():
+        return task.rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
+
+    text, _ = errors(task.replay(model, rollout(), sampler, context_gradient=True))
     assert text <= 1e-5, "top-p must not change which log-probabilities are recorded"
-    shifted = [
-        dataclasses.replace(
-            t, segments=(dataclasses.replace(t.texts[0], log_prob_T=t.texts[0].log_prob_T + 0.22), t.image)
-        )
-        for t in trajectories
-    ]
-    text, _ = errors(task.replay(model, shifted, sampler, context_gradient=True))
+
+    def truncated(logits, temperature):
+        logits = tempered(logits, temperature)
+        probability, order = logits.softmax(-1).sort(descending=True)
+        outside = probability.cumsum(-1) - probability >= 0.5
+        return logits.masked_fill(outside.gather(-1, order.argsort(-1)), -torch.inf)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("project.models.base.tempered", truncated)
+        mutated = rollout()
+    text, _ = errors(task.replay(model, mutated, sampler, context_gradient=True))
     assert text > 0.1
 
 
