@@ -43,11 +43,13 @@ class AlphaGRPO(EvaluatedModule):
             the policy gradient, and clipping only ever sees numerical noise.
         micro_batch_size: samples per backward; changes memory and speed, never the gradient.
         scale_rewards: standard deviation that advantages are divided by: of all samples, of the group, or none.
+        scale_floor: added to that standard deviation: rewards that differ by less teach in proportion.
         advantage_clip: largest image advantage.
         gradient_clip: largest norm of the gradient.
         context_gradient: let the image loss reach the reasoning's states (exact), or cut it there (the paper).
         freeze: patterns of parameter names (re.search) that stay as they are.
-        learning_rate_scale: factor on the learning rate per pattern of parameter names; the first match counts.
+        parameter_groups: options of the optimizer (lr, eps, weight_decay ...) of their own for the parameters whose
+            name matches a pattern (re.search); the first match counts.
         seed: of every draw of the run.
         evaluation_task, evaluation_sampler: how validation draws; as in training if None.
     """
@@ -65,11 +67,12 @@ class AlphaGRPO(EvaluatedModule):
         updates_per_rollout: int = 1,
         micro_batch_size: int = 8,
         scale_rewards: Literal["global", "group", "none"] = "global",
+        scale_floor: float = 1e-4,
         advantage_clip: float = 5.0,
         gradient_clip: float = 1.0,
         context_gradient: bool = True,
         freeze: Sequence[str] = (),
-        learning_rate_scale: Mapping[str, float] | None = None,
+        parameter_groups: Mapping[str, dict[str, Any]] | None = None,
         seed: int = 0,
         evaluation_task: Task | None = None,
         evaluation_sampler: Sampler | None = None,
@@ -95,11 +98,12 @@ class AlphaGRPO(EvaluatedModule):
         self.updates_per_rollout = updates_per_rollout
         self.micro_batch_size = micro_batch_size
         self.scale_rewards = scale_rewards
+        self.scale_floor = scale_floor
         self.advantage_clip = advantage_clip
         self.gradient_clip = gradient_clip
         self.context_gradient = context_gradient
         self.freeze_patterns = tuple(freeze)
-        self.learning_rate_scale = dict(learning_rate_scale or {})
+        self.parameter_groups = dict(parameter_groups or {})
         self.seed = seed
         self.stopwatch = Stopwatch()
         self._reference: tuple[UnifiedModel, ...] = ()  # a tuple: no submodule, so in no checkpoint
@@ -140,6 +144,7 @@ class AlphaGRPO(EvaluatedModule):
             group.size,
             scale=self.scale_rewards,
             clip=self.advantage_clip,
+            eps=self.scale_floor,
             reduce=self._sum_over_ranks,
         )
         self.log_dict(dict(better.metrics))
@@ -203,11 +208,9 @@ class AlphaGRPO(EvaluatedModule):
         self.policy = prepare(policy, self.lora, self.freeze_patterns)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """One optimizer, a parameter group per learning-rate factor."""
+        """One optimizer, with a parameter group per pattern that wants options of its own."""
         optimizer = self.make_optimizer(self._parameter_groups())
         assert isinstance(optimizer, torch.optim.Optimizer)
-        for group in optimizer.param_groups:
-            group["lr"] = group["lr"] * group.pop("learning_rate_scale")
         if self.make_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}  # type: ignore[typeddict-item]
@@ -262,12 +265,16 @@ class AlphaGRPO(EvaluatedModule):
         return self._replay(self._reference[0])(batch)
 
     def _parameter_groups(self) -> Iterable[dict[str, Any]]:
-        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+        chosen: dict[str | None, list[nn.Parameter]] = defaultdict(list)
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                scales = (s for pattern, s in self.learning_rate_scale.items() if re.search(pattern, name))
-                groups[next(scales, 1.0)].append(parameter)
-        return [{"params": params, "learning_rate_scale": scale} for scale, params in groups.items()]
+                chosen[next((p for p in self.parameter_groups if re.search(p, name)), None)].append(parameter)
+        if idle := [pattern for pattern in self.parameter_groups if pattern not in chosen]:
+            raise ValueError(f"parameter_groups: no trainable parameter's name matches {idle[0]!r}")
+        return [
+            {"params": params, **({} if pattern is None else self.parameter_groups[pattern])}
+            for pattern, params in chosen.items()
+        ]
 
 
 def prepare(policy: UnifiedModel, lora: LoRA | None, freeze: Sequence[str] = ()) -> UnifiedModel:

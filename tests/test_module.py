@@ -184,15 +184,22 @@ def test_lora_trains_adapters_only_and_keeps_the_base_out_of_the_checkpoint(tmp_
     assert set(saved["state_dict"]) == trainable and saved["updates"] == 2
 
 
-def test_learning_rates_and_freezing_by_pattern():
-    module = make_module(freeze=["write_word"], learning_rate_scale={"qkv": 0.1})
+def test_optimizer_options_and_freezing_by_pattern():
+    module = make_module(freeze=["write_word"], parameter_groups={"qkv": {"lr": 1e-4, "eps": 1e-3}})
     module.configure_model()
     optimizer = module.configure_optimizers()
-    rates = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    rates = {p: (group["lr"], group["eps"]) for group in optimizer.param_groups for p in group["params"]}
     named = dict(module.named_parameters())
-    assert rates[named["policy.qkv.0.weight"]] == pytest.approx(1e-4)
-    assert rates[named["policy.words.weight"]] == pytest.approx(1e-3)
+    assert rates[named["policy.qkv.0.weight"]] == (1e-4, 1e-3)
+    assert rates[named["policy.words.weight"]] == (1e-3, 1e-8)
     assert named["policy.write_word.weight"] not in rates
+
+
+def test_a_pattern_that_matches_nothing_is_refused():
+    module = make_module(parameter_groups={"no_such_layer": {"lr": 1e-4}})
+    module.configure_model()
+    with pytest.raises(ValueError, match="no_such_layer"):
+        module.configure_optimizers()
 
 
 def test_learning_rates_follow_the_schedule():
