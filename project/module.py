@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
 from project.advantages import advantages
 from project.evaluation import EvaluatedModule
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import LoRA, adapters_off, add_lora
-from project.objectives.base import LossInputs, Mean, Objective
+from project.objectives.base import Counts, LossInputs, Mean, Objective
 from project.rewards.base import Reward, score
 from project.samplers.base import Sampler
 from project.tasks.base import Task
 from project.timing import Stopwatch
 from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
+
+log = logging.getLogger(__name__)
 
 
 class AlphaGRPO(EvaluatedModule):
@@ -164,14 +170,40 @@ class AlphaGRPO(EvaluatedModule):
         )
 
     def update(self, group: Group, first: bool) -> None:
-        """One optimizer step on the whole group; micro-batches only accumulate."""
+        """One optimizer step on the whole group; micro-batches only accumulate.
+
+        Where no sample of any rank survived there is nothing to learn from, and no step.
+        """
+        counts = self.objective.count(group, world_size=self.trainer.world_size, reduce=self._sum_over_ranks)
+        self.log("update/skipped", float(counts.samples == 0))
+        if counts.samples == 0:
+            log.warning("update %d is skipped: no group has two samples with a reward", self.updates)
+            return
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
-        counts = self.objective.count(group, world_size=self.trainer.world_size, reduce=self._sum_over_ranks)
+        metrics, maxima = self._accumulate(group, counts)
+        with self.stopwatch.phase("optimizer"):
+            norm = nn.utils.clip_grad_norm_(self.trainable, self.gradient_clip)
+            optimizer.step()
+            if isinstance(scheduler := self.lr_schedulers(), LRScheduler):
+                scheduler.step()
+        if first:
+            self.log_dict({f"on_policy/{name}": value for name, value in maxima.items()})
+        self.log_dict({name: mean.value for name, mean in metrics.items()})
+        self.log("grad_norm", norm)
+
+    def _accumulate(self, group: Group, counts: Counts) -> tuple[dict[str, Mean], dict[str, Tensor]]:
+        """The gradient of the update's loss, and what to log of it, over all ranks.
+
+        Every rank replays as many micro-batches as the one that has most: collectives then pair up.
+        """
+        assert group.advantages is not None
+        own = math.ceil(int(group.advantages.valid_N.sum()) / self.micro_batch_size)
+        number = int(self._over_ranks(torch.tensor(own), "max"))
         totals: dict[str, Mean] = {}
-        maxima: dict[str, Tensor] = defaultdict(lambda: torch.zeros(()))
-        for batch in group.micro_batches(self.micro_batch_size):
+        maxima: dict[str, Tensor] = {}
+        for n, batch in enumerate(group.micro_batches(self.micro_batch_size, at_least=number)):
             outputs = self.objective(
                 LossInputs(
                     replay=self.replay(batch),
@@ -180,21 +212,21 @@ class AlphaGRPO(EvaluatedModule):
                     counts=counts,
                 )
             )
-            with self.stopwatch.phase("backward"):
-                self.manual_backward(outputs.loss)
+            with self.stopwatch.phase("backward"), self._gradients_stay(n < number - 1):
+                self.manual_backward(outputs.loss * batch.weight)
             for name, mean in outputs.metrics.items():
+                mean = mean.times(batch.weight)
                 totals[name] = totals[name] + mean if name in totals else mean
             for name, value in outputs.maxima.items():
-                maxima[name] = torch.maximum(maxima[name], value.detach().cpu())
-        with self.stopwatch.phase("optimizer"):
-            norm = nn.utils.clip_grad_norm_(self.trainable, self.gradient_clip)
-            optimizer.step()
-            if isinstance(scheduler := self.lr_schedulers(), LRScheduler):
-                scheduler.step()
-        if first:
-            self.log_dict({f"on_policy/{name}": value for name, value in maxima.items()})
-        self.log_dict({name: mean.value for name, mean in totals.items()})
-        self.log("grad_norm", norm)
+                value = value.detach().cpu() * batch.weight
+                maxima[name] = torch.maximum(maxima[name], value) if name in maxima else value
+        if self.trainer.world_size > 1:
+            totals = {
+                name: Mean(total=self._over_ranks(mean.total, "sum"), count=self._over_ranks(mean.count, "sum"))
+                for name, mean in totals.items()
+            }
+            maxima = {name: self._over_ranks(value, "max") for name, value in maxima.items()}
+        return totals, maxima
 
     # ----------------------------------------------------------------- set-up
 
@@ -235,11 +267,20 @@ class AlphaGRPO(EvaluatedModule):
         return [c for c in self.trainer.callbacks if isinstance(c, Reward)]  # type: ignore[attr-defined]
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
+        return self._over_ranks(tensor, "sum")
+
+    def _over_ranks(self, tensor: Tensor, operation: Literal["sum", "max"]) -> Tensor:
         """On the CPU, of the tensor's dtype."""
         if self.trainer.world_size == 1:
             return tensor
-        summed = self.trainer.strategy.reduce(tensor.to(self.device), reduce_op="sum")
-        return torch.as_tensor(summed).cpu()
+        # A copy: the collective works in place.
+        reduced = self.trainer.strategy.reduce(tensor.detach().to(self.device, copy=True), reduce_op=operation)
+        return torch.as_tensor(reduced).cpu()
+
+    def _gradients_stay(self, stay: bool) -> AbstractContextManager[Any]:
+        """Whether gradients are kept on their ranks for now: they need to be averaged only once an update."""
+        wrapper = self.trainer.model
+        return wrapper.no_sync() if stay and isinstance(wrapper, DistributedDataParallel) else nullcontext()
 
     def _keys(self, prompts: Sequence[Prompt], size: int, update: int) -> list[SampleKey]:
         seen: dict[str, int] = defaultdict(int)

@@ -13,6 +13,7 @@ Sample `n` belongs to prompt `n // G`: a group is contiguous.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -169,8 +170,11 @@ class Group:
     def with_advantages(self, advantages: Advantages) -> Group:
         return dataclasses.replace(self, advantages=advantages)
 
-    def micro_batches(self, size: int) -> Iterator[MicroBatch]:
-        """Surviving samples in order, at most `size` at a time. Raises ValueError before `advantages` ran."""
+    def micro_batches(self, size: int, at_least: int = 0) -> Iterator[MicroBatch]:
+        """Surviving samples in order, at most `size` at a time; then idle ones until there are `at_least`.
+
+        Raises ValueError before `advantages` ran.
+        """
         if self.advantages is None:
             raise ValueError("micro_batches needs advantages: call `advantages` on the scored group first")
         survivors: Sequence[int] = torch.nonzero(self.advantages.valid_N).flatten().tolist()
@@ -181,6 +185,11 @@ class Group:
                 image_advantage_B=self.advantages.image_N[chosen],
                 text_advantage_B=self.advantages.text_N[chosen],
             )
+        for _ in range(math.ceil(len(survivors) / size), at_least):
+            nothing = torch.zeros(1)
+            yield MicroBatch(
+                trajectories=self.trajectories[:1], image_advantage_B=nothing, text_advantage_B=nothing, weight=0.0
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,6 +199,8 @@ class MicroBatch:
     trajectories: tuple[Trajectory, ...]
     image_advantage_B: Tensor
     text_advantage_B: Tensor
+    weight: float = 1.0
+    """Of its loss: 0 = idle, replayed only because another rank has more to replay."""
 
     def __len__(self) -> int:
         return len(self.trajectories)

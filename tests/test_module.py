@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,7 +48,7 @@ def make_module(**changes):
     return AlphaGRPO(**{**settings, **changes})
 
 
-def train(module, updates=2, rewards=None, callbacks=(), batches=None, tmp_path=None, **settings):
+def train(module, updates=2, rewards=None, callbacks=(), batches=None, collate=lambda prompts: prompts, **settings):
     trainer = Trainer(
         accelerator="cpu",
         max_steps=updates * module.updates_per_rollout,
@@ -57,7 +59,7 @@ def train(module, updates=2, rewards=None, callbacks=(), batches=None, tmp_path=
         callbacks=[*(rewards or [RandomReward(seed=1)]), *callbacks],
         **settings,
     )
-    loader = torch.utils.data.DataLoader(batches or [PROMPTS] * 10, batch_size=None, collate_fn=lambda x: x)
+    loader = torch.utils.data.DataLoader(batches or [PROMPTS] * 10, batch_size=None, collate_fn=collate)
     module.transfer_batch_to_device = lambda batch, device, index: batch
     trainer.fit(module, loader)
     return trainer
@@ -95,6 +97,47 @@ def test_the_update_does_not_depend_on_the_micro_batch(size):
     train(other, updates=1)
     for (name, ours), theirs in zip(reference.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_two_ranks_with_unequal_work_equal_one(tmp_path):
+    """Both prompts of the second rank never get a reward: it has nothing to replay but what keeps it in step."""
+    script = Path(__file__).parent / "two_ranks.py"
+    saved = []
+    for ranks in (1, 2):
+        file = tmp_path / f"{ranks}.pt"
+        command = [sys.executable, str(script), str(ranks), str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        saved.append(torch.load(file))
+    one, two = saved
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], weight, atol=1e-6, rtol=1e-5, msg=name)
+    assert one["logged"].keys() == two["logged"].keys()
+    del one["logged"]["reward/random"]  # what a reward says of its own work is its rank's
+    for name, value in one["logged"].items():
+        # Rounding errors themselves are what the on_policy and ratio-error figures show.
+        assert two["logged"][name] == pytest.approx(value, rel=1e-4, abs=2e-6), name
+
+
+def test_an_update_without_survivors_is_skipped_and_counted():
+    class Silent(RandomReward):
+        def score(self, trajectories, group_size):
+            output = super().score(trajectories, group_size)
+            if module.updates in (0, 2):
+                output.reward_N[:] = float("nan")
+            return output
+
+    skipped = []
+
+    class Count(OnPolicyGate):
+        def on_train_batch_end(self, trainer, *args):
+            super().on_train_batch_end(trainer, *args)
+            skipped.append(trainer.callback_metrics["update/skipped"].item())
+
+    module = make_module()
+    trainer = train(module, updates=2, rewards=[Silent(seed=1)], callbacks=[Count()])
+    assert skipped == [1, 0, 1, 0]
+    assert module.updates == 4 and trainer.global_step == 2
 
 
 def test_the_same_seed_gives_the_same_bits():

@@ -39,6 +39,8 @@ class OnPolicyGate(Callback):
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: AlphaGRPO, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.callback_metrics.get("update/skipped"):
+            return
         errors = {
             name.rpartition("/")[2]: float(value)
             for name, value in trainer.callback_metrics.items()

@@ -55,6 +55,10 @@ class Mean:
     def __add__(self, other: Mean) -> Mean:
         return Mean(total=self.total + other.total, count=self.count + other.count)
 
+    def times(self, weight: float) -> Mean:
+        """The same mean, counted `weight` times."""
+        return Mean(total=self.total * weight, count=self.count * weight)
+
     @property
     def value(self) -> Tensor:
         """total / count; NaN if nothing was counted."""

@@ -1,0 +1,51 @@
+"""Trains the tiny dense policy on N ranks and saves its parameters: `python two_ranks.py N FILE`.
+
+Prompt "1" never gets a reward, so with two ranks one has fewer samples to replay than the other.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from test_module import PROMPTS, make_module, plain_descent, train
+
+from project.callbacks.on_policy_gate import OnPolicyGate
+from project.rewards.random import RandomReward
+
+FOUR = [*PROMPTS, PROMPTS[0].__class__(id="3", text="a red square")]
+
+
+class OftenSilent(RandomReward):
+    def score(self, trajectories, group_size):
+        output = super().score(trajectories, group_size)
+        silent = torch.tensor([trajectory.prompt.id in ("1", "3") for trajectory in trajectories])
+        output.reward_N[silent] = float("nan")
+        return output
+
+
+if __name__ == "__main__":
+    ranks = int(sys.argv[1])
+    module = make_module(optimizer=plain_descent, micro_batch_size=3)
+
+    def deal(prompts):
+        rank = module.trainer.global_rank
+        return prompts[rank::ranks]
+
+    trainer = train(
+        module,
+        updates=2,
+        rewards=[OftenSilent(seed=1)],
+        callbacks=[OnPolicyGate()],
+        batches=[FOUR] * 10,
+        collate=deal,
+        devices=ranks,
+        strategy="ddp_find_unused_parameters_true" if ranks > 1 else "auto",
+        use_distributed_sampler=False,
+    )
+    if trainer.global_rank == 0:
+        logged = {name: float(v) for name, v in trainer.callback_metrics.items() if not name.startswith("time/")}
+        weights = {name: p.detach() for name, p in module.named_parameters()}
+        torch.save({"weights": weights, "logged": logged}, sys.argv[2])
