@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from project.advantages import advantages
 from project.evaluation import EvaluatedModule
+from project.lr_schedules import over_whole_run
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import LoRA, adapters_off, add_lora
 from project.objectives.base import Counts, LossInputs, Mean, Objective
@@ -245,7 +246,8 @@ class AlphaGRPO(EvaluatedModule):
         assert isinstance(optimizer, torch.optim.Optimizer)
         if self.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}  # type: ignore[typeddict-item]
+        scheduler = over_whole_run(self.make_scheduler(optimizer), self.trainer.max_steps)  # type: ignore[arg-type]
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_fit_start(self) -> None:
         """Find out before hours are spent whether the rewards can work on these prompts."""

@@ -13,12 +13,14 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from project.evaluation import EvaluatedModule
+from project.interleaved import Example, Picture, Text
+from project.lr_schedules import over_whole_run
 from project.models.base import ModelSource
 from project.models.packing import Block, LatentBlock, PackedLoss, PictureBlock, TextBlock, pack, packed_loss
 from project.models.transforms import normalise
+from project.randomness import keyed_generator
 from project.samplers.base import Sampler
 from project.samplers.schedule import shift_sigma
-from project.shapes.examples import Example, Picture, Text
 from project.tasks.base import Task
 
 
@@ -77,14 +79,16 @@ class UnifiedPretraining(EvaluatedModule):
             return optimizer
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.make_scheduler(optimizer), "interval": "step"},
+            "lr_scheduler": {
+                "scheduler": over_whole_run(self.make_scheduler(optimizer), self.trainer.max_steps),  # type: ignore[arg-type]
+                "interval": "step",
+            },
         }
-
-    def on_fit_start(self) -> None:
-        self._noise = torch.Generator().manual_seed(self.seed * 1000 + self.global_rank)
 
     def training_step(self, examples: Sequence[Example], batch_idx: int) -> Tensor:
         """Both losses, with each family of examples packed apart so that little is padded."""
+        # Keyed by the step, so that a resumed run draws what it would have drawn.
+        self._noise = keyed_generator(self.seed, "pre-training", self.global_rank, self.updates)
         losses = self.losses(examples)
         self.log_dict({"loss/flow_matching": losses.flow_matching, "loss/text": losses.cross_entropy}, prog_bar=True)
         return losses.flow_matching + self.text_weight * losses.cross_entropy

@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
 
 from project.datamodule import EvaluationLoader, PromptDataModule
-from project.shapes.examples import DEFAULT_RATES, Example, Task, sample_example
+from project.interleaved import Example
+from project.shapes.examples import DEFAULT_RATES, Task, sample_example
 
 
-class ExampleBatches(Dataset[list[Example]]):
-    """Batch i is drawn from a generator seeded with (seed, i): the same on every machine, whatever came before."""
+class ExampleLoader:
+    """Batches of examples. Batch i is drawn from a generator seeded with (seed, i): the same on every machine.
+
+    Rank r takes the batches r, r + world_size, ... Lightning saves `state_dict` with a checkpoint, and a resumed run
+    goes on with the batch after the last one.
+
+    Args:
+        batches: in all, over the ranks.
+        batch_size: examples of a batch.
+        seed: of the examples.
+        rates: how often each task comes.
+        settings: of `sample_example`.
+        rank, world_size: whose batches.
+    """
 
     def __init__(
-        self, batches: int, batch_size: int, seed: int, rates: Mapping[Task, float], **settings: float
+        self,
+        batches: int,
+        batch_size: int,
+        seed: int,
+        rates: Mapping[Task, float],
+        settings: Mapping[str, float],
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.batches = batches
         self.batch_size = batch_size
         self.seed = seed
         self.rates = rates
         self.settings = settings
+        self.rank = rank
+        self.world_size = world_size
+        self.position = 0
+        """Batches that this rank was handed."""
 
     def __len__(self) -> int:
-        return self.batches
+        return self.batches // self.world_size
 
-    def __getitem__(self, index: int) -> list[Example]:
+    def __iter__(self) -> Iterator[list[Example]]:
+        while self.position < len(self):
+            index = self.position * self.world_size + self.rank
+            self.position += 1
+            yield self.batch(index)
+        self.position = 0
+
+    def batch(self, index: int) -> list[Example]:
         rng = np.random.default_rng((self.seed, index))
         return [sample_example(rng, self.rates, **self.settings) for _ in range(self.batch_size)]  # type: ignore[arg-type]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self.position = state["position"]
 
 
 class ShapesExamples(LightningDataModule):
@@ -63,14 +99,11 @@ class ShapesExamples(LightningDataModule):
         unknown = sorted(set(rates or {}) - set(DEFAULT_RATES))
         if unknown:
             raise ValueError(f"rates: unknown task {unknown[0]!r}, choose of {', '.join(DEFAULT_RATES)}")
-        self.examples = ExampleBatches(
-            batches,
-            batch_size,
-            seed,
-            {task: rates.get(task, 0.0) for task in DEFAULT_RATES} if rates else DEFAULT_RATES,
-            word_dropout=word_dropout,
-            indirect=indirect,
-        )
+        self.batches = batches
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rates = {task: rates.get(task, 0.0) for task in DEFAULT_RATES} if rates else DEFAULT_RATES
+        self.settings = {"word_dropout": word_dropout, "indirect": indirect}
         self.prompts = PromptDataModule(val=val, eval_batch_size=eval_batch_size) if val else None
 
     def setup(self, stage: str) -> None:
@@ -78,8 +111,16 @@ class ShapesExamples(LightningDataModule):
             self.prompts.trainer = self.trainer
             self.prompts.setup("validate")
 
-    def train_dataloader(self) -> DataLoader[list[Example]]:
-        return DataLoader(self.examples, batch_size=None, shuffle=False)
+    def train_dataloader(self) -> ExampleLoader:
+        return ExampleLoader(
+            self.batches,
+            self.batch_size,
+            self.seed,
+            self.rates,
+            self.settings,
+            rank=self.trainer.global_rank,  # type: ignore[union-attr]
+            world_size=self.trainer.world_size,  # type: ignore[union-attr]
+        )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Examples become tensors when they are packed; Lightning's own transfer refuses frozen dataclasses."""

@@ -18,12 +18,12 @@ samples. Descriptors that are `unseen` (see `split`) occur nowhere here, not eve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
 
 from project.decomposition.shapes import scene_questions
+from project.interleaved import Example, Picture, Text
 from project.shapes.degradation import junk_cell
 from project.shapes.grammar import DESCRIBE, REFLECT, THINK, describe, sample_disguises, think
 from project.shapes.mistakes import make_mistake, reflect
@@ -44,32 +44,6 @@ QUALITY_RATE = 0.15
 """Share of quality questions among the questions."""
 RIGHT_RATE = 0.25
 """Share of pictures without a fault in `reflect`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
-    text: str
-    loss: bool = False
-    """Whether the model learns to write it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    pixels: np.ndarray
-    """uint8 [64, 64, 3]."""
-    role: Literal["drawn", "clean", "seen_by_vit"]
-    """drawn: denoised with loss; clean: VAE latents as context; seen_by_vit: ViT tokens as context."""
-
-
-Block = Text | Picture
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Example:
-    """One packed sequence: blocks in the order of the context."""
-
-    blocks: tuple[Block, ...]
-    task: Task
 
 
 def draw(rng: np.random.Generator, scene: Scene, *, word_dropout: float = 0.12) -> Example:

@@ -6,8 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from project.interleaved import Example, Picture, Text
 from project.shapes.detector import detect
-from project.shapes.examples import DEFAULT_RATES, Example, Picture, Text, drop_words, sample_example
+from project.shapes.examples import DEFAULT_RATES, drop_words, sample_example
 from project.shapes.grammar import parse, read_reasoning, vocabulary
 from project.shapes.questions import Clean, Plain, parse_question
 from project.shapes.split import UNSEEN_COLOUR_DESCRIPTORS, UNSEEN_SHAPE_DESCRIPTORS, scene_split
