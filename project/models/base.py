@@ -38,13 +38,17 @@ class Defaults:
 
     Attributes:
         think_prompt: system prompt that announces reasoning before drawing.
+        ask_think_prompt: system prompt that announces reasoning before an answer.
         height, width: of pictures, in pixels.
         num_steps, shift: of the ODE schedule (num_steps - 1 evaluations).
         guidance, guidance_interval: text guidance.
         max_tokens, top_p: of the reasoning.
+        vae_sides, vit_sides: longest and shortest side [pixels] of pictures that the autoencoder and the vision
+            encoder read, and what both sides are multiples of.
     """
 
     think_prompt: str = ""
+    ask_think_prompt: str = ""
     height: int = 1024
     width: int = 1024
     num_steps: int = 50
@@ -53,6 +57,8 @@ class Defaults:
     guidance_interval: tuple[float, float] = (0.4, 1.0)
     max_tokens: int = 1024
     top_p: float = 0.3
+    vae_sides: tuple[int, int, int] = (1024, 512, 16)
+    vit_sides: tuple[int, int, int] = (980, 224, 14)
 
 
 class ModelSource(ABC):

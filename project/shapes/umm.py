@@ -20,6 +20,7 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start
 
 DEFAULTS = Defaults(
     think_prompt=THINK,
+    ask_think_prompt=THINK,
     height=PICTURE_SIZE,
     width=PICTURE_SIZE,
     num_steps=11,
@@ -27,6 +28,8 @@ DEFAULTS = Defaults(
     guidance_interval=(0.0, 1.0),
     max_tokens=16,
     top_p=0.3,
+    vae_sides=(PICTURE_SIZE, PICTURE_SIZE, 16),
+    vit_sides=(PICTURE_SIZE, PICTURE_SIZE, 16),
 )
 
 

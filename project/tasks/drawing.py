@@ -41,19 +41,22 @@ def draw(
     sampler: Sampler,
     window: range,
     round: int = 0,
+    initial_NLD: Tensor | None = None,
 ) -> list[ImageSegment]:
     """One image per row of the contexts, by ODE with stochastic transitions inside `window`.
 
-    The contexts need room for one latent block (L + 2 tokens).
+    The contexts need room for one latent block (L + 2 tokens). All noise is that of the keys; `initial_NLD` takes
+    the place of the initial one (no key is needed then where the window is empty).
     """
     grid = model.latent_grid(canvas.height, canvas.width)
     length, size = grid[0] * grid[1], model.latent_size
-    x_NLD = _initial_noise(keys, canvas, round, length, size).to(model.device)
+    x_NLD = _initial_noise(keys, canvas, round, length, size) if initial_NLD is None else initial_NLD
+    x_NLD = x_NLD.to(model.device)
     states, steps, log_probs = [x_NLD], [], []
     for step in range(sampler.evaluations):
         sigma = sampler.sigma_N[step : step + 1]
         v_NLD = model.velocity(x_NLD[:, None], sigma, contexts, canvas.guidance, grid)[:, 0]
-        step_N = torch.full((len(keys),), step, device=model.device)
+        step_N = torch.full((len(x_NLD),), step, device=model.device)
         if step in window:
             noise_NLD = normal(keys, f"step {step}", length, size, round=round).to(model.device)
             transition = sampler.sample(x_NLD, v_NLD, step_N, noise_NLD)
@@ -66,7 +69,7 @@ def draw(
             states = states if steps else [x_NLD]
     pixels = to_uint8(model.decode_latents(x_NLD, grid)).cpu()
     states_NKLD = torch.stack(states, 1).cpu()
-    log_prob_NK = torch.stack(log_probs, 1).cpu() if log_probs else torch.zeros(len(keys), 0)
+    log_prob_NK = torch.stack(log_probs, 1).cpu() if log_probs else torch.zeros(len(x_NLD), 0)
     return [
         ImageSegment(
             latents_KLD=states_NKLD[n, : len(steps)],
@@ -76,7 +79,7 @@ def draw(
             final_LD=x_NLD[n].cpu(),
             pixels_HWC=pixels[n],
         )
-        for n in range(len(keys))
+        for n in range(len(x_NLD))
     ]
 
 

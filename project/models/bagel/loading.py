@@ -30,6 +30,12 @@ THINK_PROMPT = (
     "i.e. <think> planning process here </think> image here"
 )
 """What BAGEL was trained to be told before it reasons about a picture to draw (upstream's words)."""
+ASK_THINK_PROMPT = (
+    "You should first think about the reasoning process in the mind and then provide the user with the answer. \n"
+    "The reasoning process is enclosed within <think> </think> tags, "
+    "i.e. <think> reasoning process here </think> answer here"
+)
+"""The same before it answers a question (upstream's words)."""
 
 
 def load_bagel(directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
@@ -172,7 +178,7 @@ def _defaults(file: Path) -> Defaults:
     settings = json.loads(file.read_text()).get(SECTION, {}) if file.is_file() else {}
     settings = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     try:
-        return Defaults(**{"think_prompt": THINK_PROMPT, **settings})
+        return Defaults(**{"think_prompt": THINK_PROMPT, "ask_think_prompt": ASK_THINK_PROMPT, **settings})
     except TypeError as error:
         raise ValueError(f"{file}: unknown setting under {SECTION!r}: {error}") from None
 
