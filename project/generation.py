@@ -1,4 +1,4 @@
-"""Prompts in, pictures and trajectories out: what `python -m project generate` does."""
+"""Prompts in, pictures or answers out, with what was reasoned: what `python -m project generate` does."""
 
 from __future__ import annotations
 
@@ -9,85 +9,190 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from project.guidance import Guidance
 from project.models.base import Defaults, UnifiedModel
-from project.samplers.flow_ode import FlowODE
-from project.tasks.reasoning_t2i import ReasoningT2I
-from project.timing import Stopwatch
-from project.trajectory import Prompt, SampleKey, Trajectory
+from project.pipeline import UnifiedPipeline
+from project.randomness import keyed_generator
+from project.trajectory import Prompt
 
 TRAJECTORIES = "trajectories.jsonl"
+ANSWERS = "answers.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
-    """Everything that decides the bytes of a picture, but the weights and the prompt."""
+    """Everything that decides the bytes of a picture, but the weights and the prompt.
+
+    Attributes:
+        drawing, editing: guidance of pictures made from nothing, and of edits.
+        retokenize: see `UnifiedPipeline.__call__`.
+    """
 
     seed: int = 0
     think: bool = True
     batch_size: int = 32
     defaults: Defaults
-
-    def task(self) -> ReasoningT2I:
-        d = self.defaults
-        return ReasoningT2I(
-            height=d.height,
-            width=d.width,
-            think=self.think,
-            max_tokens=d.max_tokens,
-            temperature=1.0 if d.top_p > 0 else 0.0,
-            top_p=d.top_p,
-            guidance=Guidance(text=d.guidance, interval=d.guidance_interval),
-        )
-
-    def sampler(self) -> FlowODE:
-        return FlowODE(num_steps=self.defaults.num_steps, shift=self.defaults.shift)
+    drawing: Guidance
+    editing: Guidance
+    retokenize: bool = False
 
 
-def settings_for(model: UnifiedModel, seed: int, think: bool, batch_size: int, **changes: Any) -> GenerationSettings:
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What became of a prompt."""
+
+    prompt: Prompt
+    image: Image.Image
+    reasoning: str | None
+
+
+def settings_for(
+    model: UnifiedModel,
+    *,
+    seed: int = 0,
+    think: bool = True,
+    batch_size: int = 32,
+    image_guidance: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+    renorm: Any = None,
+    retokenize: bool = False,
+    **changes: Any,
+) -> GenerationSettings:
     """A checkpoint's defaults with the given changes (those that are not None)."""
     defaults = replace(model.defaults, **{name: value for name, value in changes.items() if value is not None})
-    return GenerationSettings(seed=seed, think=think, batch_size=batch_size, defaults=defaults)
+    named = {"image": image_guidance, "interval": guidance_interval, "renorm": renorm}
+    said = {name: value for name, value in named.items() if value is not None}
+    drawing = Guidance(text=defaults.guidance, interval=defaults.guidance_interval)
+    editing = Guidance(text=defaults.guidance, image=2.0, interval=(0.0, 1.0), renorm="text_channel")
+    return GenerationSettings(
+        seed=seed,
+        think=think,
+        batch_size=batch_size,
+        defaults=defaults,
+        drawing=replace(drawing, **said),
+        editing=replace(editing, **said),
+        retokenize=retokenize,
+    )
 
 
-def generate(model: UnifiedModel, prompts: Sequence[Prompt], settings: GenerationSettings) -> Iterator[Trajectory]:
-    """One trajectory per prompt, in order.
+def generate(pipe: UnifiedPipeline, prompts: Sequence[Prompt], settings: GenerationSettings) -> Iterator[Made]:
+    """A picture per prompt, in order; the image of a prompt that has one is edited.
 
     Randomness hangs on the seed and the prompt's place, not on the batch, so one picture can be drawn again alone.
+
+    Raises FileNotFoundError or ValueError for a source image that cannot be read.
     """
-    task, sampler = settings.task(), settings.sampler()
-    for start in range(0, len(prompts), settings.batch_size):
-        batch = prompts[start : start + settings.batch_size]
-        keys = [
-            SampleKey(seed=settings.seed, update=-1, prompt=prompt.text, occurrence=start + i)
-            for i, prompt in enumerate(batch)
-        ]
-        yield from task.rollout(model, batch, keys, sampler, range(0), Stopwatch())
+    d = settings.defaults
+    for start, batch in _batches(prompts, settings.batch_size):
+        made: dict[int, Made] = {}
+        for editing in (False, True):
+            places = [n for n, prompt in enumerate(batch) if (prompt.image is not None) == editing]
+            if not places:
+                continue
+            output = pipe(
+                [batch[n].text for n in places],
+                [read_image(batch[n].image) for n in places] if editing else None,
+                think=settings.think,
+                height=None if editing else d.height,
+                width=None if editing else d.width,
+                num_steps=d.num_steps,
+                shift=d.shift,
+                guidance=settings.editing if editing else settings.drawing,
+                generator=[_generator(settings, batch[n], start + n) for n in places],
+                max_tokens=d.max_tokens,
+                top_p=d.top_p,
+                retokenize=settings.retokenize,
+            )
+            for n, image, reasoning in zip(places, output.images, output.texts, strict=True):
+                made[n] = Made(prompt=batch[n], image=image, reasoning=reasoning)
+        yield from (made[n] for n in range(len(batch)))
 
 
-def write_trajectories(folder: Path, trajectories: Iterable[Trajectory], settings: GenerationSettings) -> int:
+def answer(
+    pipe: UnifiedPipeline, questions: Sequence[Prompt], settings: GenerationSettings
+) -> Iterator[tuple[Prompt, str]]:
+    """Each question with its answer, about the image that it has, if any. Greedy. Raises as `generate`."""
+    for start, batch in _batches(questions, settings.batch_size):
+        answered: dict[int, str] = {}
+        for seen in (False, True):
+            places = [n for n, prompt in enumerate(batch) if (prompt.image is not None) == seen]
+            if not places:
+                continue
+            answers = pipe.ask(
+                [batch[n].text for n in places],
+                [read_image(batch[n].image) for n in places] if seen else None,
+                think=settings.think,
+                generator=[_generator(settings, batch[n], start + n) for n in places],
+                max_tokens=settings.defaults.max_tokens,
+            )
+            answered.update(zip(places, answers, strict=True))
+        yield from ((prompt, answered[n]) for n, prompt in enumerate(batch))
+
+
+def read_image(file: str | Path | None) -> Image.Image:
+    """The picture in a file. Raises FileNotFoundError or ValueError naming it."""
+    path = Path(file or "")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no image {path}: check the path (now in {Path.cwd()})")
+    try:
+        image = Image.open(path)
+        image.load()
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} is no image that can be read ({error}): give a PNG, JPEG or the like") from None
+    return image
+
+
+def write_trajectories(folder: Path, made: Iterable[Made], settings: GenerationSettings) -> int:
     """`0000.png ...` and `trajectories.jsonl`; pictures and rows appear whole. Returns how many were written."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number, one in enumerate(made):
+            name = f"{number:04d}.png"
+            one.image.save(folder / name)
+            yield {
+                "file": name,
+                "prompt": one.prompt.text,
+                "image": one.prompt.image,
+                "reasoning": one.reasoning or "",
+                "seed": settings.seed,
+                "settings": {
+                    "think": settings.think,
+                    **asdict(settings.defaults),
+                    "guidance": asdict(settings.drawing if one.prompt.image is None else settings.editing),
+                },
+            }
+
+    return _write(folder, TRAJECTORIES, rows())
+
+
+def write_answers(folder: Path, answers: Iterable[tuple[Prompt, str]]) -> int:
+    """`answers.jsonl`, which appears whole. Returns how many were written."""
+    rows = ({"question": prompt.text, "image": prompt.image, "answer": text} for prompt, text in answers)
+    return _write(folder, ANSWERS, rows)
+
+
+def _write(folder: Path, name: str, rows: Iterable[dict[str, Any]]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{TRAJECTORIES}.partial"
+    partial = folder / f".{name}.partial"
     written = 0
     try:
-        with partial.open("w") as rows:
-            for trajectory in trajectories:
-                name = f"{written:04d}.png"
-                Image.fromarray(trajectory.image.pixels_HWC.numpy()).save(folder / name)
-                row = {
-                    "file": name,
-                    "prompt": trajectory.prompt.text,
-                    "reasoning": trajectory.reasoning,
-                    "seed": settings.seed,
-                    "settings": {"think": settings.think, **asdict(settings.defaults)},
-                }
-                rows.write(json.dumps(row) + "\n")
+        with partial.open("w") as file:
+            for row in rows:
+                file.write(json.dumps(row) + "\n")
                 written += 1
     except BaseException:
         partial.unlink()
         raise
-    os.replace(partial, folder / TRAJECTORIES)
+    os.replace(partial, folder / name)
     return written
+
+
+def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[tuple[int, Sequence[Prompt]]]:
+    for start in range(0, len(prompts), size):
+        yield start, prompts[start : start + size]
+
+
+def _generator(settings: GenerationSettings, prompt: Prompt, place: int) -> Any:
+    return keyed_generator(settings.seed, "generate", prompt.text, place)

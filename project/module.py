@@ -312,8 +312,9 @@ class AlphaGRPO(EvaluatedModule):
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 chosen[next((p for p in self.parameter_groups if re.search(p, name)), None)].append(parameter)
-        if idle := [pattern for pattern in self.parameter_groups if pattern not in chosen]:
-            raise ValueError(f"parameter_groups: no trainable parameter's name matches {idle[0]!r}")
+        for pattern in self.parameter_groups:
+            if not any(re.search(pattern, name) for name, _ in self.named_parameters()):
+                raise ValueError(f"parameter_groups: no parameter's name matches {pattern!r}")
         return [
             {"params": params, **({} if pattern is None else self.parameter_groups[pattern])}
             for pattern, params in chosen.items()

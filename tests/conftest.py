@@ -28,7 +28,8 @@ class ReferenceData:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.cases: Mapping[str, Any] = json.loads((directory / "expected.json").read_text())["cases"]
+        self.expected: Mapping[str, Any] = json.loads((directory / "expected.json").read_text())
+        self.cases: Mapping[str, Any] = self.expected["cases"]
         self._tensors = safe_open(directory / "expected.safetensors", "pt")
 
     def tensor(self, name: str) -> Tensor:

@@ -73,6 +73,7 @@ def changes(folder: Path) -> dict[str, Any]:
                 "policy": {"init_args": {"directory": str(folder / "umm")}},
                 "num_generations": 2,
                 "optimizer": {"init_args": {"lr": 1.0e-2}},
+                "lr_scheduler": {"init_args": {"steps": 100}},  # or a shorter run would decay sooner
                 **{name: {"init_args": arguments} for name, arguments in drawing.items()},
             }
         },
@@ -231,7 +232,7 @@ def test_generate_gives_the_same_bytes_for_the_same_seed(world: Path, run: Path,
     assert all(first[name] != other[name] for name in first)
     rows = [json.loads(line) for line in first["trajectories.jsonl"].splitlines()]
     assert [row["file"] for row in rows] == list(first)[:-1]
-    assert all({"file", "prompt", "reasoning", "seed", "settings"} == set(row) for row in rows)
+    assert all({"file", "prompt", "image", "reasoning", "seed", "settings"} == set(row) for row in rows)
     assert rows[0]["seed"] == 3 and rows[0]["settings"]["num_steps"] == 4
 
 

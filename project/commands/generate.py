@@ -1,4 +1,4 @@
-"""Draw pictures for prompts, with the reasoning that led to them."""
+"""Draw pictures for prompts, edit pictures, or answer questions about them."""
 
 from __future__ import annotations
 
@@ -24,32 +24,53 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--max-tokens", type=int, help="most reasoning tokens")
     parser.add_argument("--top-p", type=float, help="of the reasoning; 0 = greedy")
     parser.add_argument("--think", action=BooleanOptionalAction, default=True, help="reason before drawing")
+    parser.add_argument("--image", help="picture that all prompts edit or ask about; JSONL may name one each")
+    parser.add_argument("--ask", action="store_true", help="the prompts are questions: write answers.jsonl")
+    parser.add_argument("--image-guidance", type=float, help="image guidance scale of edits; 1 = off")
+    parser.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LO", "HI"), help="flow times of guidance")
+    parser.add_argument("--renorm", choices=["global", "channel", "text_channel"], help="what guidance's norm is over")
+    parser.add_argument("--retokenize", action="store_true", help="decode and encode the reasoning, as upstream does")
     parser.add_argument("--batch-size", type=int, default=32, help="prompts drawn together")
 
 
 def run(args: Any) -> int:
     """Write the pictures and `trajectories.jsonl`. Raises ValueError or FileNotFoundError for what cannot be."""
+    from dataclasses import replace
+
     from tqdm import tqdm
 
-    from project.checkpoints import load_policy
-    from project.generation import generate, settings_for, write_trajectories
+    from project.generation import answer, generate, read_image, settings_for, write_answers, write_trajectories
+    from project.pipeline import UnifiedPipeline
     from project.prompts import read_prompts
 
     prompts = read_prompts(args.prompts)
-    model = load_policy(args.checkpoint, args.weights)
+    if args.image is not None:
+        prompts = [replace(prompt, image=args.image) for prompt in prompts]
+    for file in {prompt.image for prompt in prompts if prompt.image is not None}:
+        read_image(file)
+    pipe = UnifiedPipeline.from_pretrained(args.checkpoint, args.weights)
     settings = settings_for(
-        model,
+        pipe.model,
         seed=args.seed,
         think=args.think,
         batch_size=args.batch_size,
         num_steps=args.num_steps,
         guidance=args.guidance,
+        image_guidance=args.image_guidance,
+        guidance_interval=tuple(args.guidance_interval) if args.guidance_interval else None,
+        renorm=args.renorm,
         height=args.height,
         width=args.width,
         max_tokens=args.max_tokens,
         top_p=args.top_p,
+        retokenize=args.retokenize,
     )
-    drawn = tqdm(generate(model, prompts, settings), total=len(prompts), unit="picture", desc="generate")
-    written = write_trajectories(Path(args.out), drawn, settings)
+    out = Path(args.out)
+    if args.ask:
+        answers = tqdm(answer(pipe, prompts, settings), total=len(prompts), unit="answer", desc="generate")
+        log.info("wrote %d answers to %s", write_answers(out, answers), args.out)
+        return 0
+    drawn = tqdm(generate(pipe, prompts, settings), total=len(prompts), unit="picture", desc="generate")
+    written = write_trajectories(out, drawn, settings)
     log.info("wrote %d pictures and trajectories.jsonl to %s", written, args.out)
     return 0

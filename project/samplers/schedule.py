@@ -12,5 +12,8 @@ def shift_sigma(sigma: Tensor, shift: float) -> Tensor:
 
 
 def sigmas(num_steps: int, shift: float) -> Tensor:
-    """N flow times from 1 to 0, evenly spaced and then shifted, fp32 [N]: N - 1 evaluations of the model."""
-    return shift_sigma(torch.linspace(1, 0, num_steps, dtype=torch.float64), shift).float()
+    """N flow times from 1 to 0, evenly spaced and then shifted, fp32 [N]: N - 1 evaluations of the model.
+
+    In fp32 throughout, as upstream: a time at the very end of a guidance interval then falls on upstream's side.
+    """
+    return shift_sigma(torch.linspace(1, 0, num_steps, dtype=torch.float32), shift)
