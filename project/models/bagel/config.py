@@ -138,6 +138,20 @@ class BagelConfig:
             (Path(directory) / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
+BAGEL_7B = BagelConfig(
+    hidden_size=3584,
+    intermediate_size=18944,
+    num_layers=28,
+    num_heads=28,
+    num_kv_heads=4,
+    vocab_size=152064,
+    rms_norm_eps=1e-6,
+    rope_theta=1e6,
+    vision=VisionConfig(hidden_size=1152, intermediate_size=4304, num_layers=26, num_heads=16, patch_size=14),
+)
+"""The sizes of ByteDance-Seed/BAGEL-7B-MoT."""
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(

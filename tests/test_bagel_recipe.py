@@ -1,0 +1,38 @@
+"""The recipe for BAGEL-7B, run on the reference checkpoint: the same YAML, smaller pictures and groups."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from project.__main__ import main
+
+
+@pytest.mark.parametrize("overlay", [[], ["configs/bagel/rt2i_kl.yaml"]])
+def test_two_updates(bagel_fixture, tmp_path, overlay):
+    small = {
+        "trainer": {"accelerator": "cpu", "max_steps": 2, "enable_progress_bar": False, "callbacks": []},
+        "rewards": [{"class_path": "project.rewards.random.RandomReward"}],
+        "run": {"root": str(tmp_path), "name": "small"},
+        "model": {
+            "init_args": {
+                "policy": {"init_args": {"directory": str(bagel_fixture.directory)}},
+                "num_generations": 2,
+                "task": {"init_args": {"height": 16, "width": 24, "max_tokens": 4}},
+            }
+        },
+        "data": {"init_args": {"train": str(tmp_path / "train.jsonl"), "prompts_per_update": 2}},
+    }
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
+    rows = [{"prompt": text} for text in ("a small red cube", "a tree", "a blue table", "the sky")]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = ["configs/bagel/rt2i.yaml", *overlay, str(tmp_path / "small.yaml")]
+    assert main(["fit", *(f"--config={file}" for file in files)]) == 0
+    last = tmp_path / "small/version_0/checkpoints/last.ckpt"
+    state = torch.load(last, weights_only=True)
+    assert state["updates"] == 2
+    assert all("lora_" in name and tensor.dtype == torch.float32 for name, tensor in state["state_dict"].items())
+    assert any(tensor.any() for name, tensor in state["state_dict"].items() if "lora_B" in name)
