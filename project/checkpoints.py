@@ -10,20 +10,27 @@ import torch
 
 from project.models.bagel.source import BagelCheckpoint
 from project.models.base import ModelSource, UnifiedModel
+from project.models.lora import load_adapter
 
 
-def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw") -> UnifiedModel:
+def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter: str | None = None) -> UnifiedModel:
     """The model of a checkpoint folder (or hub id), or the trained policy of a run's `.ckpt` file.
 
     A `.ckpt` holds trained parameters only; what they were trained from is read from the `config.yaml` of its run
-    folder. `weights` chooses between its last parameters and their moving average.
+    folder. `weights` chooses between its last parameters and their moving average. `adapter`: a PEFT folder (or hub
+    id) to put over a checkpoint folder.
 
     Raises:
         FileNotFoundError, ValueError: naming the file and what to do.
     """
     path = Path(checkpoint)
     if path.suffix != ".ckpt":
-        return BagelCheckpoint(checkpoint).load().eval()
+        model = BagelCheckpoint(checkpoint).load()
+        if adapter is not None:
+            load_adapter(model, adapter)
+        return model.eval()
+    if adapter is not None:
+        raise ValueError(f"{path} is a trained policy: an adapter goes over a checkpoint folder")
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
     config = path.parent.parent / "config.yaml"

@@ -69,9 +69,14 @@ class UnifiedPipeline:
         self.vit_transform = vit_transform or _transform(model.defaults.vit_sides)
 
     @classmethod
-    def from_pretrained(cls, checkpoint: str, weights: Literal["ema", "raw"] = "raw") -> UnifiedPipeline:
-        """A checkpoint folder, a hub id, or a run's `.ckpt`. Raises as `project.checkpoints.load_policy`."""
-        return cls(load_policy(checkpoint, weights))
+    def from_pretrained(
+        cls, checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter: str | None = None
+    ) -> UnifiedPipeline:
+        """A checkpoint folder or hub id (with a PEFT adapter), or a run's `.ckpt`.
+
+        Raises as `project.checkpoints.load_policy`.
+        """
+        return cls(load_policy(checkpoint, weights, adapter))
 
     @torch.no_grad()
     def __call__(

@@ -14,6 +14,7 @@ def add_arguments(parser: Any) -> None:
     """Options of `python -m project generate`."""
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, hub id, or a run's .ckpt file")
     parser.add_argument("--weights", choices=["ema", "raw"], default="raw", help="of a .ckpt: average or last")
+    parser.add_argument("--adapter", help="PEFT adapter (folder or hub id) to put over a checkpoint folder")
     parser.add_argument("--prompts", required=True, help="text file, one prompt a line, or JSONL with a `prompt` each")
     parser.add_argument("--out", required=True, help="folder for 0000.png ... and trajectories.jsonl")
     parser.add_argument("--seed", type=int, default=0, help="of noise and sampled reasoning")
@@ -48,7 +49,7 @@ def run(args: Any) -> int:
         prompts = [replace(prompt, image=args.image) for prompt in prompts]
     for file in {prompt.image for prompt in prompts if prompt.image is not None}:
         read_image(file)
-    pipe = UnifiedPipeline.from_pretrained(args.checkpoint, args.weights)
+    pipe = UnifiedPipeline.from_pretrained(args.checkpoint, args.weights, args.adapter)
     settings = settings_for(
         pipe.model,
         seed=args.seed,

@@ -87,7 +87,9 @@ class UnifiedModel(nn.Module, ABC):
         """Load a checkpoint folder (or hub id). Raises FileNotFoundError, or ValueError naming file and tensor."""
 
     @abstractmethod
-    def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
+    def save_pretrained(
+        self, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: str | int = "50GB"
+    ) -> None:
         """Write a checkpoint folder that `from_pretrained` reads, weights in `dtype` (their own if None)."""
 
     @abstractmethod

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -71,20 +72,34 @@ def random_bagel(directory: str, dtype: torch.dtype = torch.float32, std: float 
     return model.eval()
 
 
-def save_bagel(model: Bagel, directory: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write weights, autoencoder, configurations and tokenizer; a half-written file never takes a final name."""
+def save_bagel(
+    model: Bagel, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: str | int = "50GB"
+) -> None:
+    """Write weights, autoencoder, configurations and tokenizer; a half-written file never takes a final name.
+
+    Weights larger than `max_shard_size` become several files and an index, written one after the other.
+    """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder)
     (folder / SETTINGS).write_text(json.dumps({SECTION: asdict(model.defaults)}, indent=2) + "\n")
     model.tokenizer.save_pretrained(folder)
     model.autoencoder.save(folder)
-    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
-    partial = folder / f".{WEIGHTS}.partial"
-    save_file(weights, partial, metadata={"format": "pt"})
-    # safetensors makes files that only their owner may read; a checkpoint is shared like any other file.
-    shutil.copymode(folder / SETTINGS, partial)
-    os.replace(partial, folder / WEIGHTS)
+    state = model.state_dict()
+    kept = {name: tensor.to(dtype=dtype, device="meta") for name, tensor in state.items()}
+    parts = split_torch_state_dict_into_shards(
+        kept, filename_pattern=WEIGHTS.replace(".", "{suffix}."), max_shard_size=max_shard_size
+    )
+    for name, tensors in parts.filename_to_tensors.items():
+        weights = {tensor: state[tensor].detach().to("cpu", dtype).contiguous() for tensor in tensors}
+        partial = folder / f".{name}.partial"
+        save_file(weights, partial, metadata={"format": "pt"})
+        # safetensors makes files that only their owner may read; a checkpoint is shared like any other file.
+        shutil.copymode(folder / SETTINGS, partial)
+        os.replace(partial, folder / name)
+    if parts.is_sharded:
+        index = {"metadata": parts.metadata, "weight_map": parts.tensor_to_filename}
+        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def _on_meta(folder: Path, autoencoder: Callable[[], Autoencoder]) -> Bagel:

@@ -96,11 +96,13 @@ class Bagel(UnifiedModel):
 
         return load_bagel(directory, getattr(torch, dtype) if dtype else torch.float32)
 
-    def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
+    def save_pretrained(
+        self, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: str | int = "50GB"
+    ) -> None:
         """Write a folder in the upstream layout, weights in `dtype` (their own if None)."""
         from project.models.bagel.loading import save_bagel
 
-        save_bagel(self, directory, dtype)
+        save_bagel(self, directory, dtype, max_shard_size)
 
     # ----------------------------------------------------------------- the network
 
