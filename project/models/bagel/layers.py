@@ -31,6 +31,8 @@ class Attended:
     contexts: tuple[tuple[Context | None, slice, Tensor | None], ...]
     cos_R1TC: Tensor
     sin_R1TC: Tensor
+    freeze_und: bool = False
+    """Let no gradient through what the understanding expert computed."""
 
 
 class RMSNorm(nn.Module):
@@ -91,6 +93,8 @@ class SharedAttention(nn.Module):
         self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         parts = [self._project(und_RTH, "")]
+        if attended.freeze_und:
+            parts = [[projected.detach() for projected in parts[0]]]
         if gen_RLH is not None:
             parts.append(self._project(gen_RLH, "_moe_gen"))
         q, k, v = (
@@ -130,6 +134,8 @@ class DecoderLayer(nn.Module):
         und, gen, key, value = self.self_attn(self.input_layernorm(und_RTH), normed_gen, attended)
         und_RTH = und_RTH + und
         und_RTH = und_RTH + self.mlp(self.post_attention_layernorm(und_RTH))
+        if attended.freeze_und:
+            und_RTH = und_RTH.detach()
         if gen_RLH is not None and gen is not None:
             gen_RLH = gen_RLH + gen
             gen_RLH = gen_RLH + self.mlp_moe_gen(self.post_attention_layernorm_moe_gen(gen_RLH))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ class Bagel(UnifiedModel):
 
     gradient_checkpointing = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
+    freeze_und = False
+    """Train the generation expert (and the output head) alone: no gradient reaches the understanding expert."""
 
     def __init__(self, config: BagelConfig, autoencoder: Autoencoder, tokenizer: Any, defaults: Defaults) -> None:
         super().__init__()
@@ -116,6 +119,8 @@ class Bagel(UnifiedModel):
             position = torch.cat([position, query.latent_position_RL], dim=1)
             visible = torch.cat([visible, visible.new_ones(gen.shape[:2])], dim=1)
         attended = attended_by(position, visible, query.mask, contexts, rows, self.config)
+        if self.freeze_und:
+            attended, und = replace(attended, freeze_und=True), und.detach()
         keys_values = []
         for layer in self.language_model.model.layers:
             if self.gradient_checkpointing and torch.is_grad_enabled():
@@ -126,7 +131,8 @@ class Bagel(UnifiedModel):
         logits = None
         if query.logits is not None:
             marked = und[:, -1] if isinstance(query.logits, str) else und[query.logits]
-            logits = self.language_model.lm_head(self.language_model.model.norm(marked))
+            normed = self.language_model.model.norm(marked)
+            logits = self.language_model.lm_head(normed.detach() if self.freeze_und else normed)
         velocity = None if gen is None else self.llm2vae(self.language_model.model.norm_moe_gen(gen))
         return Output(logits=logits, velocity_RLD=velocity, keys_values=keys_values)
 

@@ -18,6 +18,7 @@ class BagelCheckpoint(ModelSource):
         directory: e.g. `data/shapes/umm` or `ByteDance-Seed/BAGEL-7B-MoT`.
         dtype: of the weights in memory; trainable ones are widened to fp32 by the module that trains them.
         gradient_checkpointing: recompute layers in the backward pass to save activation memory.
+        freeze_und: train the generation expert and the output head alone, as upstream's option of that name.
         random_weights: read the configuration files and the tokenizer only, to measure time and memory before the
             weights are there.
     """
@@ -27,11 +28,13 @@ class BagelCheckpoint(ModelSource):
         directory: str,
         dtype: Literal["float32", "bfloat16"] = "float32",
         gradient_checkpointing: bool = False,
+        freeze_und: bool = False,
         random_weights: bool = False,
     ) -> None:
         self.directory = directory
         self.dtype = dtype
         self.gradient_checkpointing = gradient_checkpointing
+        self.freeze_und = freeze_und
         self.random_weights = random_weights
 
     def load(self) -> Bagel:
@@ -40,4 +43,5 @@ class BagelCheckpoint(ModelSource):
         else:
             model = Bagel.from_pretrained(self.directory, self.dtype)
         model.gradient_checkpointing = self.gradient_checkpointing
+        model.freeze_und = self.freeze_und
         return model
