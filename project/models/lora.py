@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-
-from project.models.adapter_files import read_adapter, write_adapter
 
 EXPERTS = r"language_model\.model\.layers\.\d+\.(self_attn|mlp|mlp_moe_gen)\.(q|k|v|o|gate|up|down)_proj(_moe_gen)?"
 """Every projection of both experts (the paper's choice)."""
-ADAPTER, START = "default", "start"
-"""What peft calls the adapters in use, and their frozen copy. Files never hold these names."""
+_PREFIX = "base_model.model."
+"""Before every name in a PEFT file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
     """Adapters of `rank`, scaled by alpha / rank, on the linear layers whose whole name matches `target`.
 
-    `adapter` is a released PEFT adapter (folder or hub id) to start from; rank, alpha and target must then be its own.
+    `adapter` starts from a released one (a PEFT folder, or a hub id), whose rank, alpha and layers count then.
     """
 
     rank: int = 32
@@ -35,176 +30,122 @@ class LoRA:
 
 
 def add_lora(model: nn.Module, lora: LoRA) -> None:
-    """Freeze the model and add trainable adapters: new ones (which change nothing yet) or those of `lora.adapter`.
+    """Freeze the model and add trainable adapters.
 
-    Raises:
-        FileNotFoundError, ValueError: `target` matches no layer, or the adapter is missing, damaged, of another rank,
-            alpha or target than `lora` says, or made for another model (all its faulty tensors listed at once).
+    Raises FileNotFoundError or ValueError if `target` matches no layer, or as `load_adapter`.
     """
     from peft import LoraConfig
 
-    model.requires_grad_(False)
-    if lora.adapter is None:
-        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target)
-        _inject(config, model, "lora.target")
+    if lora.adapter is not None:
+        load_adapter(model, lora.adapter)
         return
-    files = read_adapter(lora.adapter)
-    for name, own, theirs in (("rank", lora.rank, files.config.r), ("alpha", lora.alpha, files.config.lora_alpha)):
-        if own != theirs:
-            raise ValueError(f"{files.config_file} has {name} {theirs}, but lora.{name} is {own}: set it to {theirs}")
-    chosen = {name for name, module in model.named_modules() if re.fullmatch(lora.target, name)}
-    files.config.lora_dropout = lora.dropout
-    load_adapter(model, lora.adapter)
-    differing = sorted(chosen ^ {name for name, _ in _adapted(model)})
-    if differing:
-        remove_adapters(model)
-        raise ValueError(
-            f"{files.config_file} adapts other layers than lora.target: {_few(differing)}; "
-            f"set lora.target to a pattern of its target_modules, {files.config.target_modules!r}"
-        )
+    _inject(
+        model,
+        LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target),
+    )
 
 
-def load_adapter(model: nn.Module, directory: str, *, dropout: float = 0.0) -> None:
-    """Freeze the model and lay a released PEFT adapter (folder or hub id) over it, in fp32.
+def load_adapter(model: nn.Module, adapter: str) -> None:
+    """Put a PEFT adapter (folder or hub id) over a model.
 
-    Raises as `add_lora`; the model is then as it was, but frozen.
+    Raises:
+        FileNotFoundError: there is no such adapter.
+        ValueError: it is no LoRA, is damaged, or its tensors are missing, unexpected or mis-shaped (all listed).
     """
-    model.requires_grad_(False)
-    files = read_adapter(directory)
-    files.config.lora_dropout = dropout
-    _inject(files.config, model, f"target_modules of {files.config_file}")
-    expected = adapter_parameters(model)
-    faults = [f"unexpected {name}" for name in files.tensors if name not in expected]
-    faults += [
-        f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
-        for name, tensor in files.tensors.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
-    faults += [f"missing {name}" for name in expected if name not in files.tensors]
+    from peft import LoraConfig, PeftConfig
+    from peft.utils import load_peft_weights
+    from safetensors import SafetensorError
+
+    try:
+        config = PeftConfig.from_pretrained(adapter)
+    except (ValueError, OSError) as error:
+        raise FileNotFoundError(f"{adapter} is no PEFT adapter (a folder with adapter_config.json): {error}") from None
+    if not isinstance(config, LoraConfig):
+        raise ValueError(f"{adapter} holds a {config.peft_type} adapter: only LoRA is supported")
+    try:
+        weights = load_peft_weights(adapter, device="cpu")
+    except (SafetensorError, ValueError, OSError) as error:
+        raise ValueError(f"the weights of {adapter} cannot be read ({error}): copy them again") from None
+    config.inference_mode = False
+    _inject(model, config)
+    parameters = {_released(name): parameter for name, parameter in model.named_parameters() if _is_adapter(name)}
+    faults = [f"unexpected {name}" for name in weights if name not in parameters]
+    faults += [f"missing {name}" for name in parameters if name not in weights]
+    for name in parameters.keys() & weights.keys():
+        ours, theirs = tuple(parameters[name].shape), tuple(weights[name].shape)
+        if ours != theirs:
+            faults.append(f"{name} has shape {theirs}, not {ours}")
     if faults:
-        remove_adapters(model)
-        listed = "\n  ".join(faults[:40]) + (f"\n  ... and {len(faults) - 40} more" if len(faults) > 40 else "")
-        raise ValueError(f"{files.file} is an adapter of another model:\n  {listed}")
-    for name, parameter in expected.items():
-        parameter.data = files.tensors[name].to(parameter.device, torch.float32)
+        raise ValueError(f"{adapter} is an adapter of another model:\n  " + "\n  ".join(sorted(faults)[:40]))
+    for name, parameter in parameters.items():
+        parameter.data = weights[name].to(parameter.device, parameter.dtype)
 
 
-def save_adapter(model: nn.Module, directory: str, dtype: torch.dtype | None = None) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors` as peft does, tensors in `dtype` (fp32 if None).
+def save_adapter(model: nn.Module, directory: str) -> None:
+    """Write the adapters of a model as a PEFT folder. Raises ValueError if it has none."""
+    from pathlib import Path
 
-    Raises ValueError if the model has no adapters.
-    """
-    if not has_adapters(model):
-        raise ValueError("the model has no adapters to save: all its weights are its own")
-    config: Any = model.peft_config[ADAPTER]  # type: ignore[index, union-attr]
-    write_adapter(directory, config, {n: p.detach() for n, p in adapter_parameters(model).items()}, dtype)
+    from safetensors.torch import save_file
+
+    weights = adapter_weights(model)
+    if not weights:
+        raise ValueError("this model has no adapters: it was trained whole, export its merged weights")
+    config = _adapter_config(model)
+    config.save_pretrained(directory)
+    save_file(weights, Path(directory) / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def has_adapters(model: nn.Module) -> bool:
-    return next(_adapted(model), None) is not None
-
-
-def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The adapters in use by their names in files: `base_model.model.LAYER.lora_A.weight`."""
-    marker = f".{ADAPTER}."
+def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The adapters' tensors by their PEFT names, on the CPU."""
     return {
-        f"base_model.model.{name.replace(marker, '.')}": parameter
+        _released(name): parameter.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
-        if ".lora_" in name and marker in name
+        if _is_adapter(name)
     }
 
 
-def merge_adapters(model: nn.Module, dtype: torch.dtype | None = None) -> None:
-    """Add every adapter to the weights it belongs to, and take it away; in place.
+def merge_adapters(model: nn.Module) -> None:
+    """Add the adapters to the weights that they belong to, in the weights' own type, and take them away."""
+    from peft.tuners.lora import LoraLayer
 
-    W + alpha / rank * B A is summed in fp32 and rounded once, to the weight's own dtype, or to `dtype` if that is wider.
-    """
-    for _, layer in _adapted(model):
-        weight = layer.get_base_layer().weight
-        weight.data = weight.data.to(torch.promote_types(weight.dtype, dtype or weight.dtype))
-        layer.merge(adapter_names=[ADAPTER])
-    remove_adapters(model)
-
-
-def remove_adapters(model: nn.Module) -> None:
-    """Leave the layers that the adapters were laid over, as they are now; in place."""
-    for name, layer in list(_adapted(model)):
-        model.set_submodule(name, layer.get_base_layer())
-    if hasattr(model, "peft_config"):
-        del model.peft_config
-
-
-# --------------------------------------------------------------------- references of the KL terms
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge()  # type: ignore[operator]
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
 
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """The base model, without its adapters."""
-    with _flags_kept(model):
-        for _, layer in _adapted(model):
-            layer.enable_adapters(False)
-        try:
-            yield
-        finally:
-            for _, layer in _adapted(model):
-                layer.enable_adapters(True)
+    """The base model, without its adapters: the reference of the KL terms."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-
-def keep_start(model: nn.Module) -> None:
-    """Keep a frozen copy of the adapters as they are now, which `adapters_at_start` uses."""
-    from peft import inject_adapter_in_model
-
-    configs: Any = model.peft_config
-    with _flags_kept(model):
-        inject_adapter_in_model(copy.deepcopy(configs[ADAPTER]), model, adapter_name=START)
-        for _, layer in _adapted(model):
-            for part in (layer.lora_A, layer.lora_B):
-                part[START].weight.data = part[ADAPTER].weight.detach().clone()
-                part[START].requires_grad_(False)
-            layer.set_adapter(ADAPTER)
-    model.peft_config = configs
-
-
-@contextmanager
-def adapters_at_start(model: nn.Module) -> Iterator[None]:
-    """The model with its adapters as they were at `keep_start`."""
-    with _flags_kept(model):
-        for _, layer in _adapted(model):
-            layer.set_adapter(START)
-        try:
-            yield
-        finally:
-            for _, layer in _adapted(model):
-                layer.set_adapter(ADAPTER)
-
-
-@contextmanager
-def _flags_kept(model: nn.Module) -> Iterator[None]:
-    """peft makes adapters trainable whenever it switches them on, also those that were frozen; not for long here."""
-    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
     try:
         yield
     finally:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name in trainable)
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
-def _inject(config: Any, model: nn.Module, named: str) -> None:
+def _inject(model: nn.Module, config: Any) -> None:
     from peft import inject_adapter_in_model
 
-    try:
-        inject_adapter_in_model(config, model)
-    except ValueError as error:
-        remove_adapters(model)
-        raise ValueError(f"{named}: {error}") from None
+    model.requires_grad_(False)
+    inject_adapter_in_model(config, model)
 
 
-def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Name and wrapper of every layer with an adapter."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
+def _adapter_config(model: nn.Module) -> Any:
+    configs: dict[str, Any] = model.peft_config  # type: ignore[assignment]
+    return configs["default"]
 
 
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _is_adapter(name: str) -> bool:
+    return ".lora_" in name
+
+
+def _released(name: str) -> str:
+    """The name that PEFT files use."""
+    return _PREFIX + name.replace(".default.", ".")
