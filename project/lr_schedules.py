@@ -27,24 +27,23 @@ class WarmupHoldDecay(LambdaLR):
         hold: float = 0.5,
         floor: float = 0.02,
     ) -> None:
-        # No attribute: those are saved with a checkpoint, and a resumed run may be given another length.
-        length = [steps]
+        self.steps = steps
+        self.warmup = warmup
+        self.hold = hold
+        self.floor = floor
+        super().__init__(optimizer, lambda step: self._factor(step))
 
-        def factor(step: int) -> float:
-            rise = min(1.0, (step + 1) / max(warmup, 1))
-            if length[0] is None:
-                return rise
-            left = (length[0] - step) / max(length[0] * (1 - hold), 1)
-            return rise * max(floor, min(1.0, left))
-
-        def end_at(last: int) -> None:
-            length[0] = length[0] or last
-
-        self.end_at = end_at
-        super().__init__(optimizer, factor)
+    def _factor(self, step: int) -> float:
+        rise = min(1.0, (step + 1) / max(self.warmup, 1))
+        if self.steps is None:
+            return rise
+        left = (self.steps - step) / max(self.steps * (1 - self.hold), 1)
+        return rise * max(self.floor, min(1.0, left))
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in super().state_dict().items() if name != "end_at"}
+        """Where the schedule stands, not its shape: a resumed run may be given another length."""
+        shape = ("steps", "warmup", "hold", "floor")
+        return {name: value for name, value in super().state_dict().items() if name not in shape}
 
 
 def over_whole_run(scheduler: LRScheduler, max_steps: int) -> LRScheduler:
@@ -52,8 +51,10 @@ def over_whole_run(scheduler: LRScheduler, max_steps: int) -> LRScheduler:
 
     Raises ValueError if it needs to know and the run has no end (`trainer.max_steps` is -1).
     """
-    if isinstance(scheduler, WarmupHoldDecay):
+    if isinstance(scheduler, WarmupHoldDecay) and scheduler.steps is None:
         if max_steps < 1:
-            raise ValueError("WarmupHoldDecay must know when the run ends: set trainer.max_steps")
-        scheduler.end_at(max_steps)
+            raise ValueError(
+                "WarmupHoldDecay must know when the run ends: set trainer.max_steps, or steps of the lr_scheduler"
+            )
+        scheduler.steps = max_steps
     return scheduler

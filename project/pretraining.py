@@ -16,6 +16,7 @@ from project.evaluation import EvaluatedModule
 from project.interleaved import Example, Picture, Text
 from project.lr_schedules import over_whole_run
 from project.models.base import ModelSource
+from project.models.condition_dropout import ConditionDropout, drop_conditions
 from project.models.packing import Block, LatentBlock, PackedLoss, PictureBlock, TextBlock, pack, packed_loss
 from project.models.transforms import normalise
 from project.randomness import keyed_generator
@@ -33,8 +34,11 @@ class UnifiedPretraining(EvaluatedModule):
         lr_scheduler: stepped after every optimizer step.
         noises: noised copies of each drawn picture; they share everything before them.
         timestep_shift: flow times are shift(sigmoid(normal)).
-        condition_dropout: share of the drawings whose prompt and reasoning are left out, for guidance.
+        condition_dropout: share of the drawings whose prompt and reasoning are left out together, for guidance.
+        block_dropout: besides, shares of single texts and pictures that are left out of what is drawn from, each on
+            its own (BAGEL's way); none if None.
         text_weight: weight of the cross entropy.
+        balance_texts: let each token count 1 / sqrt(tokens of its text), so that long texts do not drown short ones.
         output: folder that the model is written to when training ends.
         output_dtype: of the weights written.
         seed: of noise and dropout.
@@ -49,7 +53,9 @@ class UnifiedPretraining(EvaluatedModule):
         noises: int = 2,
         timestep_shift: float = 3.0,
         condition_dropout: float = 0.1,
+        block_dropout: ConditionDropout | None = None,
         text_weight: float = 1.0,
+        balance_texts: bool = False,
         output: str | None = None,
         output_dtype: str = "float16",
         seed: int = 0,
@@ -64,7 +70,9 @@ class UnifiedPretraining(EvaluatedModule):
         self.noises = noises
         self.timestep_shift = timestep_shift
         self.condition_dropout = condition_dropout
+        self.block_dropout = block_dropout
         self.text_weight = text_weight
+        self.balance_texts = balance_texts
         self.output = output
         self.output_dtype = output_dtype
         self.seed = seed
@@ -98,11 +106,11 @@ class UnifiedPretraining(EvaluatedModule):
         families: dict[str, list[Example]] = defaultdict(list)
         for example in examples:
             families[example.task].append(example)
-        text, pictures, words, drawn = [], [], 0, 0
+        text, pictures, words, drawn = [], [], 0.0, 0
         for family in families.values():
-            packed = pack(self.model, self._blocks(family))
+            packed = pack(self.model, self._blocks(family), balance_texts=self.balance_texts)
             loss = packed_loss(self.model, packed)
-            marked = len(packed.target_W)
+            marked = packed.weight_W.sum().item()
             noised = 0 if packed.noised_RL is None else int(packed.noised_RL.sum())
             text.append(loss.cross_entropy * marked)
             pictures.append(loss.flow_matching * noised)
@@ -116,32 +124,41 @@ class UnifiedPretraining(EvaluatedModule):
         self.updates += 1
 
     def _blocks(self, examples: Sequence[Example]) -> list[list[Block]]:
-        pictures = [b.pixels for e in examples for b in e.blocks if isinstance(b, Picture)]
-        latents: Iterator[Tensor] = iter(())
-        if pictures:
-            pixels = normalise(torch.stack([torch.as_tensor(p) for p in pictures]))
-            latents = iter(self.model.encode_image(pixels))
+        latents = self._latents(examples)
         return [self._convert(example, latents) for example in examples]
+
+    def _latents(self, examples: Sequence[Example]) -> Iterator[Tensor]:
+        """Of the pictures that the autoencoder reads, in order; those of one size are encoded together."""
+        pictures = [b.pixels for e in examples for b in e.blocks if isinstance(b, Picture) and b.role != "seen_by_vit"]
+        sizes: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for place, picture in enumerate(pictures):
+            sizes[picture.shape].append(place)
+        found: dict[int, Tensor] = {}
+        for places in sizes.values():
+            pixels = normalise(torch.stack([torch.as_tensor(pictures[place]) for place in places]))
+            found.update(zip(places, self.model.encode_image(pixels), strict=True))
+        return (found[place] for place in range(len(pictures)))
 
     def _convert(self, example: Example, latents: Iterator[Tensor]) -> list[Block]:
         dropped = torch.rand((), generator=self._noise).item() < self.condition_dropout
         dropped = dropped and any(isinstance(b, Picture) and b.role == "drawn" for b in example.blocks)
+        first = example.blocks[0]
+        # Guidance compares with the state before the input text: the system prompt, if there is one.
+        system = isinstance(first, Text) and first.text == self.model.defaults.think_prompt
         blocks: list[Block] = []
         for position, block in enumerate(example.blocks):
             if isinstance(block, Text):
-                # Guidance compares with the state before the input text: the system prompt, if there is one.
-                system = position == 0 and block.text == self.model.defaults.think_prompt
-                if system or not dropped:
+                if not dropped or (system and position == 0):
                     blocks.append(TextBlock(ids_T=self.model.encode_text(block.text), loss=block.loss))
-                continue
-            latent, grid = next(latents), self.model.latent_grid(*block.pixels.shape[:2])
-            if block.role == "seen_by_vit":
+            elif block.role == "seen_by_vit":
                 blocks.append(PictureBlock(pixels_CHW=normalise(torch.as_tensor(block.pixels))))
-            elif block.role == "clean":
-                blocks.append(LatentBlock(latents_LD=latent, grid=grid))
             else:
-                blocks += [self._noised(LatentBlock(latents_LD=latent, grid=grid)) for _ in range(self.noises)]
-        return blocks
+                grid = self.model.latent_grid(*block.pixels.shape[:2])
+                clean = LatentBlock(latents_LD=next(latents), grid=grid)
+                blocks += [self._noised(clean) for _ in range(self.noises)] if block.role == "drawn" else [clean]
+        if self.block_dropout is None:
+            return blocks
+        return drop_conditions(blocks, self.block_dropout, self._noise, keep=int(system))
 
     def _noised(self, block: LatentBlock) -> LatentBlock:
         raw = torch.randn((), generator=self._noise)

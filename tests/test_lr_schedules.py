@@ -39,6 +39,22 @@ def test_a_run_without_an_end_is_refused():
         over_whole_run(WarmupHoldDecay(optimizer()), -1)
 
 
+def test_a_given_length_needs_no_end_of_the_run():
+    given = WarmupHoldDecay(optimizer(), steps=4, warmup=1, hold=0.5)
+    assert factors(over_whole_run(given, -1), 4) == pytest.approx([1, 1, 1, 0.5])
+
+
+def test_a_resumed_run_may_be_longer():
+    """Where the schedule stands is saved, its shape is not."""
+    short = over_whole_run(WarmupHoldDecay(optimizer(), warmup=1, hold=0.5), 4)
+    factors(short, 3)
+    longer = over_whole_run(WarmupHoldDecay(optimizer(), warmup=1, hold=0.5), 8)
+    longer.load_state_dict(short.state_dict())
+    longer.optimizer.step()
+    longer.step()
+    assert longer.last_epoch == 4 and longer.get_last_lr() == pytest.approx([1.0])
+
+
 def test_other_schedules_are_left_alone():
     constant = torch.optim.lr_scheduler.ConstantLR(optimizer())
     assert over_whole_run(constant, -1) is constant

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 import torch
 from lightning import Trainer
 
+from project.callbacks.checkpoint import SaveLast
+from project.callbacks.ema import EMA
 from project.callbacks.on_policy_gate import OnPolicyError, OnPolicyGate
+from project.datamodule import PromptLoader
 from project.guidance import Guidance
 from project.lr_schedules import WarmupHoldDecay
 from project.models.lora import LoRA
@@ -48,8 +52,18 @@ def make_module(**changes):
     return AlphaGRPO(**{**settings, **changes})
 
 
-def train(module, updates=2, rewards=None, callbacks=(), batches=None, collate=lambda prompts: prompts, **settings):
-    trainer = Trainer(
+def train(
+    module,
+    updates=2,
+    rewards=None,
+    callbacks=(),
+    batches=None,
+    collate=lambda prompts: prompts,
+    loader=None,
+    ckpt_path=None,
+    **settings,
+):
+    defaults = dict(
         accelerator="cpu",
         max_steps=updates * module.updates_per_rollout,
         logger=False,
@@ -57,11 +71,11 @@ def train(module, updates=2, rewards=None, callbacks=(), batches=None, collate=l
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[*(rewards or [RandomReward(seed=1)]), *callbacks],
-        **settings,
     )
-    loader = torch.utils.data.DataLoader(batches or [PROMPTS] * 10, batch_size=None, collate_fn=collate)
+    trainer = Trainer(**{**defaults, **settings})
+    loader = loader or torch.utils.data.DataLoader(batches or [PROMPTS] * 10, batch_size=None, collate_fn=collate)
     module.transfer_batch_to_device = lambda batch, device, index: batch
-    trainer.fit(module, loader)
+    trainer.fit(module, loader, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -106,7 +120,9 @@ def test_two_ranks_with_unequal_work_equal_one(tmp_path):
     for ranks in (1, 2):
         file = tmp_path / f"{ranks}.pt"
         command = [sys.executable, str(script), str(ranks), str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        # Also where the project is not installed, as under pytest.
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
         saved.append(torch.load(file))
     one, two = saved
@@ -120,13 +136,6 @@ def test_two_ranks_with_unequal_work_equal_one(tmp_path):
 
 
 def test_an_update_without_survivors_is_skipped_and_counted():
-    class Silent(RandomReward):
-        def score(self, trajectories, group_size):
-            output = super().score(trajectories, group_size)
-            if module.updates in (0, 2):
-                output.reward_N[:] = float("nan")
-            return output
-
     skipped = []
 
     class Count(OnPolicyGate):
@@ -135,9 +144,66 @@ def test_an_update_without_survivors_is_skipped_and_counted():
             skipped.append(trainer.callback_metrics["update/skipped"].item())
 
     module = make_module()
-    trainer = train(module, updates=2, rewards=[Silent(seed=1)], callbacks=[Count()])
+    trainer = train(module, updates=2, rewards=[Sometimes(module, {0, 2})], callbacks=[Count()])
     assert skipped == [1, 0, 1, 0]
     assert module.updates == 4 and trainer.global_step == 2
+
+
+class Sometimes(RandomReward):
+    """No reward in the updates given."""
+
+    def __init__(self, module, silent):
+        super().__init__(seed=1)
+        self.module, self.silent = module, silent
+
+    def score(self, trajectories, group_size):
+        output = super().score(trajectories, group_size)
+        if self.module.updates in self.silent:
+            output.reward_N[:] = float("nan")
+        return output
+
+
+class Rates(OnPolicyGate):
+    """Keeps the learning rates after each update."""
+
+    def __init__(self):
+        super().__init__()
+        self.rates = []
+
+    def on_train_batch_end(self, trainer, *args):
+        super().on_train_batch_end(trainer, *args)
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_skipped_updates_do_not_disturb_what_is_saved(tmp_path, at):
+    """Updates 1, 2 and 3 of 5 are skipped; saved before or in the midst of them, the run goes on as if unbroken."""
+    schedule = lambda optimizer: WarmupHoldDecay(optimizer, warmup=1, hold=0.0, floor=0.1)  # noqa: E731
+
+    def run(folder, resume=None):
+        module, rates, ema = make_module(lr_scheduler=schedule), Rates(), EMA(decay=0.5)
+        trainer = train(
+            module,
+            updates=2,
+            rewards=[Sometimes(module, {1, 2, 3})],
+            callbacks=[rates, ema, SaveLast(every_n_updates=1, keep_every_n_updates=at)],
+            loader=PromptLoader(PROMPTS, prompts_per_update=1, seed=1),
+            ckpt_path=resume,
+            enable_checkpointing=True,
+            default_root_dir=folder,
+        )
+        assert module.updates == 5 and trainer.global_step == 2
+        return module, rates.rates, ema.average
+
+    whole, rates, average = run(tmp_path / "whole")
+    # The schedule takes a step where the optimizer does, and so reaches its end with the run.
+    assert rates == pytest.approx([5e-4, 5e-4, 5e-4, 5e-4, 1e-4])
+    saved = tmp_path / f"whole/checkpoints/update_{at}.ckpt"
+    resumed, rates, resumed_average = run(tmp_path / "resumed", resume=saved)
+    assert rates == pytest.approx([5e-4, 5e-4, 5e-4, 5e-4, 1e-4][at:])
+    for (name, ours), theirs in zip(resumed.named_parameters(), whole.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert all(torch.equal(resumed_average[name], value) for name, value in average.items())
 
 
 def test_the_same_seed_gives_the_same_bits():

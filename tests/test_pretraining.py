@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from lightning import Trainer
 
+from project.interleaved import Example, Picture, Text
 from project.lr_schedules import WarmupHoldDecay
 from project.models.bagel.source import BagelCheckpoint
+from project.models.condition_dropout import ConditionDropout
+from project.models.packing import DroppedPicture, LatentBlock, PictureBlock, TextBlock
 from project.pretraining import UnifiedPretraining
 from project.shapes.datamodule import ExampleLoader, ShapesExamples
 
@@ -49,3 +54,69 @@ def test_ranks_share_out_the_batches():
     assert [text for pair in zip(*handed, strict=True) for text in pair] == [
         loaders[0].batch(i)[0].blocks[2].text for i in range(6)
     ]
+
+
+def loaded(**settings):
+    module = UnifiedPretraining(BagelCheckpoint("data/shapes/umm"), **{"noises": 1, "condition_dropout": 0, **settings})
+    module.configure_model()
+    module._noise = torch.Generator().manual_seed(0)
+    return module
+
+
+def picture(height, width, role, level=100):
+    return Picture(pixels=np.full((height, width, 3), level, dtype=np.uint8), role=role)
+
+
+def edit(module):
+    """Of pictures of three sizes."""
+    blocks = (
+        Text(text=module.model_prompt),
+        picture(32, 64, "clean", 200),
+        picture(16, 32, "seen_by_vit"),
+        Text(text="a red circle"),
+        Text(text="a red circle", loss=True),
+        picture(64, 32, "drawn"),
+    )
+    return Example(blocks=blocks, task="edit")
+
+
+@pytest.fixture
+def module():
+    module = loaded()
+    module.model_prompt = module.model.defaults.think_prompt
+    return module
+
+
+def test_pictures_may_differ_in_size(module):
+    """Each has the latents that it has alone, in its place."""
+    small = Example(blocks=(Text(text="a red circle"), picture(32, 64, "drawn", 200)), task="edit")
+    first, second = module._blocks([edit(module), small])
+    clean, drawn, third = (b for b in (*first, *second) if isinstance(b, LatentBlock))
+    assert (clean.grid, drawn.grid, third.grid) == ((2, 4), (4, 2), (2, 4))
+    for block, (height, width, level) in ((clean, (32, 64, 200)), (drawn, (64, 32, 100)), (third, (32, 64, 200))):
+        alone = module.model.encode_image(torch.full((1, 3, height, width), level / 127.5 - 1))
+        torch.testing.assert_close(block.latents_LD, alone[0], atol=1e-5, rtol=1e-5)
+    losses = module.losses([edit(module), small])
+    assert torch.isfinite(losses.flow_matching) and losses.cross_entropy > 0
+
+
+def test_conditions_are_dropped_one_by_one_but_not_the_system_prompt(module):
+    whole = module._blocks([edit(module)])[0]
+    assert [type(b) for b in whole] == [TextBlock, LatentBlock, PictureBlock, TextBlock, TextBlock, LatentBlock]
+    module.block_dropout = ConditionDropout(text=1, vit=1, vae=1)
+    left = module._blocks([edit(module)])[0]
+    assert [type(b) for b in left] == [TextBlock, DroppedPicture, DroppedPicture, TextBlock, LatentBlock]
+    assert torch.equal(left[0].ids_T, whole[0].ids_T) and left[3].loss and left[4].noise_LD is not None
+
+
+def test_texts_count_by_the_root_of_their_length(module):
+    """Texts of 2 and 8 predicted tokens in families of their own: weights sqrt(2) and sqrt(8), not 2 and 8."""
+    short, long = (
+        Example(blocks=(Text(text=" ".join(["red"] * length), loss=True),), task=str(length)) for length in (1, 7)
+    )
+    alone = [module.losses([example]).cross_entropy.item() for example in (short, long)]
+    both = module.losses([short, long]).cross_entropy.item()
+    assert both == pytest.approx((2 * alone[0] + 8 * alone[1]) / 10, rel=1e-5)
+    module.balance_texts = True
+    both = module.losses([short, long]).cross_entropy.item()
+    assert both == pytest.approx((2**0.5 * alone[0] + 8**0.5 * alone[1]) / (2**0.5 + 8**0.5), rel=1e-5)

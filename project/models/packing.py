@@ -6,6 +6,7 @@ several noised copies of a picture may follow one another and share everything b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,7 +43,12 @@ class LatentBlock:
     noise_LD: Tensor | None = None
 
 
-Block = TextBlock | PictureBlock | LatentBlock
+@dataclass(frozen=True)
+class DroppedPicture:
+    """A picture left out, of which only the position remains: what follows stands where it would have stood."""
+
+
+Block = TextBlock | PictureBlock | LatentBlock | DroppedPicture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +57,20 @@ class Packed:
 
     Attributes:
         target_W: the next tokens at the query's marked places, in row order.
+        weight_W: how much each of them counts.
         velocity_RLD, noised_RL: wanted velocities (noise - latents), and where they count.
     """
 
     query: Query
     target_W: Tensor
+    weight_W: Tensor
     velocity_RLD: Tensor | None
     noised_RL: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedLoss:
-    """Mean cross entropy per predicted token [nats] and mean squared velocity error per noised value."""
+    """(Weighted) mean cross entropy per predicted token [nats], mean squared velocity error per noised value."""
 
     cross_entropy: Tensor
     flow_matching: Tensor
@@ -75,6 +83,7 @@ class _Row:
         self.model = model
         self.ids: list[int] = []
         self.targets: list[int] = []
+        self.weights: list[float] = []
         self.und: list[tuple[int, int, int, bool]] = []
         self.gen: list[tuple[int, int, int, bool]] = []
         self.latents: list[LatentBlock] = []
@@ -95,6 +104,8 @@ class _Row:
             ids = [special.image_start] * (len(patches) + 1) + [special.image_end]
             self._und(ids, [-1] * len(ids), causal=False)
             self.position += 1
+        elif isinstance(block, DroppedPicture):
+            self.position += 1
         else:
             noised = block.noise_LD is not None
             self._und([special.image_start, special.image_end], [-1, -1], causal=False, hidden=noised)
@@ -109,10 +120,16 @@ class _Row:
             self.und.append((self.block, self.position + (i if causal else 0), i if causal else 0, hidden))
         self.ids += ids
         self.targets += targets
+        predicted = sum(target >= 0 for target in targets)
+        self.weights += [1 / math.sqrt(max(predicted, 1))] * len(ids)
 
 
-def pack(model: UnifiedModel, examples: Sequence[Sequence[Block]]) -> Packed:
-    """One query for all examples; see the module's text for who sees whom."""
+def pack(model: UnifiedModel, examples: Sequence[Sequence[Block]], *, balance_texts: bool = False) -> Packed:
+    """One query for all examples; see the module's text for who sees whom.
+
+    With `balance_texts` each predicted token counts 1 / sqrt(tokens predicted of its text), so that a text counts
+    by the root of its length.
+    """
     rows = [_Row(model) for _ in examples]
     for row, blocks in zip(rows, examples, strict=True):
         for block in blocks:
@@ -120,6 +137,7 @@ def pack(model: UnifiedModel, examples: Sequence[Sequence[Block]]) -> Packed:
     device = model.device
     ids_RT, visible_RT = pad([torch.tensor(row.ids, device=device) for row in rows])
     target_RT, _ = pad([torch.tensor(row.targets, device=device) for row in rows])
+    weight_RT, _ = pad([torch.tensor(row.weights, device=device) for row in rows])
     und_RT4, _ = pad([torch.tensor(row.und, device=device).view(-1, 4) for row in rows])
     gen_RL4, real_RL = pad([torch.tensor(row.gen, device=device, dtype=torch.long).view(-1, 4) for row in rows])
     marked_RT = (target_RT >= 0) & visible_RT
@@ -139,7 +157,8 @@ def pack(model: UnifiedModel, examples: Sequence[Sequence[Block]]) -> Packed:
             latent_index_RL=latents.get("latent_index_RL"),
         ),
         target_W=target_RT[marked_RT],
-        velocity_RLD=_wanted(rows, device) if has_latents else None,
+        weight_W=weight_RT[marked_RT] if balance_texts else torch.ones_like(weight_RT[marked_RT]),
+        velocity_RLD=_wanted(model, rows) if has_latents else None,
         noised_RL=(gen_RL4[..., 3] == 1) & real_RL if has_latents else None,
     )
 
@@ -151,7 +170,8 @@ def packed_loss(model: UnifiedModel, packed: Packed) -> PackedLoss:
     cross_entropy = zero
     if len(packed.target_W):
         assert output.logits is not None
-        cross_entropy = F.cross_entropy(output.logits.float(), packed.target_W)
+        each_W = F.cross_entropy(output.logits.float(), packed.target_W, reduction="none")
+        cross_entropy = (each_W * packed.weight_W).sum() / packed.weight_W.sum()
     flow_matching = zero
     if packed.noised_RL is not None and packed.noised_RL.any():
         assert output.velocity_RLD is not None and packed.velocity_RLD is not None
@@ -187,10 +207,12 @@ def _latents(model: UnifiedModel, rows: Sequence[_Row]) -> dict[str, Tensor]:
     device = model.device
     states, sigmas, indices = [], [], []
     for row in rows:
-        x, sigma, index = [torch.zeros(0, model.latent_size)], [torch.zeros(0)], [torch.zeros(0, dtype=torch.long)]
+        x = [torch.zeros(0, model.latent_size, device=device)]
+        sigma, index = [torch.zeros(0)], [torch.zeros(0, dtype=torch.long)]
         for block in row.latents:
-            clean = block.latents_LD
-            x.append(clean if block.noise_LD is None else (1 - block.sigma) * clean + block.sigma * block.noise_LD)
+            clean = block.latents_LD.to(device)
+            noise = block.noise_LD
+            x.append(clean if noise is None else (1 - block.sigma) * clean + block.sigma * noise.to(device))
             sigma.append(torch.full((len(clean),), block.sigma))
             index.append(model.latent_index(block.grid))
         states.append(torch.cat(x))
@@ -200,14 +222,14 @@ def _latents(model: UnifiedModel, rows: Sequence[_Row]) -> dict[str, Tensor]:
     return {name: pad(part)[0].to(device) for name, part in parts.items()}
 
 
-def _wanted(rows: Sequence[_Row], device: torch.device) -> Tensor:
+def _wanted(model: UnifiedModel, rows: Sequence[_Row]) -> Tensor:
     """Velocities noise - latents, zero for clean pictures, [R, L, D]."""
-    size = next(block.latents_LD.shape[-1] for row in rows for block in row.latents)
+    device = model.device
     parts = []
     for row in rows:
-        wanted = [
-            torch.zeros_like(block.latents_LD) if block.noise_LD is None else block.noise_LD - block.latents_LD
-            for block in row.latents
-        ]
-        parts.append(torch.cat([torch.zeros(0, size), *wanted]))
-    return pad(parts)[0].to(device)
+        wanted = [torch.zeros(0, model.latent_size, device=device)]
+        for block in row.latents:
+            clean = block.latents_LD.to(device)
+            wanted.append(torch.zeros_like(clean) if block.noise_LD is None else block.noise_LD.to(device) - clean)
+        parts.append(torch.cat(wanted))
+    return pad(parts)[0]
