@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import torch
 
-from project.models.bagel.source import BagelCheckpoint
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import load_adapter
+from project.models.source import checkpoint as checkpoint_source
 
 
 def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter: str | None = None) -> UnifiedModel:
@@ -25,7 +25,7 @@ def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter
     """
     path = Path(checkpoint)
     if path.suffix != ".ckpt":
-        model = BagelCheckpoint(checkpoint).load()
+        model = checkpoint_source(checkpoint).load()
         if adapter is not None:
             load_adapter(model, adapter)
         return model.eval()

@@ -1,66 +1,86 @@
-"""A trained policy in the formats that other tools read: a PEFT adapter, or a whole checkpoint with it merged in."""
+"""A trained policy out of the house: as a PEFT adapter, or as a checkpoint folder with the adapters merged in."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from project.models.base import UnifiedModel
-from project.models.lora import adapter_weights, merge_adapters, save_adapter
+from project.models.lora import has_adapters, merge_adapters, save_adapter
+
+UNITS = {"B": 1} | {
+    prefix + suffix: base**power
+    for suffix, base in (("B", 1000), ("IB", 1024))
+    for power, prefix in enumerate("KMGT", start=1)
+}
 
 
-def export(
-    model: UnifiedModel,
-    out: str | Path,
-    form: Literal["peft", "merged"],
-    dtype: torch.dtype | None = None,
-    max_shard_size: str | int = "5GB",
+def export_adapter(model: UnifiedModel, out: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write a folder that `peft` and `project.models.lora.load_adapter` read, tensors in `dtype` (fp32 if None).
+
+    Raises ValueError if the model has no adapters, or `out` is in use.
+    """
+    if not has_adapters(model):
+        raise ValueError(
+            "this policy has no adapters (all its weights were trained), so there is no PEFT adapter to write: "
+            "export its weights, with --format bagel"
+        )
+    with whole_folder(out) as folder:
+        save_adapter(model, folder, dtype)
+
+
+def export_merged(
+    model: UnifiedModel, out: str | Path, dtype: torch.dtype | None = None, max_shard_size: int | None = None
 ) -> None:
-    """Write `out`, which appears whole or not at all.
+    """Merge the adapters, if any, into the model (in place) and write its checkpoint folder.
 
     Args:
-        model: with its adapters, if it was trained with any; merging takes them away.
-        out: folder, new or empty.
-        form: the adapter alone, or the checkpoint layout of the backbone.
-        dtype: of merged weights; that of the model if None.
-        max_shard_size: of a weight file.
+        dtype: of the weights in the files; their own if None.
+        max_shard_size: bytes in a weight file; no limit if None.
 
     Raises:
-        ValueError: if `out` holds something, or there is no adapter to write.
+        ValueError: `out` is in use.
     """
-
-    def write(folder: Path) -> None:
-        if form == "peft":
-            save_adapter(model, str(folder))
-            return
-        if dtype is not None:
-            model.to(dtype)
-        merge_adapters(model)
-        model.save_pretrained(folder, max_shard_size=max_shard_size)
-
-    if form == "peft" and not adapter_weights(model):
-        raise ValueError("this run trained whole weights, there is no adapter: export with --format bagel")
-    write_whole(Path(out), write)
+    with whole_folder(out) as folder:
+        merge_adapters(model, dtype)
+        model.save_pretrained(folder, dtype, max_shard_size)
 
 
-def write_whole(out: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder beside `out`, then give it its name.
+def check_unused(out: str | Path) -> None:
+    """Raises ValueError if `out` is a file or a folder that holds something."""
+    path = Path(out)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ValueError(f"{path} is in use: name a new or an empty folder")
 
-    Raises ValueError if `out` holds something already.
+
+@contextmanager
+def whole_folder(out: str | Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out` when it is complete, and is removed when writing fails.
+
+    Raises ValueError as `check_unused`.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already: name a new folder with --out")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    check_unused(out)
+    final = Path(out).absolute()
+    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:
-        write(partial)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    finally:
+        yield partial
+        os.replace(partial, final)
+    except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes of "5GB" (10^9 each), "5GiB" (2^30 each), "500MB" or "1000"; None (no limit) for 0. Raises ValueError."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = (found[2].upper() or "B") if found else ""
+    if not found or unit not in UNITS:
+        raise ValueError(f"{text!r} is no size: give a number with {', '.join(UNITS)}, such as 5GB; 0 means no limit")
+    return int(float(found[1]) * UNITS[unit]) or None

@@ -23,7 +23,7 @@ from project.advantages import advantages
 from project.evaluation import EvaluatedModule
 from project.lr_schedules import over_whole_run
 from project.models.base import ModelSource, UnifiedModel
-from project.models.lora import LoRA, adapters_off, add_lora
+from project.models.lora import LoRA, adapters_at_start, adapters_off, add_lora, keep_start
 from project.objectives.base import Counts, LossInputs, Mean, Objective
 from project.rewards.base import Reward, score
 from project.samplers.base import Sampler
@@ -45,6 +45,8 @@ class AlphaGRPO(EvaluatedModule):
         optimizer: made over the trainable parameters (which are fp32).
         lr_scheduler: stepped after every optimizer step; constant rates if None.
         lora: adapters to train instead of all weights.
+        reference: what the KL terms hold the policy to: the `base` model without adapters, or the model as it was at
+            the `start` of training, with `lora.adapter`. Without adapters both are a frozen copy of the loaded model.
         num_generations: G, samples per prompt.
         updates_per_rollout: optimizer steps per rollout. With 1 every ratio is 1 by construction: the gradient is
             the policy gradient, and clipping only ever sees numerical noise.
@@ -70,6 +72,7 @@ class AlphaGRPO(EvaluatedModule):
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
         lora: LoRA | None = None,
+        reference: Literal["base", "start"] = "base",
         num_generations: int = 8,
         updates_per_rollout: int = 1,
         micro_batch_size: int = 8,
@@ -101,6 +104,7 @@ class AlphaGRPO(EvaluatedModule):
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
         self.lora = lora
+        self.reference = reference
         self.num_generations = num_generations
         self.updates_per_rollout = updates_per_rollout
         self.micro_batch_size = micro_batch_size
@@ -239,6 +243,8 @@ class AlphaGRPO(EvaluatedModule):
         if self.objective.needs_reference and self.lora is None:
             self._reference = (copy.deepcopy(policy).requires_grad_(False).eval(),)
         self.policy = prepare(policy, self.lora, self.freeze_patterns)
+        if self.objective.needs_reference and self.lora is not None and self.reference == "start":
+            keep_start(self.policy)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, with a parameter group per pattern that wants options of its own."""
@@ -302,10 +308,10 @@ class AlphaGRPO(EvaluatedModule):
         )
 
     def _reference_replay(self, batch: MicroBatch) -> Replay:
-        if self.lora is not None:
-            with adapters_off(self.model):
-                return self._replay(self.model)(batch)
-        return self._replay(self._reference[0])(batch)
+        if self.lora is None:
+            return self._replay(self._reference[0].to(self.device))(batch)
+        with adapters_off(self.model) if self.reference == "base" else adapters_at_start(self.model):
+            return self._replay(self.model)(batch)
 
     def _parameter_groups(self) -> Iterable[dict[str, Any]]:
         chosen: dict[str | None, list[nn.Parameter]] = defaultdict(list)

@@ -61,7 +61,9 @@ class DenseModel(UnifiedModel):
         model.load_state_dict(torch.load(Path(directory) / "dense.pt", weights_only=True))
         return model
 
-    def save_pretrained(self, directory: str | Path, dtype: torch.dtype | None = None) -> None:
+    def save_pretrained(
+        self, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: int | None = None
+    ) -> None:
         torch.save(self.state_dict(), Path(directory) / "dense.pt")
 
     @property

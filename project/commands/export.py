@@ -1,4 +1,4 @@
-"""Write a trained policy as a PEFT adapter or as a checkpoint in the backbone's own layout."""
+"""Write a trained policy as a PEFT adapter, or as merged weights in the layout of its base."""
 
 from __future__ import annotations
 
@@ -10,13 +10,24 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: Any) -> None:
     """Options of `python -m project export`."""
-    parser.add_argument("--checkpoint", required=True, help="a run's .ckpt file, or a checkpoint folder or hub id")
-    parser.add_argument("--adapter", help="PEFT adapter to put over a checkpoint folder")
+    parser.add_argument("--checkpoint", required=True, help="a run's .ckpt file, checkpoint folder, or hub id")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=["peft", "bagel"],
+        help="peft: the adapter alone; bagel: all weights, adapters merged, in the upstream layout",
+    )
+    parser.add_argument("--out", required=True, help="new folder; it appears when it is complete")
+    parser.add_argument("--adapter", help="PEFT adapter (folder or hub id) to put over a checkpoint folder")
     parser.add_argument("--weights", choices=["ema", "raw"], default="raw", help="of a .ckpt: average or last")
-    parser.add_argument("--format", choices=["peft", "bagel"], required=True, help="the adapter, or everything merged")
-    parser.add_argument("--out", required=True, help="folder to make")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of merged weights")
-    parser.add_argument("--max-shard-size", default="5GB", help="of a weight file")
+    parser.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], help="of the files; default: that of the weights"
+    )
+    parser.add_argument(
+        "--max-shard-size",
+        default="5GB",
+        help="of a weight file; larger weights become several and an index. 0: one file, as upstream's scripts want it",
+    )
 
 
 def run(args: Any) -> int:
@@ -24,10 +35,15 @@ def run(args: Any) -> int:
     import torch
 
     from project.checkpoints import load_policy
-    from project.export import export
+    from project.export import check_unused, export_adapter, export_merged, parse_size
 
-    model = load_policy(args.checkpoint, args.weights, args.adapter)
+    check_unused(args.out)
+    limit = parse_size(args.max_shard_size)
     dtype = getattr(torch, args.dtype) if args.dtype else None
-    export(model, args.out, "peft" if args.format == "peft" else "merged", dtype, args.max_shard_size)
+    policy = load_policy(args.checkpoint, args.weights, args.adapter)
+    if args.format == "peft":
+        export_adapter(policy, args.out, dtype)
+    else:
+        export_merged(policy, args.out, dtype, limit)
     log.info("wrote %s", args.out)
     return 0

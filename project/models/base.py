@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from project.guidance import Guidance, guide
 from project.models.context import Context, Contexts, FunctionalContext, StaticContext
 from project.models.query import Output, Pictures, Query, merge, pad
+from project.models.sizes import Sizes
 from project.models.text import SampledText, TextLogProbs, draw_token, tempered
 
 
@@ -68,6 +69,15 @@ class ModelSource(ABC):
     def load(self) -> UnifiedModel:
         """Make the model. Raises FileNotFoundError or ValueError naming what is wrong with the files."""
 
+    def outline(self) -> UnifiedModel:
+        """The model on the meta device, without reading weights. Raises ValueError for a source that has none."""
+        raise ValueError(f"{type(self).__name__} cannot outline its model, so there is no plan of its memory")
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        """Whether a checkpoint folder (perhaps without its weights) is one that `cls(directory)` reads."""
+        return False
+
 
 class UnifiedModel(nn.Module, ABC):
     """A backbone that reads text and pictures and writes text and latents.
@@ -88,9 +98,14 @@ class UnifiedModel(nn.Module, ABC):
 
     @abstractmethod
     def save_pretrained(
-        self, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: str | int = "50GB"
+        self, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: int | None = None
     ) -> None:
-        """Write a checkpoint folder that `from_pretrained` reads, weights in `dtype` (their own if None)."""
+        """Write a checkpoint folder that `from_pretrained` reads.
+
+        Args:
+            dtype: of the weights in the files; their own if None.
+            max_shard_size: bytes in a weight file, for backbones that can write several; no limit if None.
+        """
 
     @abstractmethod
     def forward(self, query: Query, contexts: Sequence[Context] = ()) -> Output:
@@ -100,6 +115,11 @@ class UnifiedModel(nn.Module, ABC):
     @abstractmethod
     def cache_shape(self) -> tuple[int, int, int]:
         """(layers, key heads, head size) of a context."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """The widths that time and memory are planned with. Raises ValueError for a backbone that tells none."""
+        raise ValueError(f"{type(self).__name__} tells no sizes, so there is no plan of its memory")
 
     @property
     @abstractmethod

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
+
+from project.models.adapter_files import AdapterFiles, read_adapter, write_adapter
 
 EXPERTS = r"language_model\.model\.layers\.\d+\.(self_attn|mlp|mlp_moe_gen)\.(q|k|v|o|gate|up|down)_proj(_moe_gen)?"
 """Every projection of both experts (the paper's choice)."""
-_PREFIX = "base_model.model."
-"""Before every name in a PEFT file."""
+ADAPTER, START = "default", "start"
+"""What peft calls the adapters in use, and their frozen copy. Files never hold these names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA:
     """Adapters of `rank`, scaled by alpha / rank, on the linear layers whose whole name matches `target`.
 
-    `adapter` starts from a released one (a PEFT folder, or a hub id), whose rank, alpha and layers count then.
+    `adapter` is a released PEFT adapter (folder or hub id) to start from; rank, alpha and target must then be its own.
     """
 
     rank: int = 32
@@ -30,122 +36,180 @@ class LoRA:
 
 
 def add_lora(model: nn.Module, lora: LoRA) -> None:
-    """Freeze the model and add trainable adapters.
+    """Freeze the model and add trainable adapters: new ones (which change nothing yet) or those of `lora.adapter`.
 
-    Raises FileNotFoundError or ValueError if `target` matches no layer, or as `load_adapter`.
+    Raises:
+        FileNotFoundError, ValueError: `target` matches no layer, or the adapter is missing, damaged, of another rank,
+            alpha or target than `lora` says, or made for another model (all its faulty tensors listed at once).
     """
     from peft import LoraConfig
 
-    if lora.adapter is not None:
-        load_adapter(model, lora.adapter)
+    model.requires_grad_(False)
+    if lora.adapter is None:
+        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target)
+        _inject(config, model, "lora.target")
         return
-    _inject(
-        model,
-        LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target),
-    )
+    files = read_adapter(lora.adapter)
+    for name, own, theirs in (("rank", lora.rank, files.config.r), ("alpha", lora.alpha, files.config.lora_alpha)):
+        if own != theirs:
+            raise ValueError(f"{files.config_file} has {name} {theirs}, but lora.{name} is {own}: set it to {theirs}")
+    chosen = {name for name, _ in model.named_modules() if re.fullmatch(lora.target, name)}
+    files.config.lora_dropout = lora.dropout
+    _lay_over(model, files)
+    if differing := sorted(chosen ^ {name for name, _ in _adapted(model)}):
+        remove_adapters(model)
+        raise ValueError(
+            f"{files.config_file} adapts other layers than lora.target: {_few(differing)}; "
+            f"set lora.target to a pattern of its target_modules, {files.config.target_modules!r}"
+        )
 
 
-def load_adapter(model: nn.Module, adapter: str) -> None:
-    """Put a PEFT adapter (folder or hub id) over a model.
+def load_adapter(model: nn.Module, directory: str) -> None:
+    """Freeze the model and lay a released PEFT adapter (folder or hub id) over it, in fp32, frozen too.
 
-    Raises:
-        FileNotFoundError: there is no such adapter.
-        ValueError: it is no LoRA, is damaged, or its tensors are missing, unexpected or mis-shaped (all listed).
+    Raises as `add_lora`; the model then has no adapters.
     """
-    from peft import LoraConfig, PeftConfig
-    from peft.utils import load_peft_weights
-    from safetensors import SafetensorError
-
-    try:
-        config = PeftConfig.from_pretrained(adapter)
-    except (ValueError, OSError) as error:
-        raise FileNotFoundError(f"{adapter} is no PEFT adapter (a folder with adapter_config.json): {error}") from None
-    if not isinstance(config, LoraConfig):
-        raise ValueError(f"{adapter} holds a {config.peft_type} adapter: only LoRA is supported")
-    try:
-        weights = load_peft_weights(adapter, device="cpu")
-    except (SafetensorError, ValueError, OSError) as error:
-        raise ValueError(f"the weights of {adapter} cannot be read ({error}): copy them again") from None
-    config.inference_mode = False
-    _inject(model, config)
-    parameters = {_released(name): parameter for name, parameter in model.named_parameters() if _is_adapter(name)}
-    faults = [f"unexpected {name}" for name in weights if name not in parameters]
-    faults += [f"missing {name}" for name in parameters if name not in weights]
-    for name in parameters.keys() & weights.keys():
-        ours, theirs = tuple(parameters[name].shape), tuple(weights[name].shape)
-        if ours != theirs:
-            faults.append(f"{name} has shape {theirs}, not {ours}")
-    if faults:
-        raise ValueError(f"{adapter} is an adapter of another model:\n  " + "\n  ".join(sorted(faults)[:40]))
-    for name, parameter in parameters.items():
-        parameter.data = weights[name].to(parameter.device, parameter.dtype)
+    _lay_over(model, read_adapter(directory))
+    model.requires_grad_(False)
 
 
-def save_adapter(model: nn.Module, directory: str) -> None:
-    """Write the adapters of a model as a PEFT folder. Raises ValueError if it has none."""
-    from pathlib import Path
+def save_adapter(model: nn.Module, directory: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` as peft does, tensors in `dtype` (fp32 if None).
 
-    from safetensors.torch import save_file
-
-    weights = adapter_weights(model)
-    if not weights:
-        raise ValueError("this model has no adapters: it was trained whole, export its merged weights")
-    config = _adapter_config(model)
-    config.save_pretrained(directory)
-    save_file(weights, Path(directory) / "adapter_model.safetensors", metadata={"format": "pt"})
+    Raises ValueError if the model has no adapters.
+    """
+    if not has_adapters(model):
+        raise ValueError("the model has no adapters to save: all its weights are its own")
+    config: Any = model.peft_config[ADAPTER]  # type: ignore[index, union-attr]
+    write_adapter(directory, config, {n: p.detach() for n, p in adapter_parameters(model).items()}, dtype)
 
 
-def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The adapters' tensors by their PEFT names, on the CPU."""
+def has_adapters(model: nn.Module) -> bool:
+    return next(_adapted(model), None) is not None
+
+
+def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The adapters in use by their names in files: `base_model.model.LAYER.lora_A.weight`."""
+    marker = f".{ADAPTER}."
     return {
-        _released(name): parameter.detach().cpu().contiguous()
+        f"base_model.model.{name.replace(marker, '.')}": parameter
         for name, parameter in model.named_parameters()
-        if _is_adapter(name)
+        if ".lora_" in name and marker in name
     }
 
 
-def merge_adapters(model: nn.Module) -> None:
-    """Add the adapters to the weights that they belong to, in the weights' own type, and take them away."""
-    from peft.tuners.lora import LoraLayer
+def merge_adapters(model: nn.Module, dtype: torch.dtype | None = None) -> None:
+    """Add every adapter to the weights it belongs to, and take it away; in place.
 
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, LoraLayer):
-            layer.merge()  # type: ignore[operator]
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
+    W + alpha / rank * B A is summed in the adapters' fp32 and rounded once: to the weight's own type, or to `dtype` if
+    that is wider.
+    """
+    for _, layer in _adapted(model):
+        weight = layer.get_base_layer().weight
+        weight.data = weight.data.to(torch.promote_types(weight.dtype, dtype or weight.dtype))
+        layer.merge(adapter_names=[ADAPTER])
+    remove_adapters(model)
+
+
+def remove_adapters(model: nn.Module) -> None:
+    """Leave the layers that the adapters were laid over, as they are now; in place."""
+    for name, layer in list(_adapted(model)):
+        model.set_submodule(name, layer.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+
+
+# --------------------------------------------------------------------- references of the KL terms
 
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """The base model, without its adapters: the reference of the KL terms."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    """The base model, without its adapters."""
+    with _flags_kept(model):
+        for _, layer in _adapted(model):
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for _, layer in _adapted(model):
+                layer.enable_adapters(True)
 
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    for layer in layers:
-        layer.enable_adapters(False)
+
+def keep_start(model: nn.Module) -> None:
+    """Keep a frozen copy of the adapters as they are now, which `adapters_at_start` uses."""
+    from peft import inject_adapter_in_model
+
+    configs: Any = model.peft_config
+    del model.peft_config  # peft warns of a second adapter
+    with _flags_kept(model):
+        inject_adapter_in_model(copy.deepcopy(configs[ADAPTER]), model, adapter_name=START)
+        for _, layer in _adapted(model):
+            for part in (layer.lora_A, layer.lora_B):
+                part[START].weight.data = part[ADAPTER].weight.detach().clone()
+                part[START].requires_grad_(False)
+            layer.set_adapter(ADAPTER)
+    model.peft_config = configs
+
+
+@contextmanager
+def adapters_at_start(model: nn.Module) -> Iterator[None]:
+    """The model with its adapters as they were at `keep_start`."""
+    with _flags_kept(model):
+        for _, layer in _adapted(model):
+            layer.set_adapter(START)
+        try:
+            yield
+        finally:
+            for _, layer in _adapted(model):
+                layer.set_adapter(ADAPTER)
+
+
+@contextmanager
+def _flags_kept(model: nn.Module) -> Iterator[None]:
+    """peft makes adapters trainable whenever it switches them on, also those that were frozen; not for long here."""
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     try:
         yield
     finally:
-        for layer in layers:
-            layer.enable_adapters(True)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trainable)
 
 
-def _inject(model: nn.Module, config: Any) -> None:
+def _lay_over(model: nn.Module, files: AdapterFiles) -> None:
+    """Add the adapters of `files`. Raises ValueError, without them, listing all tensors that do not fit."""
+    _inject(files.config, model, str(files.config_file))
+    expected = adapter_parameters(model)
+    faults = [f"unexpected {name}" for name in files.tensors if name not in expected]
+    faults += [
+        f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
+        for name, tensor in files.tensors.items()
+        if name in expected and tensor.shape != expected[name].shape
+    ]
+    faults += [f"missing {name}" for name in expected if name not in files.tensors]
+    if faults:
+        remove_adapters(model)
+        listed = "\n  ".join(faults[:40]) + (f"\n  ... and {len(faults) - 40} more" if len(faults) > 40 else "")
+        raise ValueError(f"{files.file} is no adapter of this model:\n  {listed}")
+    for name, parameter in expected.items():
+        parameter.data = files.tensors[name].to(parameter.device, torch.float32)
+
+
+def _inject(config: Any, model: nn.Module, named: str) -> None:
     from peft import inject_adapter_in_model
 
-    model.requires_grad_(False)
-    inject_adapter_in_model(config, model)
+    try:
+        inject_adapter_in_model(config, model)
+    except ValueError as error:
+        remove_adapters(model)
+        raise ValueError(f"{named}: {error}") from None
 
 
-def _adapter_config(model: nn.Module) -> Any:
-    configs: dict[str, Any] = model.peft_config  # type: ignore[assignment]
-    return configs["default"]
+def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Name and wrapper of every layer with an adapter."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer))
 
 
-def _is_adapter(name: str) -> bool:
-    return ".lora_" in name
-
-
-def _released(name: str) -> str:
-    """The name that PEFT files use."""
-    return _PREFIX + name.replace(".default.", ".")
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

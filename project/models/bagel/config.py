@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class BagelConfig:
     vae_downsample: int = 8
     position_scale: float = 1.0
     """Factor on the frozen sin-cos position tables when they are made anew (a loaded checkpoint brings its own)."""
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    """The configuration files that this was read from: other tools want what is not used here when they are saved."""
 
     @property
     def head_size(self) -> int:
@@ -92,6 +95,7 @@ class BagelConfig:
                 ),
                 z_channels=vae.get("z_channels", 16),
                 vae_downsample=vae.get("downsample", 8),
+                files={"llm_config": llm, "vit_config": vit, "config": root},
                 **extra,
             )
         except KeyError as error:
@@ -121,8 +125,11 @@ class BagelConfig:
             "num_hidden_layers": self.vision.num_layers + 1,
             "num_attention_heads": self.vision.num_heads,
             "patch_size": self.vision.patch_size,
+            "image_size": self.vision.patch_size * self.vit_max_num_patch_per_side,
         }
+        llm, vit = {**self.files.get("llm_config", {}), **llm}, {**self.files.get("vit_config", {}), **vit}
         root = {
+            **self.files.get("config", {}),
             "architectures": ["BagelForConditionalGeneration"],
             "model_type": "bagel",
             "llm_config": llm,

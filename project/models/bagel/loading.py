@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,19 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from project.models.bagel.autoencoder import Autoencoder
-from project.models.bagel.config import BagelConfig
+from project.models.bagel.config import BAGEL_7B, BagelConfig
 from project.models.bagel.model import Bagel
+from project.models.bagel.well_known import HUB_ID, StandInTokenizer
 from project.models.base import Defaults
+from project.models.hub import local_copy
+from project.models.lora import has_adapters
+from project.models.weight_files import save_weights
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = "ema.safetensors"
 SETTINGS = "generation_config.json"
 SECTION = "alphagrpo"
+DESCRIPTION = ("*.json", "merges.txt")
+TENSORS = ("ema.safetensors", "ema-*-of-*.safetensors", "ae.safetensors")
+"""What is fetched of a hub repository: configurations, index and tokenizer; the weights."""
 THINK_PROMPT = (
     "You should first think about the planning process in the mind and then generate the image. \n"
     "The planning process is enclosed within <think> </think> tags, "
@@ -47,7 +53,7 @@ def load_bagel(directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
         ValueError: a configuration is invalid, a file is damaged, or tensors are missing, unexpected or mis-shaped
             (all of them listed at once).
     """
-    folder = _resolve(directory)
+    folder = local_copy(directory, [*DESCRIPTION, *TENSORS])
     model = _on_meta(folder, lambda: Autoencoder.from_directory(folder))
     fill(model, _files(folder), dtype)
     return model.eval()
@@ -57,9 +63,10 @@ def random_bagel(directory: str, dtype: torch.dtype = torch.float32, std: float 
     """The model that a folder's configuration files describe, with random weights; no weight file is read.
 
     As fast and as large as the real one: matrices are normal with standard deviation `std`, gains 1, offsets 0. It
-    hardly ever ends its texts, so they are as long as they may be. Raises as `load_bagel` does.
+    hardly ever ends its texts, so they are as long as they may be. BAGEL-7B needs no file at all: if its own cannot
+    be had, its sizes are known and a stand-in splits the words. Raises as `load_bagel` does.
     """
-    folder = _resolve(directory, with_weights=False)
+    folder = _description(directory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _on_meta(folder, lambda: Autoencoder.untrained(folder))
@@ -72,45 +79,66 @@ def random_bagel(directory: str, dtype: torch.dtype = torch.float32, std: float 
     return model.eval()
 
 
+def outline_bagel(directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
+    """The model that a folder's configuration files describe, all of it on the meta device: names, shapes, types.
+
+    Nothing is fetched for BAGEL-7B. Raises as `load_bagel` does.
+    """
+    folder = Path(directory) if directory == HUB_ID else local_copy(directory, DESCRIPTION)
+    model = _on_meta(folder, lambda: Autoencoder.untrained(folder), autoencoder_device="meta")
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model.eval()
+
+
 def save_bagel(
-    model: Bagel, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: str | int = "50GB"
+    model: Bagel, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: int | None = None
 ) -> None:
     """Write weights, autoencoder, configurations and tokenizer; a half-written file never takes a final name.
 
-    Weights larger than `max_shard_size` become several files and an index, written one after the other.
+    Args:
+        dtype: of the weights in the files; their own if None.
+        max_shard_size: bytes in a weight file; all in one `ema.safetensors` (which upstream's scripts read) if None.
+
+    Raises:
+        ValueError: the model has adapters, which the layout has no place for.
     """
+    if has_adapters(model):
+        raise ValueError("the model has adapters: merge_adapters adds them to the weights, save_adapter writes them")
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder)
     (folder / SETTINGS).write_text(json.dumps({SECTION: asdict(model.defaults)}, indent=2) + "\n")
     model.tokenizer.save_pretrained(folder)
     model.autoencoder.save(folder)
-    state = model.state_dict()
-    kept = {name: tensor.to(dtype=dtype, device="meta") for name, tensor in state.items()}
-    parts = split_torch_state_dict_into_shards(
-        kept, filename_pattern=WEIGHTS.replace(".", "{suffix}."), max_shard_size=max_shard_size
-    )
-    for name, tensors in parts.filename_to_tensors.items():
-        weights = {tensor: state[tensor].detach().to("cpu", dtype).contiguous() for tensor in tensors}
-        partial = folder / f".{name}.partial"
-        save_file(weights, partial, metadata={"format": "pt"})
-        # safetensors makes files that only their owner may read; a checkpoint is shared like any other file.
-        shutil.copymode(folder / SETTINGS, partial)
-        os.replace(partial, folder / name)
-    if parts.is_sharded:
-        index = {"metadata": parts.metadata, "weight_map": parts.tensor_to_filename}
-        (folder / f"{WEIGHTS}.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    save_weights(model.state_dict(), folder, WEIGHTS, dtype, max_shard_size)
 
 
-def _on_meta(folder: Path, autoencoder: Callable[[], Autoencoder]) -> Bagel:
-    """The folder's model without weights, but for those of its autoencoder."""
+def _on_meta(folder: Path, autoencoder: Callable[[], Autoencoder], autoencoder_device: str = "cpu") -> Bagel:
+    """The folder's model without weights, but for those of its autoencoder. (A path that is no folder: BAGEL-7B.)"""
     from transformers import AutoTokenizer, PreTrainedConfig
 
-    config = BagelConfig.from_directory(folder)
-    # An empty configuration: the tokenizer's own files say all, and upstream's config.json is not always valid.
-    tokenizer = AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig())
+    config = BAGEL_7B
+    tokenizer: Any = StandInTokenizer()
+    if folder.is_dir():
+        config = BagelConfig.from_directory(folder)
+        # An empty configuration: the tokenizer's own files say all, and upstream's config.json is not always valid.
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig())
+    with torch.device(autoencoder_device):
+        made = autoencoder()
     with torch.device("meta"):
-        return Bagel(config, _on_cpu(autoencoder), tokenizer, _defaults(folder / SETTINGS))
+        return Bagel(config, made, tokenizer, _defaults(folder / SETTINGS))
+
+
+def _description(directory: str) -> Path:
+    """A folder with all but the weights; for BAGEL-7B without network the hub id itself."""
+    try:
+        return local_copy(directory, DESCRIPTION)
+    except FileNotFoundError as error:
+        if directory != HUB_ID:
+            raise
+        log.warning("%s: taking BAGEL-7B's known sizes and a stand-in for its tokenizer", error)
+        return Path(directory)
 
 
 def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
@@ -153,25 +181,6 @@ def _opened(file: Path) -> Iterator[Any]:
         raise ValueError(f"{file} cannot be read ({error}): it is damaged or half-written, copy it again") from None
 
 
-def _resolve(directory: str, with_weights: bool = True) -> Path:
-    """A local folder, or the local copy of a hub repository named `owner/name`."""
-    folder = Path(directory)
-    if folder.is_dir():
-        return folder
-    if len(folder.parts) != 2 or folder.is_absolute() or folder.parts[0] in (".", "..", "data", "runs"):
-        raise FileNotFoundError(f"no checkpoint folder {directory}: give a folder, or a hub id such as owner/name")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        unneeded = ["*.md", "*.png", "*.jpg", "*.gif", *([] if with_weights else ["*.safetensors"])]
-        return Path(snapshot_download(directory, ignore_patterns=unneeded))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise FileNotFoundError(
-            f"{directory} is neither a folder here nor a hub id that can be fetched: {error}"
-        ) from None
-
-
 def _files(folder: Path) -> list[Path]:
     """The weight file, or the shards that an index beside it names."""
     index = folder / f"{WEIGHTS}.index.json"
@@ -196,8 +205,3 @@ def _defaults(file: Path) -> Defaults:
         return Defaults(**{"think_prompt": THINK_PROMPT, "ask_think_prompt": ASK_THINK_PROMPT, **settings})
     except TypeError as error:
         raise ValueError(f"{file}: unknown setting under {SECTION!r}: {error}") from None
-
-
-def _on_cpu(make: Callable[[], Autoencoder]) -> Autoencoder:
-    with torch.device("cpu"):
-        return make()

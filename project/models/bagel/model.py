@@ -25,6 +25,7 @@ from project.models.bagel.layers import (
 from project.models.base import Defaults, SpecialTokens, UnifiedModel
 from project.models.context import Context
 from project.models.query import Output, Pictures, Query
+from project.models.sizes import Sizes
 from project.models.transforms import patchify, unpatchify
 
 
@@ -100,9 +101,9 @@ class Bagel(UnifiedModel):
         return load_bagel(directory, getattr(torch, dtype) if dtype else torch.float32)
 
     def save_pretrained(
-        self, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: str | int = "50GB"
+        self, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: int | None = None
     ) -> None:
-        """Write a folder in the upstream layout, weights in `dtype` (their own if None)."""
+        """Write a folder in the upstream layout. Arguments and errors as of `save_bagel`."""
         from project.models.bagel.loading import save_bagel
 
         save_bagel(self, directory, dtype, max_shard_size)
@@ -160,6 +161,21 @@ class Bagel(UnifiedModel):
     @property
     def cache_shape(self) -> tuple[int, int, int]:
         return self.config.num_layers, self.config.num_kv_heads, self.config.head_size
+
+    @property
+    def sizes(self) -> Sizes:
+        c = self.config
+        return Sizes(
+            layers=c.num_layers,
+            hidden=c.hidden_size,
+            inner=c.intermediate_size,
+            query=c.num_heads * c.head_size,
+            key=c.num_kv_heads * c.head_size,
+            heads=c.num_heads,
+            vocabulary=c.vocab_size,
+            latent=c.latent_size,
+            autoencoder=sum(p.numel() * p.element_size() for p in self.autoencoder.parameters()),
+        )
 
     @property
     def latent_size(self) -> int:

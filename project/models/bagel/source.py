@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import torch
 
-from project.models.bagel.loading import random_bagel
+from project.models.bagel.loading import outline_bagel, random_bagel
 from project.models.bagel.model import Bagel
 from project.models.base import ModelSource
 
@@ -45,3 +46,13 @@ class BagelCheckpoint(ModelSource):
         model.gradient_checkpointing = self.gradient_checkpointing
         model.freeze_und = self.freeze_und
         return model
+
+    def outline(self) -> Bagel:
+        model = outline_bagel(self.directory, getattr(torch, self.dtype))
+        model.gradient_checkpointing = self.gradient_checkpointing
+        model.freeze_und = self.freeze_und
+        return model
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        return any((folder / name).exists() for name in ("llm_config.json", "vit_config.json", "ema.safetensors"))

@@ -1,0 +1,347 @@
+"""Adapters in and out, and the references that the KL terms hold the policy to."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from project.models.lora import (
+    LoRA,
+    adapter_parameters,
+    adapters_at_start,
+    adapters_off,
+    add_lora,
+    has_adapters,
+    keep_start,
+    load_adapter,
+    merge_adapters,
+    remove_adapters,
+    save_adapter,
+)
+
+
+class Net(nn.Module):
+    """Two small layers, the first of which is adapted."""
+
+    def __init__(self, width=6):
+        super().__init__()
+        self.blocks = nn.ModuleList([nn.Linear(4, width, bias=False), nn.Linear(width, 3)])
+
+    def forward(self, x):
+        return self.blocks[1](self.blocks[0](x))
+
+
+FIRST = LoRA(rank=2, alpha=6, target=r"blocks\.0")
+FILE = "adapter_model.safetensors"
+
+
+def net(lora=None, seed=0, **settings):
+    torch.manual_seed(seed)
+    model = Net(**settings)
+    if lora is not None:
+        add_lora(model, lora)
+        for parameter in adapter_parameters(model).values():
+            nn.init.normal_(parameter)
+    return model
+
+
+X = torch.randn(5, 4, generator=torch.Generator().manual_seed(9))
+
+
+def test_a_new_adapter_changes_nothing_and_only_it_is_trained():
+    model = Net()
+    before = model(X)
+    add_lora(model, FIRST)
+    assert torch.equal(model(X), before)
+    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert names == {"blocks.0.lora_A.default.weight", "blocks.0.lora_B.default.weight"}
+
+
+def test_names_and_maths_of_the_file(tmp_path):
+    """y = W x + alpha / rank * B A x, with alpha / rank = 3."""
+    model = net(FIRST)
+    save_adapter(model, tmp_path)
+    tensors = load_file(tmp_path / FILE)
+    name = "base_model.model.blocks.0.lora_{}.weight"
+    assert {key: tuple(tensor.shape) for key, tensor in tensors.items()} == {
+        name.format("A"): (2, 4),
+        name.format("B"): (6, 2),
+    }
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert settings["peft_type"] == "LORA" and (settings["r"], settings["lora_alpha"]) == (2, 6)
+    weight = net().blocks[0].weight + 3 * tensors[name.format("B")] @ tensors[name.format("A")]
+    torch.testing.assert_close(model(X), net().blocks[1](X @ weight.T))
+    merge_adapters(model)
+    torch.testing.assert_close(model.blocks[0].weight, weight)
+    assert isinstance(model.blocks[0], nn.Linear) and not has_adapters(model)
+    assert model.state_dict().keys() == net().state_dict().keys()
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_loaded_adapter_is_frozen_and_the_same(tmp_path, dtype):
+    model, again = net(FIRST), net()
+    save_adapter(model, tmp_path, dtype)
+    load_adapter(again, str(tmp_path))
+    for name, parameter in adapter_parameters(again).items():
+        assert parameter.dtype == torch.float32 and not parameter.requires_grad
+        expected = adapter_parameters(model)[name]
+        assert torch.equal(parameter, expected if dtype is None else expected.bfloat16().float())
+
+
+def test_training_starts_from_an_adapter(tmp_path):
+    model = net(FIRST)
+    save_adapter(model, tmp_path)
+    again = net()
+    add_lora(again, LoRA(rank=2, alpha=6, target=FIRST.target, adapter=str(tmp_path)))
+    assert torch.equal(again(X), model(X))
+    assert all(parameter.requires_grad for parameter in adapter_parameters(again).values())
+
+
+@pytest.mark.parametrize("stored", ["list", "rslora"])
+def test_what_other_tools_write_is_read(tmp_path, stored):
+    """Targets as a list of names; a scale of alpha / sqrt(rank)."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    torch.manual_seed(1)
+    config = LoraConfig(r=2, lora_alpha=6, target_modules=["blocks.0"], use_rslora=stored == "rslora")
+    theirs = get_peft_model(net(), config)
+    for parameter in adapter_parameters(theirs.base_model.model).values():
+        nn.init.normal_(parameter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs.save_pretrained(tmp_path)
+    ours = net()
+    load_adapter(ours, str(tmp_path))
+    assert torch.equal(ours(X), theirs(X))
+    save_adapter(ours, tmp_path / "again")
+    back = PeftModel.from_pretrained(net(), str(tmp_path / "again"))
+    assert torch.equal(back(X), theirs(X))
+    merge_adapters(ours)
+    assert torch.equal(ours.blocks[0].weight, theirs.merge_and_unload().blocks[0].weight)
+
+
+# --------------------------------------------------------------------- adapters that do not fit
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_adapter(net(FIRST), tmp_path)
+    return tmp_path
+
+
+def refused(model, folder, lora=None):
+    """The message, after making sure that nothing was left behind."""
+    names = list(model.state_dict())
+    with pytest.raises(ValueError) as error:
+        if lora is None:
+            load_adapter(model, str(folder))
+        else:
+            add_lora(model, lora)
+    assert list(model.state_dict()) == names and not has_adapters(model)
+    return str(error.value)
+
+
+def test_every_faulty_tensor_is_listed_in_one_error(folder):
+    tensors = load_file(folder / FILE)
+    tensors["base_model.model.blocks.7.lora_A.weight"] = torch.zeros(2, 4)
+    tensors["base_model.model.blocks.0.lora_A.weight"] = torch.zeros(2, 5)
+    del tensors["base_model.model.blocks.0.lora_B.weight"]
+    save_file(tensors, folder / FILE)
+    message = refused(net(), folder)
+    assert f"{folder / FILE} is no adapter of this model" in message
+    assert "base_model.model.blocks.0.lora_A.weight has shape (2, 5), not (2, 4)" in message
+    assert "unexpected base_model.model.blocks.7.lora_A.weight" in message
+    assert "missing base_model.model.blocks.0.lora_B.weight" in message
+
+
+def test_an_adapter_for_other_shapes(folder):
+    message = refused(net(width=8), folder)
+    assert "blocks.0.lora_B.weight has shape (6, 2), not (8, 2)" in message and "lora_A" not in message
+
+
+def test_an_adapter_for_other_layers(folder):
+    assert str(folder / "adapter_config.json") in refused(nn.Sequential(nn.Linear(4, 6)), folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"rank": 4}, "has rank 2, but lora.rank is 4: set it to 2"),
+        ({"alpha": 8}, "has alpha 6, but lora.alpha is 8: set it to 6"),
+        ({"target": r"blocks\.[01]"}, "adapts other layers than lora.target: blocks.1;"),
+    ],
+)
+def test_settings_that_contradict_the_adapter(folder, changes, part):
+    said = {"rank": 2, "alpha": 6, "target": FIRST.target, **changes}
+    message = refused(net(), folder, LoRA(**said, adapter=str(folder)))
+    assert part in message and "adapter_config.json" in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"use_dora": True}, "use_dora"),
+        ({"bias": "all"}, "bias"),
+        ({"modules_to_save": ["blocks.1"]}, "modules_to_save"),
+        ({"peft_type": "IA3"}, "IA3"),
+    ],
+)
+def test_adapters_that_are_more_than_lora(folder, changes, part):
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    message = refused(net(), folder)
+    assert str(file) in message and part in message
+
+
+def test_damaged_and_missing_files(folder):
+    content = (folder / FILE).read_bytes()
+    (folder / FILE).write_bytes(content[: len(content) // 2])
+    assert f"{folder / FILE} cannot be read" in refused(net(), folder)
+    (folder / FILE).unlink()
+    with pytest.raises(FileNotFoundError, match=FILE):
+        load_adapter(net(), str(folder))
+    (folder / FILE).write_bytes(content)
+    (folder / "adapter_config.json").write_text("{")
+    assert "adapter_config.json is no valid JSON" in refused(net(), folder)
+    with pytest.raises(FileNotFoundError, match="no adapter folder"):
+        load_adapter(net(), str(folder / "nowhere" / "at" / "all"))
+
+
+def test_a_target_that_matches_nothing():
+    with pytest.raises(ValueError, match=r"lora\.target: .*not found"):
+        add_lora(net(), LoRA(target="nothing"))
+
+
+def test_a_model_without_adapters_has_none_to_save(tmp_path):
+    with pytest.raises(ValueError, match="no adapters"):
+        save_adapter(net(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# --------------------------------------------------------------------- merging
+
+
+def test_merging_rounds_once():
+    """A bf16 weight plus an fp32 adapter: the sum is rounded, not its parts; a wider `dtype` keeps all of it."""
+    exact, narrow, wide = net(FIRST), net().bfloat16(), net().bfloat16()
+    for model in (narrow, wide):
+        add_lora(model, FIRST)
+        for name, parameter in adapter_parameters(model).items():
+            parameter.data = adapter_parameters(exact)[name].data.clone()
+    delta = exact.blocks[0].get_delta_weight("default").detach()
+    total = net().blocks[0].weight.detach().bfloat16().float() + delta
+    merge_adapters(narrow)
+    merge_adapters(wide, torch.float32)
+    assert torch.equal(narrow.blocks[0].weight, total.bfloat16())
+    assert torch.equal(wide.blocks[0].weight, total)
+    assert not torch.equal(total.bfloat16(), net().blocks[0].weight.bfloat16() + delta.bfloat16()), "proves nothing"
+
+
+def test_taking_adapters_away_leaves_the_base():
+    model = net(FIRST)
+    remove_adapters(model)
+    assert torch.equal(model(X), net()(X)) and not has_adapters(model)
+
+
+# --------------------------------------------------------------------- references
+
+
+def flags(model):
+    return {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+
+
+def test_the_base_is_the_model_without_adapters():
+    model = net(FIRST)
+    with adapters_off(model):
+        assert torch.equal(model(X), net()(X))
+    assert not torch.equal(model(X), net()(X))
+
+
+def test_the_start_is_a_frozen_copy():
+    model = net(FIRST)
+    start = model(X)
+    keep_start(model)
+    assert torch.equal(model(X), start)
+    with torch.no_grad():
+        for parameter in adapter_parameters(model).values():
+            parameter.add_(1)
+    moved = model(X)
+    with adapters_at_start(model):
+        assert torch.equal(model(X), start)
+    assert torch.equal(model(X), moved) and not torch.equal(moved, start)
+    with adapters_off(model):
+        assert torch.equal(model(X), net()(X))
+    assert torch.equal(model(X), moved), "after the base the adapters in use are back, not those of the start"
+    trainable = {name for name, flag in flags(model).items() if flag}
+    assert trainable == {"blocks.0.lora_A.default.weight", "blocks.0.lora_B.default.weight"}
+
+
+def test_the_frozen_copy_is_in_no_file_and_in_no_merge(tmp_path):
+    model, alone = net(FIRST), net(FIRST)
+    keep_start(model)
+    save_adapter(model, tmp_path)
+    assert len(load_file(tmp_path / FILE)) == 2
+    merge_adapters(model)
+    merge_adapters(alone)
+    assert torch.equal(model.blocks[0].weight, alone.blocks[0].weight)
+
+
+@pytest.mark.parametrize("reference", [adapters_off, adapters_at_start])
+def test_references_leave_frozen_adapters_frozen_and_gradients_alone(reference):
+    """A replay under the reference comes between the forward pass and the backward pass."""
+    gradients = []
+    for between in (False, True):
+        model = net(FIRST)
+        keep_start(model)
+        adapter_parameters(model)["base_model.model.blocks.0.lora_A.weight"].requires_grad_(False)
+        before = flags(model)
+        loss = model(X).square().mean()
+        if between:
+            with reference(model), torch.no_grad():
+                model(X)
+        loss.backward()
+        assert flags(model) == before
+        gradients.append(adapter_parameters(model)["base_model.model.blocks.0.lora_B.weight"].grad)
+    assert gradients[0].abs().max() > 0 and torch.equal(*gradients)
+
+
+# --------------------------------------------------------------------- in training
+
+
+def module_tests():
+    file = Path(__file__).parents[1] / "test_module.py"
+    spec = importlib.util.spec_from_file_location("module_tests", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_kl_against_the_base_and_against_the_start(tmp_path):
+    """A run that starts from an adapter: at its first update it equals its start, but not the base."""
+    from project.objectives.grpo import GRPO
+
+    house = module_tests()
+    lora = {"rank": 2, "alpha": 4, "target": r"qkv\.\d+"}
+    first = house.make_module(lora=LoRA(**lora))
+    first.configure_model()
+    for parameter in adapter_parameters(first.policy).values():
+        nn.init.normal_(parameter, std=0.3)
+    save_adapter(first.policy, tmp_path)
+    kl = {}
+    for reference in ("base", "start"):
+        for updates in (1, 2):
+            objective = GRPO(kl_text=0.01, kl_image=0.01)
+            again = LoRA(**lora, adapter=str(tmp_path))
+            module = house.make_module(lora=again, reference=reference, objective=objective)
+            trainer = house.train(module, updates=updates)
+            kl[reference, updates] = {name: float(trainer.callback_metrics[f"kl/{name}"]) for name in ("text", "image")}
+    for name in ("text", "image"):
+        assert kl["start", 1][name] < 1e-9 < 1e-4 < kl["base", 1][name], kl
+        assert kl["start", 1][name] < kl["start", 2][name] < kl["base", 2][name], kl
