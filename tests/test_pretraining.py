@@ -11,17 +11,17 @@ from project.interleaved import Example, Picture, Text
 from project.lr_schedules import WarmupHoldDecay
 from project.models.bagel.source import BagelCheckpoint
 from project.models.condition_dropout import ConditionDropout
-from project.models.packing import DroppedPicture, LatentBlock, PictureBlock, TextBlock
+from project.models.packing import DroppedPicture, LatentBlock, PackedLoss, PictureBlock, TextBlock
 from project.pretraining import UnifiedPretraining
 from project.shapes.datamodule import ExampleLoader, ShapesExamples
 
 
-def pretrain(stop, resume=None):
+def pretrain(stop, resume=None, schedule_steps=4):
     """A run of 4 steps, up to `stop` of them."""
     module = UnifiedPretraining(
         BagelCheckpoint("data/shapes/umm"),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
-        lr_scheduler=lambda optimizer: WarmupHoldDecay(optimizer, steps=4, warmup=1, hold=0.25),
+        lr_scheduler=lambda optimizer: WarmupHoldDecay(optimizer, steps=schedule_steps, warmup=1, hold=0.25),
         noises=1,
     )
     trainer = Trainer(
@@ -45,6 +45,50 @@ def test_two_steps_resumed_for_two_more_equal_four(tmp_path):
     assert resumed.updates == 4
     for (name, ours), theirs in zip(resumed.named_parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours, theirs), name
+
+
+def test_the_schedule_is_as_long_as_the_run():
+    """After 2 steps of 2 the rate has come down to its floor, 0.02 of 1e-3."""
+    _, trainer = pretrain(2, schedule_steps=None)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(2e-5)
+
+
+def test_each_step_and_rank_has_noise_of_its_own(monkeypatch):
+    module = UnifiedPretraining(BagelCheckpoint("data/shapes/umm"))
+    zero = torch.zeros(())
+    drawn = []
+
+    def losses(examples):
+        drawn.append(torch.randn((), generator=module._noise).item())
+        return PackedLoss(cross_entropy=zero, flow_matching=zero)
+
+    monkeypatch.setattr(module, "losses", losses)
+    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
+    for rank, step in ((0, 0), (0, 1), (1, 0), (1, 1), (0, 0)):
+        monkeypatch.setattr(UnifiedPretraining, "global_rank", rank)
+        module.updates = step
+        module.training_step([], 0)
+    assert len({*drawn}) == 4 and drawn[-1] == drawn[0]
+
+
+@pytest.mark.parametrize(("before", "after", "goes_on_with"), [(1, 1, 4), (1, 2, 4), (2, 1, 8), (2, 2, 8), (1, 3, 6)])
+def test_a_run_goes_on_with_other_ranks(before, after, goes_on_with):
+    """4 steps of `before` ranks have used 4 * before batches; none of them is handed out again."""
+
+    def loader(rank, world_size):
+        return ExampleLoader(24, 1, 0, {"caption": 1.0}, {}, rank=rank, world_size=world_size)
+
+    first = loader(0, before)
+    batches = iter(first)
+    for _ in range(4):
+        next(batches)
+    for rank in range(after):
+        resumed = loader(rank, after)
+        resumed.load_state_dict(first.state_dict())
+        wanted = resumed.batch(goes_on_with + rank)[0].blocks
+        got = next(iter(resumed))[0].blocks
+        assert [b.text for b in got[1:]] == [b.text for b in wanted[1:]]
+        assert np.array_equal(got[0].pixels, wanted[0].pixels)
 
 
 def test_ranks_share_out_the_batches():

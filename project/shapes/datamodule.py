@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ class ExampleLoader:
     """Batches of examples. Batch i is drawn from a generator seeded with (seed, i): the same on every machine.
 
     Rank r takes the batches r, r + world_size, ... Lightning saves `state_dict` with a checkpoint, and a resumed run
-    goes on with the batch after the last one.
+    goes on with the batch after the last one, also on another number of ranks.
 
     Args:
         batches: in all, over the ranks.
@@ -64,10 +65,12 @@ class ExampleLoader:
         return [sample_example(rng, self.rates, **self.settings) for _ in range(self.batch_size)]  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, int]:
-        return {"position": self.position}
+        """Batches handed out over all ranks."""
+        return {"position": self.position * self.world_size}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self.position = state["position"]
+        # Rounded up: where the ranks now are not a divisor, some batches are left out, but none comes twice.
+        self.position = math.ceil(state["position"] / self.world_size)
 
 
 class ShapesExamples(LightningDataModule):

@@ -135,6 +135,7 @@ class DecoderLayer(nn.Module):
         und_RTH = und_RTH + und
         und_RTH = und_RTH + self.mlp(self.post_attention_layernorm(und_RTH))
         if attended.freeze_und:
+            # Changes no gradient, as projections and head are cut off too; lets the layer's activations go at once.
             und_RTH = und_RTH.detach()
         if gen_RLH is not None and gen is not None:
             gen_RLH = gen_RLH + gen
