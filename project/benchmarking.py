@@ -23,9 +23,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from project.benchmarks.base import Benchmark
 from project.cli import ProjectCLI
 from project.module import AlphaGRPO
-from project.trajectory import Group
 
-PHASES = ("rollout_text", "rollout_image", "judge", "replay", "reference", "backward", "optimizer")
+PHASES = ("rollout_text", "rollout_image", "judge", "judge_wait", "replay", "reference", "backward", "optimizer")
 """In the order in which they are reported; others follow."""
 CLEAR_PEAK = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
@@ -98,12 +97,12 @@ class Recorder(Callback):
                 if name.startswith("time/")
             }
             total = now - self._last
-            group: Group = outputs["group"]
+            drawn = [trajectory for group in outputs["groups"] for trajectory in group.trajectories]
             self.cost.updates.append(
                 UpdateCost(
                     seconds={**phases, "other": total - sum(phases.values()), "total": total},
-                    images=sum(len(trajectory.images) for trajectory in group.trajectories),
-                    tokens=sum(len(text.ids_T) for trajectory in group.trajectories for text in trajectory.texts),
+                    images=sum(len(trajectory.images) for trajectory in drawn),
+                    tokens=sum(len(text.ids_T) for trajectory in drawn for text in trajectory.texts),
                 )
             )
         self.cost.peak_bytes = max(self.cost.peak_bytes, peak_memory())

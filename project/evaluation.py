@@ -8,10 +8,12 @@ from typing import Any
 from lightning import LightningModule
 
 from project.models.base import UnifiedModel
+from project.rewards.base import Reward
 from project.samplers.base import Sampler
+from project.scoring import Scorer
 from project.tasks.base import Task
 from project.timing import Stopwatch
-from project.trajectory import Group, Prompt, SampleKey
+from project.trajectory import Prompt, SampleKey
 
 
 class EvaluatedModule(LightningModule):
@@ -26,6 +28,7 @@ class EvaluatedModule(LightningModule):
         self.evaluation_sampler = evaluation_sampler
         self.policy: UnifiedModel | None = None
         self.updates = 0
+        self.scorer: Scorer | None = None
 
     @property
     def model(self) -> UnifiedModel:
@@ -34,15 +37,24 @@ class EvaluatedModule(LightningModule):
             raise RuntimeError("the policy is not loaded yet: configure_model has not run")
         return self.policy
 
+    @property
+    def rewards(self) -> list[Reward]:
+        """The reward callbacks of the run."""
+        return [c for c in self.trainer.callbacks if isinstance(c, Reward)]  # type: ignore[attr-defined]
+
     def validation_step(self, prompts: Sequence[Prompt], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        """Trajectories for the benchmark callbacks; their noise depends on the prompt alone."""
+        """Trajectories for the benchmark callbacks; their noise depends on the prompt alone.
+
+        Several groups where the task refines: the first pictures, then those of every round.
+        """
         if self.evaluation_task is None or self.evaluation_sampler is None:
             raise ValueError("evaluation needs model.init_args.evaluation_task and evaluation_sampler")
         keys = [SampleKey(seed=0, update=-1, prompt=prompt.id) for prompt in prompts]
-        trajectories = self.evaluation_task.rollout(
-            self.model, prompts, keys, self.evaluation_sampler, range(0), Stopwatch()
+        score = Scorer(self.rewards) if self.evaluation_task.evaluates_with_scores and self.rewards else None
+        groups = self.evaluation_task.rollout(
+            self.model, prompts, keys, self.evaluation_sampler, range(0), Stopwatch(), score
         )
-        return {"group": Group(trajectories=tuple(trajectories), size=1)}
+        return {"group": groups[0], "groups": tuple(groups)}
 
     test_step = validation_step
     predict_step = validation_step

@@ -25,8 +25,8 @@ from project.lr_schedules import over_whole_run
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import LoRA, adapters_at_start, adapters_off, add_lora, keep_start
 from project.objectives.base import Counts, LossInputs, Mean, Objective
-from project.rewards.base import Reward, score
 from project.samplers.base import Sampler
+from project.scoring import Scorer, collected
 from project.tasks.base import Task
 from project.timing import Stopwatch
 from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
@@ -55,6 +55,7 @@ class AlphaGRPO(EvaluatedModule):
         scale_floor: added to that standard deviation: rewards that differ by less teach in proportion.
         advantage_clip: largest image advantage.
         gradient_clip: largest norm of the gradient.
+        overlap: judge in a thread of its own while drawing goes on; for judges that work elsewhere (a server).
         context_gradient: let the image loss reach the reasoning's states (exact), or cut it there (the paper).
         freeze: patterns of parameter names (re.search) that stay as they are.
         parameter_groups: options of the optimizer (lr, eps, weight_decay ...) of their own for the parameters whose
@@ -80,6 +81,7 @@ class AlphaGRPO(EvaluatedModule):
         scale_floor: float = 1e-4,
         advantage_clip: float = 5.0,
         gradient_clip: float = 1.0,
+        overlap: bool = False,
         context_gradient: bool = True,
         freeze: Sequence[str] = (),
         parameter_groups: Mapping[str, dict[str, Any]] | None = None,
@@ -112,6 +114,7 @@ class AlphaGRPO(EvaluatedModule):
         self.scale_floor = scale_floor
         self.advantage_clip = advantage_clip
         self.gradient_clip = gradient_clip
+        self.overlap = overlap
         self.context_gradient = context_gradient
         self.freeze_patterns = tuple(freeze)
         self.parameter_groups = dict(parameter_groups or {})
@@ -123,28 +126,29 @@ class AlphaGRPO(EvaluatedModule):
 
     def training_step(self, prompts: Sequence[Prompt], batch_idx: int) -> dict[str, Any]:
         """One rollout and the optimizer steps it gives."""
-        group = self.rollout(prompts)
-        group = self.score(group)
-        group = self.advantages(group)
+        groups = self.rollout(prompts)
+        groups = [self.score(group) for group in groups]
+        groups = self.task.credit(groups, self._sum_over_ranks)
+        groups = [self.advantages(group) for group in groups]
         for step in range(self.updates_per_rollout):
-            self.update(group, first=step == 0)
+            self.update(groups, first=step == 0)
         self.updates += 1
         self.log_dict({f"time/{name}": s for name, s in self.stopwatch.reset().items()})
-        return {"group": group}
+        if self.scorer is not None:
+            self.log("judge/seconds", self.scorer.busy())
+        return {"group": groups[-1], "groups": tuple(groups)}
 
-    def rollout(self, prompts: Sequence[Prompt]) -> Group:
-        """G trajectories of each prompt, under the weights now."""
+    def rollout(self, prompts: Sequence[Prompt]) -> list[Group]:
+        """G trajectories of each prompt, under the weights now: a group per task and round."""
         keys = self._keys(prompts, self.num_generations, self.updates)
         window = self.sampler.window(self.seed, self.updates)
-        trajectories = self.task.rollout(self.model, prompts, keys, self.sampler, window, self.stopwatch)
-        return Group(trajectories=tuple(trajectories), size=self.num_generations)
+        return self.task.rollout(self.model, prompts, keys, self.sampler, window, self.stopwatch, self.scorer)
 
     def score(self, group: Group) -> Group:
-        """Rewards from the reward callbacks."""
-        with self.stopwatch.phase("judge"):
-            scores = score(group.trajectories, group.size, self.rewards)
-        self.log_dict(dict(scores.metrics))
-        return group.with_scores(scores)
+        """Rewards from the reward callbacks, which were asked as soon as the pictures were drawn."""
+        scores = collected(group.pending, self.stopwatch)
+        self.log_dict({f"{prefix(group)}{name}": value for name, value in scores.metrics.items()})
+        return dataclasses.replace(group, scores=scores, pending=())
 
     def advantages(self, group: Group) -> Group:
         """How much better each sample is than its group."""
@@ -158,7 +162,8 @@ class AlphaGRPO(EvaluatedModule):
             eps=self.scale_floor,
             reduce=self._sum_over_ranks,
         )
-        self.log_dict(dict(better.metrics))
+        self.log_dict({f"{prefix(group)}{name}": value for name, value in better.metrics.items()})
+        self.log_dict(dict(group.metrics), sync_dist=True)
         self.log("reward", better.metrics["reward/mean"], prog_bar=True, logger=False)
         return group.with_advantages(better)
 
@@ -174,20 +179,27 @@ class AlphaGRPO(EvaluatedModule):
             replay, reference_text_log_prob_RT=reference.text_log_prob_RT, reference_mean_RKLD=reference.mean_RKLD
         )
 
-    def update(self, group: Group, first: bool) -> None:
-        """One optimizer step on the whole group; micro-batches only accumulate.
+    def update(self, groups: Sequence[Group], first: bool) -> None:
+        """One optimizer step on all groups; micro-batches only accumulate.
 
         Where no sample of any rank survived there is nothing to learn from, and no step.
         """
-        counts = self.objective.count(group, world_size=self.trainer.world_size, reduce=self._sum_over_ranks)
-        self.log("update/skipped", float(counts.samples == 0))
-        if counts.samples == 0:
+        tasks: dict[str, list[Group]] = defaultdict(list)
+        for group in groups:
+            tasks[group.task].append(group)
+        counts = {
+            task: self.objective.count(some, world_size=self.trainer.world_size, reduce=self._sum_over_ranks)
+            for task, some in tasks.items()
+        }
+        skipped = not any(count.samples for count in counts.values())
+        self.log("update/skipped", float(skipped))
+        if skipped:
             log.warning("update %d is skipped: no group has two samples with a reward", self.updates)
             return
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
-        metrics, maxima = self._accumulate(group, counts)
+        metrics, maxima = self._accumulate(groups, counts)
         with self.stopwatch.phase("optimizer"):
             norm = nn.utils.clip_grad_norm_(self.trainable, self.gradient_clip)
             optimizer.step()
@@ -198,33 +210,37 @@ class AlphaGRPO(EvaluatedModule):
         self.log_dict({name: mean.value for name, mean in metrics.items()})
         self.log("grad_norm", norm)
 
-    def _accumulate(self, group: Group, counts: Counts) -> tuple[dict[str, Mean], dict[str, Tensor]]:
+    def _accumulate(
+        self, groups: Sequence[Group], counts: Mapping[str, Counts]
+    ) -> tuple[dict[str, Mean], dict[str, Tensor]]:
         """The gradient of the update's loss, and what to log of it, over all ranks.
 
-        Every rank replays as many micro-batches as the one that has most: collectives then pair up.
+        Of every group every rank replays as many micro-batches as the one that has most: collectives then pair up.
         """
-        assert group.advantages is not None
-        own = math.ceil(int(group.advantages.valid_N.sum()) / self.micro_batch_size)
-        number = int(self._over_ranks(torch.tensor(own), "max"))
+        numbers = self._over_ranks(torch.tensor([self._micro_batches(group) for group in groups]), "max").tolist()
+        left = sum(numbers)
         totals: dict[str, Mean] = {}
         maxima: dict[str, Tensor] = {}
-        for n, batch in enumerate(group.micro_batches(self.micro_batch_size, at_least=number)):
-            outputs = self.objective(
-                LossInputs(
-                    replay=self.replay(batch),
-                    image_advantage_B=batch.image_advantage_B.to(self.device),
-                    text_advantage_B=batch.text_advantage_B.to(self.device),
-                    counts=counts,
+        for group, number in zip(groups, numbers, strict=True):
+            for batch in group.micro_batches(self.micro_batch_size, at_least=number):
+                outputs = self.objective(
+                    LossInputs(
+                        replay=self.replay(batch),
+                        image_advantage_B=batch.image_advantage_B.to(self.device),
+                        text_advantage_B=batch.text_advantage_B.to(self.device),
+                        counts=counts[group.task],
+                        text_weight=batch.text_weight,
+                    )
                 )
-            )
-            with self.stopwatch.phase("backward"), self._gradients_stay(n < number - 1):
-                self.manual_backward(outputs.loss * batch.weight)
-            for name, mean in outputs.metrics.items():
-                mean = mean.times(batch.weight)
-                totals[name] = totals[name] + mean if name in totals else mean
-            for name, value in outputs.maxima.items():
-                value = value.detach().cpu() * batch.weight
-                maxima[name] = torch.maximum(maxima[name], value) if name in maxima else value
+                left -= 1
+                with self.stopwatch.phase("backward"), self._gradients_stay(left > 0):
+                    self.manual_backward(outputs.loss * batch.weight)
+                for name, mean in outputs.metrics.items():
+                    name, mean = f"{prefix(group)}{name}", mean.times(batch.weight)
+                    totals[name] = totals[name] + mean if name in totals else mean
+                for name, value in outputs.maxima.items():
+                    value = value.detach().cpu() * batch.weight
+                    maxima[name] = torch.maximum(maxima[name], value) if name in maxima else value
         if self.trainer.world_size > 1:
             totals = {
                 name: Mean(total=self._over_ranks(mean.total, "sum"), count=self._over_ranks(mean.count, "sum"))
@@ -232,6 +248,11 @@ class AlphaGRPO(EvaluatedModule):
             }
             maxima = {name: self._over_ranks(value, "max") for name, value in maxima.items()}
         return totals, maxima
+
+    def _micro_batches(self, group: Group) -> int:
+        """How many this rank has work for."""
+        assert group.advantages is not None
+        return math.ceil(int(group.advantages.valid_N.sum()) / self.micro_batch_size)
 
     # ----------------------------------------------------------------- set-up
 
@@ -257,6 +278,7 @@ class AlphaGRPO(EvaluatedModule):
 
     def on_fit_start(self) -> None:
         """Find out before hours are spent whether the rewards can work on these prompts."""
+        self.scorer = Scorer(self.rewards, self.overlap, self.stopwatch)
         if not self.rewards:
             raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.dvreward.DVReward")
         prompts = getattr(self.trainer.datamodule, "prompts", {}).get("train", ())  # type: ignore[attr-defined]
@@ -264,15 +286,15 @@ class AlphaGRPO(EvaluatedModule):
             reward.check(prompts)
             reward.preflight()
 
+    def on_fit_end(self) -> None:
+        if self.scorer is not None:
+            self.scorer.close()
+
     # ----------------------------------------------------------------- helpers
 
     @property
     def trainable(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
-    @property
-    def rewards(self) -> list[Reward]:
-        return [c for c in self.trainer.callbacks if isinstance(c, Reward)]  # type: ignore[attr-defined]
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self._over_ranks(tensor, "sum")
@@ -325,6 +347,14 @@ class AlphaGRPO(EvaluatedModule):
             {"params": params, **({} if pattern is None else self.parameter_groups[pattern])}
             for pattern, params in chosen.items()
         ]
+
+
+def prefix(group: Group) -> str:
+    """Of the names of what is logged of a group: none where a task draws pictures from nothing."""
+    if not group.task:
+        return ""
+    round = group.trajectories[0].round
+    return f"{group.task}/{round}/" if round else f"{group.task}/"
 
 
 def prepare(policy: UnifiedModel, lora: LoRA | None, freeze: Sequence[str] = ()) -> UnifiedModel:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -99,11 +100,19 @@ Segment = TextSegment | ImageSegment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
-    """One sample: the prompt, then text and images in the order in which they were generated."""
+    """One sample: what was read (prompt and perhaps a picture), then what was generated, in that order.
+
+    A round of refinement is a trajectory of its own, whose `source` is the picture of the round before.
+    """
 
     prompt: Prompt
     key: SampleKey
     segments: tuple[Segment, ...]
+    """Empty for a sample that had stopped before this round."""
+    source: ImageSegment | None = None
+    """The picture that was looked at: to refine, or to edit."""
+    round: int = 0
+    """Of refinement, from 1; 0 for whatever is no refinement."""
 
     @property
     def texts(self) -> tuple[TextSegment, ...]:
@@ -115,10 +124,11 @@ class Trajectory:
 
     @property
     def image(self) -> ImageSegment:
-        """The image that is judged: the last one. Raises ValueError if there is none."""
-        if not self.images:
+        """The image that is judged: the last one, or the source where none was drawn. Raises ValueError without."""
+        image = self.images[-1] if self.images else self.source
+        if image is None:
             raise ValueError(f"the trajectory of prompt {self.prompt.id!r} holds no image")
-        return self.images[-1]
+        return image
 
     @property
     def reasoning(self) -> str:
@@ -153,11 +163,23 @@ class Advantages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """The trajectories of one update: P prompts with G samples each, prompt by prompt."""
+    """P prompts with G samples each, prompt by prompt: what one task made in an update, in one round."""
 
     trajectories: tuple[Trajectory, ...]
     size: int
     """G."""
+    task: str = ""
+    """Groups of one task share the denominators of their loss; prefix of what is logged."""
+    text_weight: float = 1.0
+    """Of the text loss, on top of the objective's own."""
+    pending: tuple[Future[Scores], ...] = ()
+    """Scores on their way, each of some whole groups, in order."""
+    before_N: Tensor | None = None
+    """Rewards of the pictures that the first round refines; NaN = unjudged."""
+    spare: tuple[Trajectory, ...] = ()
+    """What an idle micro-batch replays; the first trajectory if empty."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Scalars of the rollout to log, by name."""
     scores: Scores | None = None
     advantages: Advantages | None = None
 
@@ -184,11 +206,15 @@ class Group:
                 trajectories=tuple(self.trajectories[n] for n in chosen),
                 image_advantage_B=self.advantages.image_N[chosen],
                 text_advantage_B=self.advantages.text_N[chosen],
+                text_weight=self.text_weight,
             )
         for _ in range(math.ceil(len(survivors) / size), at_least):
             nothing = torch.zeros(1)
             yield MicroBatch(
-                trajectories=self.trajectories[:1], image_advantage_B=nothing, text_advantage_B=nothing, weight=0.0
+                trajectories=(self.spare or self.trajectories)[:1],
+                image_advantage_B=nothing,
+                text_advantage_B=nothing,
+                weight=0.0,
             )
 
 
@@ -199,6 +225,7 @@ class MicroBatch:
     trajectories: tuple[Trajectory, ...]
     image_advantage_B: Tensor
     text_advantage_B: Tensor
+    text_weight: float = 1.0
     weight: float = 1.0
     """Of its loss: 0 = idle, replayed only because another rank has more to replay."""
 

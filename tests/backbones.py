@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from project.models.attention import attention, bias_from_mask
 from project.models.base import Defaults, ModelSource, SpecialTokens, UnifiedModel
 from project.models.context import Context
 from project.models.query import Output, Query
+from project.trajectory import Prompt
 
 SPECIAL = ("<end>", "<start>", "<image>", "</image>", "<unk>")
 WORDS = (*SPECIAL, "a", "red", "green", "circle", "square", "left", "of", "think", "and", "two")
@@ -149,3 +151,8 @@ class NewDenseModel(ModelSource):
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             return DenseModel()
+
+
+def grey_picture(prompt: Prompt) -> np.ndarray:
+    """A source for editing tasks, of a size that no backbone draws."""
+    return np.full((10, 12, 3), 10 * len(prompt.text) % 256, dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import subprocess
@@ -18,6 +19,7 @@ from project.callbacks.on_policy_gate import OnPolicyError, OnPolicyGate
 from project.datamodule import PromptLoader
 from project.guidance import Guidance
 from project.lr_schedules import WarmupHoldDecay
+from project.models.base import ModelSource
 from project.models.lora import LoRA
 from project.module import AlphaGRPO
 from project.objectives.grpo import GRPO
@@ -25,6 +27,7 @@ from project.rewards.base import Reward, RewardOutput
 from project.rewards.random import RandomReward
 from project.samplers.flow_sde import FlowSDE
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.self_reflection import SelfReflection
 from project.trajectory import Prompt
 
 
@@ -33,6 +36,17 @@ def backbones():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+class TinyBagel(ModelSource):
+    """A policy that reads pictures."""
+
+    def load(self):
+        spec = importlib.util.spec_from_file_location("task_conftest", Path(__file__).parent / "tasks" / "conftest.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        torch.manual_seed(0)
+        return module.tiny_bagel()
 
 
 PROMPTS = [Prompt(id=str(i), text=text) for i, text in enumerate(["a red circle", "a green square", "two red square"])]
@@ -263,14 +277,14 @@ def test_unscored_samples_leave_the_gradient():
 
 def test_the_gate_stops_a_run_whose_replay_differs():
     module = make_module()
-    replay = module.task.replay
+    replay, turn = module.task.replay, module.task.turn
 
     def cooler(*args, **kwargs):
-        module.task.temperature = 0.9
+        module.task.turn = dataclasses.replace(turn, temperature=0.9)
         try:
             return replay(*args, **kwargs)
         finally:
-            module.task.temperature = 1.0
+            module.task.turn = turn
 
     module.task.replay = cooler
     with pytest.raises(OnPolicyError, match="temperature"):
@@ -335,3 +349,51 @@ def test_no_reward_is_refused():
     trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False)
     with pytest.raises(ValueError, match="rewards"):
         trainer.fit(module, torch.utils.data.DataLoader([PROMPTS], batch_size=None, collate_fn=lambda x: x))
+
+
+def test_refinement_and_first_pictures_are_trained_together(tmp_path):
+    """Mixed training on a policy that reads pictures: two groups, own denominators, one optimizer step."""
+    first = ReasoningT2I(height=8, width=8, max_tokens=4, guidance=Guidance(text=2.0, interval=(0.0, 1.0)))
+    task = SelfReflection(first=first, rounds=2, train_first=True, max_tokens=4, credit="own")
+    trained = {}
+    for size in (2, 12):
+        module = make_module(policy=TinyBagel(), task=task, micro_batch_size=size, optimizer=plain_descent)
+        trainer = train(module, callbacks=[OnPolicyGate()])
+        trained[size] = weights(module)
+    logged = trainer.callback_metrics
+    for name in ("loss/image", "srr/1/loss/image", "srr/1/loss/text", "srr/2/reward/mean", "srr/1/false_positives"):
+        assert name in logged, name
+    assert logged["on_policy/max_ratio_error"] <= 1e-5
+    for name, value in trained[2].items():
+        torch.testing.assert_close(trained[12][name], value, atol=1e-6, rtol=1e-5, msg=name)
+
+
+class Worse(Reward):
+    """Refined pictures are never better than first ones."""
+
+    def score(self, trajectories, group_size):
+        return RewardOutput(reward_N=torch.tensor([0.9 - 0.1 * t.round - 0.01 * t.key.sample for t in trajectories]))
+
+
+def test_where_nothing_improved_the_refinement_is_skipped_and_the_rest_trained():
+    first = ReasoningT2I(height=8, width=8, max_tokens=4, guidance=Guidance(text=2.0, interval=(0.0, 1.0)))
+    mixed = make_module(policy=TinyBagel(), task=SelfReflection(first, train_first=True), optimizer=plain_descent)
+    logged = train(mixed, updates=1, rewards=[Worse()]).callback_metrics
+    assert logged["srr/1/skipped"] == 1 and logged["update/skipped"] == 0
+    alone = make_module(policy=TinyBagel(), task=first, optimizer=plain_descent)
+    train(alone, updates=1, rewards=[Worse()])
+    for (name, ours), theirs in zip(mixed.named_parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_an_overlapped_judge_gives_the_same_update():
+    at_once, overlapped = (make_module(overlap=overlap, optimizer=plain_descent) for overlap in (False, True))
+    overlapped.task = ReasoningT2I(
+        height=8, width=8, max_tokens=4, top_p=1.0, guidance=Guidance(text=2.0, interval=(0.0, 1.0)),
+        prompts_per_forward=1,
+    )  # fmt: skip
+    train(at_once, updates=2)
+    trainer = train(overlapped, updates=2)
+    assert "time/judge" not in trainer.callback_metrics and trainer.callback_metrics["judge/seconds"] > 0
+    for (name, ours), theirs in zip(at_once.named_parameters(), overlapped.named_parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs[1], atol=1e-5, rtol=1e-4, msg=name)

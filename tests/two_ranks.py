@@ -3,6 +3,7 @@
 Prompt "1" never gets a reward, so with two ranks one has fewer samples to replay than the other.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from test_module import PROMPTS, make_module, plain_descent, train
 from project.callbacks.on_policy_gate import OnPolicyGate
 from project.rewards.random import RandomReward
 
+MEASURED = re.compile("time/|judge/seconds").match
+"""What is never twice the same."""
 FOUR = [*PROMPTS, PROMPTS[0].__class__(id="3", text="a red square")]
 
 
@@ -46,6 +49,6 @@ if __name__ == "__main__":
         use_distributed_sampler=False,
     )
     if trainer.global_rank == 0:
-        logged = {name: float(v) for name, v in trainer.callback_metrics.items() if not name.startswith("time/")}
+        logged = {name: float(v) for name, v in trainer.callback_metrics.items() if not MEASURED(name)}
         weights = {name: p.detach() for name, p in module.named_parameters()}
         torch.save({"weights": weights, "logged": logged}, sys.argv[2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from abc import ABC, abstractmethod
@@ -31,9 +32,14 @@ class Benchmark(Callback, ABC):
     outputs of the module's `validation_step` and `test_step` are a `Group` with one trajectory a prompt (alone, or
     under the key "group").
 
+    Where a task refines or redraws (several groups under the key "groups"), every round is measured: the first
+    pictures as ever, round K's figures under `rounds/K`. Where `right` names the outcome that tells a right picture
+    from a wrong one, `rounds/K/oracle` holds what it would be worth to refine the wrong ones alone: an oracle, since
+    nobody but the benchmark knows which those are.
+
     The figures are kept in `latest`, logged as `NAME/...` at step `module.updates` (also in the
     evaluation before training, where `self.log` does nothing), and every outcome goes into the run folder as
-    `evaluations/NAME_UPDATE.jsonl`, for paired comparisons.
+    `evaluations/NAME_UPDATE.jsonl` (`NAME_roundK_UPDATE.jsonl`), for paired comparisons.
 
     Args:
         metric: What turns outcomes into figures.
@@ -42,12 +48,15 @@ class Benchmark(Callback, ABC):
 
     latest: Results | None = None
     """The figures of the last evaluation."""
+    right: str | None = None
+    """Name of the outcome that is true for a right picture."""
 
     def __init__(self, metric: Metric, reward: Reward | None = None) -> None:
         self.metric = metric
         self.reward = reward
         self._folder: Path | None = None
-        self._outcomes: list[Outcome] = []
+        self._rounds: list[list[Outcome]]
+        self.reset()
 
     @property
     def name(self) -> str:
@@ -58,30 +67,52 @@ class Benchmark(Callback, ABC):
     def measure(self, trajectories: Sequence[Trajectory], rewards: Sequence[float | None]) -> list[Outcome]:
         """Outcome of each trajectory: JSON values by name. A reward is None where nothing scored the trajectory."""
 
-    def update(self, group: Group, rewards: Sequence[Reward] = ()) -> None:
+    def update(self, group: Group, rewards: Sequence[Reward] = (), round: int = 0) -> None:
         """Adds the outcomes of a batch; prompts that only fill up a batch are left out."""
         kept = [n for n, t in enumerate(group.trajectories) if not t.prompt.columns.get("padding")]
         trajectories = [group.trajectories[n] for n in kept]
-        scores = group.scores
+        while len(self._rounds) <= round:
+            self._rounds.append([])
         if not trajectories:
             return
-        if scores is not None:
-            reward_N = scores.reward_N[kept]
+        if group.scores is not None:
+            reward_N = group.scores.reward_N[kept]
         elif rewards:
             reward_N = score(trajectories, 1, rewards).reward_N
         else:
             reward_N = torch.full((len(trajectories),), torch.nan)
         values = [None if math.isnan(value) else value for value in reward_N.tolist()]
         for trajectory, outcome in zip(trajectories, self.measure(trajectories, values), strict=True):
-            self.metric.update(outcome)
-            self._outcomes.append({"id": trajectory.prompt.id, **outcome})
+            self._rounds[round].append({"id": trajectory.prompt.id, **outcome})
+
+    def reset(self) -> None:
+        """Forget what was measured."""
+        self._rounds = [[]]
+
+    def figures(self) -> Results:
+        """What was measured since the evaluation began, over all ranks."""
+        figures = self._computed(self._rounds[0])
+        rounds = {}
+        for number, outcomes in enumerate(self._rounds[1:], start=1):
+            rounds[str(number)] = self._computed(outcomes)
+            if self.right is not None:
+                chosen = [a if a[self.right] else b for a, b in zip(self._rounds[0], outcomes, strict=True)]
+                rounds[str(number)]["oracle"] = self._computed(chosen)
+        return {**figures, "rounds": rounds} if rounds else figures
+
+    def _computed(self, outcomes: Sequence[Outcome]) -> Results:
+        metric = copy.deepcopy(self.metric)
+        metric.reset()
+        for outcome in outcomes:
+            metric.update(outcome)
+        figures: Results = metric.compute()
+        return figures
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._folder = run_folder(trainer) / "evaluations"
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._outcomes = []
-        self.metric.reset()
+        self.reset()
         self.metric.to(pl_module.device)
 
     def on_validation_batch_end(
@@ -93,19 +124,19 @@ class Benchmark(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        group = outputs["group"] if isinstance(outputs, Mapping) else outputs
-        if not isinstance(group, Group):
+        groups = _groups(outputs)
+        if not groups:
             raise ValueError(
-                f"{type(self).__name__} measures a Group, but the module's step returned {type(group).__name__}: "
+                f"{type(self).__name__} measures a Group, but the module's step returned {type(outputs).__name__}: "
                 'return the rollout, or {"group": rollout}'
             )
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         own = [self.reward] if self.reward else [c for c in callbacks if isinstance(c, Reward)]
-        self.update(group, own)
+        for round, group in enumerate(groups):
+            self.update(group, own, round)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        outcomes = gather(self._outcomes)
-        self.latest = self.metric.compute()
+        self.latest = self.figures()
         scalars = flatten(self.latest, self.name)
         updates = int(getattr(pl_module, "updates", 0))
         for logger in trainer.loggers:
@@ -113,13 +144,24 @@ class Benchmark(Callback, ABC):
             logger.save()
         if not trainer.sanity_checking:
             pl_module.log_dict(scalars, logger=False, batch_size=1, sync_dist=True)
-        if trainer.is_global_zero and self._folder is not None:
-            rows = (json.dumps(outcome) + "\n" for outcome in sorted(outcomes, key=lambda outcome: str(outcome["id"])))
-            write_atomically(self._folder / f"{self.name}_{updates}.jsonl", "".join(rows))
+        for round, own in enumerate(self._rounds):
+            outcomes = gather(own)
+            if trainer.is_global_zero and self._folder is not None:
+                rows = (json.dumps(outcome) + "\n" for outcome in sorted(outcomes, key=lambda o: str(o["id"])))
+                name = f"{self.name}_round{round}" if round else self.name
+                write_atomically(self._folder / f"{name}_{updates}.jsonl", "".join(rows))
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
     on_test_epoch_end = on_validation_epoch_end
+
+
+def _groups(outputs: Any) -> list[Group]:
+    """The groups of a step's output, in order; none if it holds something else."""
+    found: Sequence[Any] = [outputs]
+    if isinstance(outputs, Mapping):
+        found = outputs.get("groups") or [outputs.get("group")]
+    return [group for group in found if isinstance(group, Group)]
 
 
 def gather(outcomes: Sequence[Outcome]) -> list[Outcome]:

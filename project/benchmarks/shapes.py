@@ -41,6 +41,8 @@ class ShapesBenchmark(Benchmark):
         reward: Reward to report; without it, that of the run's reward callbacks.
     """
 
+    right = "picture"
+
     def __init__(self, reward: Reward | None = None) -> None:
         super().__init__(KindMeans(), reward)
 

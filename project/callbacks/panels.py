@@ -13,14 +13,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from project.trajectory import Group, ImageSegment
+from project.trajectory import Group, ImageSegment, Trajectory
 
 WIDTH = 78
 """Characters of a line beside a picture."""
 
 
 class RolloutPanel(Callback):
-    """Logs the first group of the update: pictures with prompt, reasoning, questions and confidences, and reward.
+    """Logs samples of an update's first prompt, round by round: pictures, texts, questions, confidences and reward.
 
     Args:
         every_n_updates: Updates between two panels.
@@ -41,26 +41,28 @@ class RolloutPanel(Callback):
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not boards or updates % self.every_n_updates or not isinstance(outputs, Mapping):
             return
-        group = outputs.get("group")
-        if not isinstance(group, Group):
-            return
-        shown = range(min(self.max_samples, group.size))
-        panel, table = panel_HWC(group, shown), markdown(group, shown)
-        for board in boards:
-            board.experiment.add_image("rollout", panel, updates, dataformats="HWC")
-            board.experiment.add_text("rollout", table, updates)
+        for number, group in enumerate(outputs.get("groups") or [outputs.get("group")]):
+            if not isinstance(group, Group):
+                return
+            shown = range(min(self.max_samples, group.size))
+            panel, table = panel_HWC(group, shown), markdown(group, shown)
+            name = f"rollout/{number}" if number else "rollout"
+            for board in boards:
+                board.experiment.add_image(name, panel, updates, dataformats="HWC")
+                board.experiment.add_text(name, table, updates)
 
 
 def panel_HWC(group: Group, samples: range) -> np.ndarray:
     """The samples one under another, uint8 [height, width, 3]: pictures on the left, what was said on the right."""
     texts = [caption(group, n) for n in samples]
     heights = [max(1.4, 0.17 * (text.count("\n") + 2)) for text in texts]
-    columns = max(len(group.trajectories[n].images) for n in samples) or 1
+    pictures = {n: _pictures(group.trajectories[n]) for n in samples}
+    columns = max(map(len, pictures.values())) or 1
     figure = Figure(figsize=(1.5 * columns + 7, sum(heights)), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     grid = figure.add_gridspec(len(texts), columns + 1, height_ratios=heights, width_ratios=[1.5] * columns + [7])
     for row, (n, text) in enumerate(zip(samples, texts, strict=True)):
-        for column, image in enumerate(group.trajectories[n].images):
+        for column, image in enumerate(pictures[n]):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(_pixels(image), interpolation="nearest")
             axes.axis("off")
@@ -111,6 +113,11 @@ def answers(group: Group, n: int) -> list[tuple[str, str]]:
         (question.text, "-" if confidence is None else f"{confidence:.2f}")
         for question, confidence in zip(questions, confidences, strict=True)
     ]
+
+
+def _pictures(trajectory: Trajectory) -> list[ImageSegment]:
+    """What was looked at, then what was drawn."""
+    return [*([] if trajectory.source is None else [trajectory.source]), *trajectory.images]
 
 
 def _pixels(image: ImageSegment) -> np.ndarray:

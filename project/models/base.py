@@ -40,6 +40,7 @@ class Defaults:
     Attributes:
         think_prompt: system prompt that announces reasoning before drawing.
         ask_think_prompt: system prompt that announces reasoning before an answer.
+        reflect_prompt: what is said beside a picture that is to be looked at and redrawn; holds "{prompt}".
         height, width: of pictures, in pixels.
         num_steps, shift: of the ODE schedule (num_steps - 1 evaluations).
         guidance, guidance_interval: text guidance.
@@ -50,6 +51,10 @@ class Defaults:
 
     think_prompt: str = ""
     ask_think_prompt: str = ""
+    reflect_prompt: str = (
+        "This picture was drawn for the request: {prompt}\nSay first what the request asks for, then compare the "
+        "picture with it point by point, then say what has to change. Then draw the picture again, corrected."
+    )
     height: int = 1024
     width: int = 1024
     num_steps: int = 50

@@ -196,3 +196,11 @@ class Contexts:
     main: Context
     text_free: Context
     image_free: Context | None = None
+
+    def detach(self) -> Contexts:
+        """The same contexts, through which no gradient flows."""
+        return Contexts(
+            main=self.main.detach(),
+            text_free=self.text_free.detach(),
+            image_free=None if self.image_free is None else self.image_free.detach(),
+        )

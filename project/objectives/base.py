@@ -43,6 +43,8 @@ class LossInputs:
     image_advantage_B: Tensor
     text_advantage_B: Tensor
     counts: Counts
+    text_weight: float = 1.0
+    """Of the text loss, on top of the objective's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +95,13 @@ class Objective(ABC):
     def __call__(self, inputs: LossInputs) -> LossOutputs:
         """This micro-batch's share of the loss of the update."""
 
-    def count(self, group: Group, *, world_size: int = 1, reduce: Callable[[Tensor], Tensor] | None = None) -> Counts:
+    def count(
+        self, groups: Sequence[Group], *, world_size: int = 1, reduce: Callable[[Tensor], Tensor] | None = None
+    ) -> Counts:
         """Denominators of the update.
 
         Args:
-            group: this rank's, with advantages.
+            groups: this rank's of one task, with advantages.
             world_size: ranks that gradients are averaged over.
             reduce: sum of an fp64 tensor over the ranks; this process alone if None. Called the same number of
                 times by every rank.
@@ -105,7 +109,7 @@ class Objective(ABC):
         Raises:
             ValueError: before `advantages` ran.
         """
-        samples = survivors(group)
+        samples = survivors(groups)
         texts = [text for sample in samples for text in sample.texts if len(text.ids_T)]
         steps = sum(len(image.step_K) for sample in samples for image in sample.images)
         tokens = sum(len(text.ids_T) for text in texts)
@@ -114,20 +118,21 @@ class Objective(ABC):
         return Counts(samples=summed[0], steps=summed[1], tokens=summed[2], sequences=summed[3], world_size=world_size)
 
 
-def survivors(group: Group) -> Sequence[Trajectory]:
+def survivors(groups: Sequence[Group]) -> list[Trajectory]:
     """Samples that are trained on. Raises ValueError before `advantages` ran."""
-    if group.advantages is None:
-        raise ValueError("counting needs advantages: call `advantages` on the scored group first")
-    return [
-        sample for sample, valid in zip(group.trajectories, group.advantages.valid_N.tolist(), strict=True) if valid
-    ]
+    kept = []
+    for group in groups:
+        if group.advantages is None:
+            raise ValueError("counting needs advantages: call `advantages` on the scored group first")
+        kept += [t for t, valid in zip(group.trajectories, group.advantages.valid_N.tolist(), strict=True) if valid]
+    return kept
 
 
 def with_entropy_threshold(
-    counts: Counts, group: Group, quantile: float, reduce: Callable[[Tensor], Tensor] | None = None
+    counts: Counts, groups: Sequence[Group], quantile: float, reduce: Callable[[Tensor], Tensor] | None = None
 ) -> Counts:
     """Counts that keep the `quantile` of all trained tokens of all ranks with the highest entropy."""
-    entropies = [text.entropy_T for sample in survivors(group) for text in sample.texts]
+    entropies = [text.entropy_T for sample in survivors(groups) for text in sample.texts]
     entropy_M = torch.cat(entropies) if entropies else torch.zeros(0)
     return dataclasses.replace(counts, entropy_threshold=entropy_threshold(entropy_M, quantile, reduce))
 

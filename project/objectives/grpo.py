@@ -6,7 +6,7 @@ entropy quantile that of arXiv 2506.01939, k3 is Schulman's estimator. Shape suf
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -73,11 +73,13 @@ class GRPO(Objective):
     def needs_reference(self) -> bool:
         return self.kl_image > 0 or self.kl_text > 0
 
-    def count(self, group: Group, *, world_size: int = 1, reduce: Callable[[Tensor], Tensor] | None = None) -> Counts:
-        counts = super().count(group, world_size=world_size, reduce=reduce)
+    def count(
+        self, groups: Sequence[Group], *, world_size: int = 1, reduce: Callable[[Tensor], Tensor] | None = None
+    ) -> Counts:
+        counts = super().count(groups, world_size=world_size, reduce=reduce)
         if self.top_entropy_quantile == 1:
             return counts
-        return with_entropy_threshold(counts, group, self.top_entropy_quantile, reduce)
+        return with_entropy_threshold(counts, groups, self.top_entropy_quantile, reduce)
 
     def __call__(self, inputs: LossInputs) -> LossOutputs:
         """This micro-batch's share of the loss.
@@ -91,7 +93,7 @@ class GRPO(Objective):
         image = self._image(inputs)
         text = self._text(inputs)
         return LossOutputs(
-            loss=(image.loss + self.text_weight * text.loss) * inputs.counts.world_size,
+            loss=(image.loss + self.text_weight * inputs.text_weight * text.loss) * inputs.counts.world_size,
             metrics={**image.metrics, **text.metrics},
             maxima={**image.maxima, **text.maxima},
         )

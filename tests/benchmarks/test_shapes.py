@@ -64,7 +64,7 @@ def test_figures_of_known_outcomes() -> None:
         ),
     )
     benchmark.update(group, [Half()])
-    figures = benchmark.metric.compute()
+    figures = benchmark.figures()
     # direct: kind single 1/3, kind relation 1/1, weighed evenly; indirect: relation right, count wrong.
     assert figures["direct"] == pytest.approx((1 / 3 + 1) / 2)
     assert figures["indirect"] == 0.5 and figures["reasoning"] == 0.5
@@ -75,7 +75,7 @@ def test_figures_of_known_outcomes() -> None:
     assert figures["by_kind"]["relation"]["reasoning"] == 1.0
     assert figures["by_kind"]["single"]["direct"] == pytest.approx(1 / 3)
     assert flatten(figures, "shapes")["shapes/by_kind/count/reasoning"] == 0.0
-    rewards = {outcome["id"]: outcome["reward"] for outcome in benchmark._outcomes}
+    rewards = {outcome["id"]: outcome["reward"] for outcome in benchmark._rounds[0]}
     assert rewards == {"a": None, "b": 0.5, "c": 0.5, "d": 0.5, "e": 0.5, "f": 0.5}
 
 
@@ -102,3 +102,31 @@ def test_a_prompt_of_another_world_is_refused() -> None:
     alien = trajectory(CIRCLE, CIRCLE, "", "elsewhere", "z")
     with pytest.raises(ValueError, match=r"prompt 'z' has no scene or no set .*eval\.jsonl"):
         ShapesBenchmark().update(Group(trajectories=(alien,), size=1))
+
+
+def test_rounds_are_measured_and_an_oracle_is_called_one() -> None:
+    benchmark = ShapesBenchmark()
+    before = Group(
+        size=1,
+        trajectories=(
+            trajectory(CIRCLE, CIRCLE, "", "direct", "a"),
+            trajectory(CIRCLE, CROSSES, "", "direct", "b"),
+            trajectory(CIRCLE, CROSSES, "", "direct", "c"),
+        ),
+    )
+    after = Group(
+        size=1,
+        trajectories=(
+            trajectory(CIRCLE, CROSSES, "", "direct", "a"),
+            trajectory(CIRCLE, CIRCLE, "", "direct", "b"),
+            trajectory(CIRCLE, CROSSES, "", "direct", "c"),
+        ),
+    )
+    benchmark.update(before)
+    benchmark.update(after, round=1)
+    figures = benchmark.figures()
+    assert figures["direct"] == figures["rounds"]["1"]["direct"] == pytest.approx(1 / 3)
+    assert figures["rounds"]["1"]["oracle"]["direct"] == pytest.approx(2 / 3), "only the wrong ones are refined"
+    benchmark.reset()
+    benchmark.update(before)
+    assert "rounds" not in benchmark.figures()

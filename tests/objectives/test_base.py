@@ -54,21 +54,21 @@ SAMPLES = [
 
 
 def test_counts_are_of_the_survivors():
-    counts = Nothing().count(group(*SAMPLES, valid=[True, True, True, False]))
+    counts = Nothing().count([group(*SAMPLES, valid=[True, True, True, False])])
     assert (counts.samples, counts.steps, counts.tokens, counts.sequences) == (3, 9, 6, 3)
     assert counts.world_size == 1 and counts.entropy_threshold == -math.inf
 
 
 def test_counts_add_up_over_ranks():
     other = torch.tensor([2.0, 6.0, 5.0, 2.0])
-    counts = Nothing().count(group(*SAMPLES), world_size=2, reduce=lambda local: local + other)
+    counts = Nothing().count([group(*SAMPLES)], world_size=2, reduce=lambda local: local + other)
     assert (counts.samples, counts.steps, counts.tokens, counts.sequences) == (6, 18, 12, 6)
     assert counts.world_size == 2
 
 
 def test_counting_needs_advantages():
     with pytest.raises(ValueError, match="call `advantages`"):
-        Nothing().count(Group(trajectories=(), size=2))
+        Nothing().count([Group(trajectories=(), size=2)])
 
 
 def test_means_add_up():
@@ -112,6 +112,6 @@ def test_entropy_threshold_of_two_ranks_equals_one():
 
 def test_threshold_is_of_the_survivors_tokens():
     samples = group(*SAMPLES, valid=[True, True, True, False])
-    counts = with_entropy_threshold(Nothing().count(samples), samples, 2 / 6)
+    counts = with_entropy_threshold(Nothing().count([samples]), [samples], 2 / 6)
     # entropies 1, 2, .5, 3, 4, .1: the two highest start at 3
     assert counts.entropy_threshold == 3.0

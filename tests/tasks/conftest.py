@@ -42,7 +42,12 @@ def tiny_bagel():
         vae_downsample=2,
     )
     autoencoder = FluxAutoencoder(FluxAutoencoderConfig(ch=32, ch_mult=(1, 1), num_res_blocks=1, z_channels=4))
-    model = Bagel(config, autoencoder, tokenizer, Defaults(think_prompt="think"))
+    model = Bagel(
+        config,
+        autoencoder,
+        tokenizer,
+        Defaults(think_prompt="think", reflect_prompt="reflect {prompt}", vae_sides=(8, 8, 4), vit_sides=(8, 8, 4)),
+    )
     for parameter in model.parameters():
         if parameter.ndim == 2 and parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.15)
@@ -53,3 +58,10 @@ def tiny_bagel():
 def model(request):
     torch.manual_seed(0)
     return tiny_bagel() if request.param == "bagel" else dense_model()
+
+
+@pytest.fixture
+def seeing_model():
+    """The one that reads pictures."""
+    torch.manual_seed(0)
+    return tiny_bagel()

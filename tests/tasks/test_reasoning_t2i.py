@@ -36,9 +36,14 @@ def sampler():
     return FlowSDE(**SDE)
 
 
+def drawn(task, model, sampler):
+    (group,) = task.rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
+    return group.trajectories
+
+
 @pytest.fixture
 def trajectories(model, sampler):
-    return make_task().rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
+    return drawn(make_task(), model, sampler)
 
 
 def errors(replay):
@@ -85,7 +90,7 @@ def test_log_probs_of_the_truncated_softmax_are_noticed(model, sampler, monkeypa
     task = make_task(top_p=0.5)
 
     def rollout():
-        return task.rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
+        return drawn(task, model, sampler)
 
     text, _ = errors(task.replay(model, rollout(), sampler, context_gradient=True))
     assert text <= 1e-5, "top-p must not change which log-probabilities are recorded"
@@ -150,7 +155,7 @@ def slow_gradients(model, task, sampler, trajectories):
         output = model(
             Query(ids_RT=read[None], position_RT=torch.arange(len(read))[None], mask="causal", logits=marked), []
         )
-        log_probs = torch.log_softmax(output.logits.float() / task.temperature, -1)
+        log_probs = torch.log_softmax(output.logits.float() / task.turn.temperature, -1)
         total = total + weight * log_probs.gather(1, ids[:, None]).sum()
         for k in range(len(t.image.step_K)):
             v = guided_velocity(model, task, sampler, t.image, k, read, system)
@@ -164,9 +169,10 @@ def slow_gradients(model, task, sampler, trajectories):
 def guided_velocity(model, task, sampler, image, k, read, system):
     sigma = sampler.sigma_N[image.step_K[k]]
     branches = [
-        whole_sequence_velocity(model, context, image.latents_KLD[k], sigma, task.canvas) for context in (read, system)
+        whole_sequence_velocity(model, context, image.latents_KLD[k], sigma, task.turn.canvas)
+        for context in (read, system)
     ]
-    guidance = task.canvas.guidance
+    guidance = task.turn.canvas.guidance
     return guide(*branches, None, guidance) if guidance.active(sigma.item()) else branches[0]
 
 
@@ -215,15 +221,16 @@ def test_detached_context_cuts_the_image_gradient_only(model, sampler, trajector
 
 def test_a_sample_does_not_depend_on_its_batch(model, sampler, trajectories):
     """Keyed randomness: one prompt drawn alone gives the samples it gave in company."""
-    alone = make_task().rollout(model, PROMPTS[1:], keys()[GROUP:], sampler, sampler.window(1, 2), Stopwatch())
-    for ours, theirs in zip(alone, trajectories[GROUP:], strict=True):
+    window = sampler.window(1, 2)
+    (alone,) = make_task().rollout(model, PROMPTS[1:], keys()[GROUP:], sampler, window, Stopwatch())
+    for ours, theirs in zip(alone.trajectories, trajectories[GROUP:], strict=True):
         assert ours.texts[0].ids_T.tolist() == theirs.texts[0].ids_T.tolist()
         torch.testing.assert_close(ours.image.final_LD, theirs.image.final_LD, atol=1e-4, rtol=1e-4)
 
 
 def test_without_thinking_there_is_only_an_image(model, sampler):
     task = make_task(think=False)
-    trajectories = task.rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
+    trajectories = drawn(task, model, sampler)
     assert all(len(t.segments) == 1 for t in trajectories)
     replay = task.replay(model, trajectories, sampler, context_gradient=True)
     assert replay.text_log_prob_RT.numel() == 0

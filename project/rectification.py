@@ -1,0 +1,88 @@
+"""False-positive rectification: a refined picture that is no better than the one before must not look good.
+
+Within a group that refines one bad picture, the best of the failures would get a positive advantage. Its reward is
+lowered to a floor that no real improvement has (AlphaGRPO, arXiv 2605.12495).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Floor = Literal["before", "refined"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rectified:
+    """Rewards that advantages may be made of."""
+
+    reward_N: Tensor
+    """fp32; NaN where the sample, or the picture before it, has no reward, and everywhere where nothing improved."""
+    false_positive_N: Tensor
+    """Bool: judged and no better than before."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Over all ranks."""
+
+
+def rectify(
+    reward_N: Tensor,
+    before_N: Tensor,
+    group_size: int,
+    *,
+    floor: Floor | None = "before",
+    reduce: Callable[[Tensor], Tensor] | None = None,
+) -> Rectified:
+    """`r <= r_before` -> the floor of the group.
+
+    Args:
+        reward_N: of the refined pictures, group by group; NaN = unjudged.
+        before_N: of the pictures that they refine.
+        group_size: G.
+        floor: `before`, as published: the lowest reward before refinement in the group (where all samples refine one
+            picture that makes max(r, r_before)); `refined`: the lowest refined reward of the group. None = rewards
+            stay, only what is unjudged is dropped.
+        reduce: sum of an fp64 tensor over the ranks; this process alone if None. Called once, by every rank.
+
+    Raises:
+        ValueError: if the lengths differ, are no whole groups, or the floor is unknown.
+    """
+    if reward_N.shape != before_N.shape or reward_N.ndim != 1 or len(reward_N) % group_size:
+        raise ValueError(
+            f"rewards {tuple(reward_N.shape)} after and {tuple(before_N.shape)} before refinement are not whole groups "
+            f"of {group_size}"
+        )
+    if floor not in (None, "before", "refined"):
+        raise ValueError(f"floor={floor!r} is unknown: choose before, refined or null")
+    known_N = ~torch.isnan(reward_N) & ~torch.isnan(before_N)
+    false_N = known_N & (reward_N <= before_N)
+    gain = (reward_N - before_N).where(known_N, 0.0)
+    local = torch.stack([known_N.sum(), false_N.sum(), (~known_N).sum(), gain.sum()]).double()
+    judged, false, lost, gained = (local if reduce is None else reduce(local)).tolist()
+    skipped = floor is not None and judged == false
+    rectified_N = reward_N.where(known_N, math.nan)
+    if floor is not None:
+        lowest = _lowest(before_N if floor == "before" else reward_N, known_N, group_size)
+        rectified_N = rectified_N.where(~false_N, lowest)
+    if skipped:
+        rectified_N = torch.full_like(reward_N, math.nan)
+    return Rectified(
+        reward_N=rectified_N,
+        false_positive_N=false_N,
+        metrics={
+            "false_positives": false / judged if judged else math.nan,
+            "gain": gained / judged if judged else math.nan,
+            "unjudged": lost,
+            "skipped": float(skipped),
+        },
+    )
+
+
+def _lowest(value_N: Tensor, known_N: Tensor, group_size: int) -> Tensor:
+    """Per sample the lowest known value of its group [N]; infinite where there is none."""
+    known_PG = value_N.where(known_N, math.inf).reshape(-1, group_size)
+    return known_PG.amin(1, keepdim=True).expand_as(known_PG).reshape(-1)

@@ -1,0 +1,143 @@
+"""Editing: look at a given picture, reason about the instruction, draw the picture changed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from project.guidance import Guidance
+from project.models.base import UnifiedModel
+from project.models.transforms import to_rgb
+from project.samplers.base import Sampler
+from project.scoring import Score
+from project.tasks.base import Task
+from project.tasks.drawing import Canvas
+from project.tasks.turn import Request, Turn, text_metrics
+from project.timing import Stopwatch
+from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
+
+log = logging.getLogger(__name__)
+
+
+def picture_in_file(prompt: Prompt) -> np.ndarray:
+    """The picture that the prompt's `image` names, uint8 [height, width, 3].
+
+    Raises FileNotFoundError or ValueError naming the prompt's place and the file.
+    """
+    where = f"{prompt.place}: " if prompt.place else ""
+    if prompt.image is None:
+        raise ValueError(f"{where}prompt {prompt.id!r} names no picture to edit: give the row an `image`")
+    file = Path(prompt.image)
+    if not file.is_file():
+        raise FileNotFoundError(f"{where}there is no image {file} (paths start at {Path.cwd()})")
+    try:
+        with Image.open(file) as image:
+            return np.array(to_rgb(image))
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise ValueError(f"{where}{file} is no image that can be read ({error})") from None
+
+
+class Editing(Task):
+    """One trajectory is a given picture, an instruction, reasoning, and the changed picture.
+
+    Args:
+        height, width: of the pictures [pixels]; a source of another size is resized to it.
+        think: write reasoning before drawing.
+        max_tokens, temperature, top_p: of the reasoning, see ReasoningT2I.
+        guidance: in rollout and in training alike; image guidance reads the texts alone.
+        shared_noise: one initial noise for all samples of a group.
+        source: import path of a function that gives a prompt's picture, uint8 [height, width, 3].
+        prompts_per_forward: prompts whose groups are drawn together; all of an update if None.
+    """
+
+    def __init__(
+        self,
+        height: int = 512,
+        width: int = 512,
+        think: bool = True,
+        max_tokens: int = 512,
+        temperature: float = 1.0,
+        top_p: float = 0.8,
+        guidance: Guidance = Guidance(text=4.0, image=2.0, interval=(0.0, 1.0), renorm="text_channel"),
+        shared_noise: bool = False,
+        source: Callable[[Prompt], np.ndarray] = picture_in_file,
+        prompts_per_forward: int | None = None,
+    ) -> None:
+        self.turn = Turn(
+            canvas=Canvas(height=height, width=width, guidance=guidance, shared_noise=shared_noise),
+            think=think,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+        )
+        self.source = source
+        self.prompts_per_forward = prompts_per_forward
+        self._resized = False
+
+    def rollout(
+        self,
+        model: UnifiedModel,
+        prompts: Sequence[Prompt],
+        keys: Sequence[SampleKey],
+        sampler: Sampler,
+        window: range,
+        stopwatch: Stopwatch,
+        score: Score | None = None,
+    ) -> list[Group]:
+        size = len(keys) // len(prompts)
+        trajectories: list[Trajectory] = []
+        pending = []
+        share = self.prompts_per_forward or len(prompts)
+        for start in range(0, len(prompts), share):
+            requests = [
+                Request(prompt=prompt, key=key, text=prompt.text, source=source)
+                for place, prompt in enumerate(prompts[start : start + share], start=start)
+                for source in [self._source(prompt)]
+                for key in keys[place * size : (place + 1) * size]
+            ]
+            drawn = self.turn.rollout(model, requests, sampler, window, stopwatch)
+            trajectories += drawn
+            if score is not None:
+                pending.append(score(drawn, size))
+        metrics = {f"edit/{name}": value for name, value in text_metrics(trajectories).items()}
+        return [
+            Group(trajectories=tuple(trajectories), size=size, task="edit", pending=tuple(pending), metrics=metrics)
+        ]
+
+    def replay(
+        self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool
+    ) -> Replay:
+        requests = [Request(prompt=t.prompt, key=t.key, text=t.prompt.text, source=t.source) for t in trajectories]
+        return self.turn.replay(model, requests, trajectories, sampler, context_gradient=context_gradient)
+
+    def _source(self, prompt: Prompt) -> ImageSegment:
+        pixels = self.source(prompt)
+        wanted = (self.turn.canvas.height, self.turn.canvas.width)
+        if pixels.shape[:2] != wanted:
+            if not self._resized:
+                log.warning(
+                    "prompt %r: its picture of %dx%d pixels is resized to %dx%d, as all of another size will be",
+                    prompt.id, *pixels.shape[:2], *wanted,
+                )  # fmt: skip
+                self._resized = True
+            image = Image.fromarray(pixels).resize(wanted[::-1], Image.Resampling.BICUBIC)
+            pixels = np.array(image)
+        return given_picture(pixels)
+
+
+def given_picture(pixels_HWC: np.ndarray) -> ImageSegment:
+    """A picture that was not drawn by the policy, uint8 [height, width, 3]."""
+    nothing = torch.zeros(0)
+    return ImageSegment(
+        latents_KLD=nothing,
+        next_KLD=nothing,
+        step_K=torch.zeros(0, dtype=torch.long),
+        log_prob_K=nothing,
+        final_LD=nothing,
+        pixels_HWC=torch.from_numpy(np.ascontiguousarray(pixels_HWC)),
+    )

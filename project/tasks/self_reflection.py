@@ -1,0 +1,333 @@
+"""Self-reflective refinement (SRR): look at an own picture, say what is wrong with it, draw a better one.
+
+    first pictures (several per prompt) -> the worst -> [picture, instruction -> reflection, picture] x rounds
+
+Every round is a group of its own, whose trajectories look at one picture only: that of the round before. Reflection
+text and picture of all rounds are trained together (AlphaGRPO, arXiv 2605.12495).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from project.guidance import Guidance
+from project.models.base import UnifiedModel
+from project.randomness import uniform
+from project.rectification import Floor, rectify
+from project.samplers.base import Sampler
+from project.scoring import Score, collected
+from project.tasks.base import Task
+from project.tasks.drawing import Canvas
+from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.turn import Request, Turn, text_metrics
+from project.timing import Stopwatch
+from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
+
+
+class SelfReflection(Task):
+    """Refines own pictures, in one or several rounds.
+
+    In training all samples of a prompt refine one picture in the first round: the worst of several, or a random one
+    that is bad more often than not. With `train_first` the first pictures are trained too (mixed training).
+
+    Args:
+        first: how the first pictures are made.
+        rounds: K, of refinement.
+        candidates: first pictures of a prompt; G with train_first. Unless it is 1, `score` must choose.
+        train_first: train the first pictures as well, with their own transitions; all G of a prompt are drawn.
+        first_sampler: of the first pictures; the module's own if None.
+        pick: the first picture that is refined: the `worst`, or a `softmax` draw, p ~ exp(-reward / pick_temperature).
+        pick_temperature: of the softmax.
+        max_tokens, temperature, top_p: of the reflection, see ReasoningT2I.
+        guidance: of the refined pictures; image guidance reads the texts alone.
+        shared_noise: one initial noise for all samples of a group and round.
+        think: write a reflection; without it a round is a picture alone.
+        credit: reward of a round: its `own` picture's, the `last` round's, or the `improvement` over the round before.
+        rectification: floor of the reward of a picture that is no better than the one before (`rectify`); None = off.
+        text_weight: of the text loss, on top of the objective's; 1 / (trained steps of a picture) if None (published).
+        right: what a reflection contains that finds nothing wrong; None = every round is drawn.
+        stop_above: a refined picture with a higher reward is refined no further; None = rewards stop nothing.
+        gate: in evaluation, refine only pictures with a lower reward; None = refine all.
+        requests_per_forward: samples that are drawn together; all of an update if None.
+
+    In training a round whose reflection finds nothing wrong is still drawn and trained, but is the sample's last. In
+    evaluation (no trained steps) the picture is then kept as it is.
+    """
+
+    def __init__(
+        self,
+        first: ReasoningT2I,
+        rounds: int = 1,
+        candidates: int = 4,
+        train_first: bool = False,
+        first_sampler: Sampler | None = None,
+        pick: Literal["worst", "softmax"] = "worst",
+        pick_temperature: float = 0.1,
+        max_tokens: int = 512,
+        temperature: float = 1.0,
+        top_p: float = 0.8,
+        guidance: Guidance = Guidance(text=4.0, image=2.0, interval=(0.0, 1.0), renorm="text_channel"),
+        shared_noise: bool = False,
+        think: bool = True,
+        credit: Literal["own", "last", "improvement"] = "last",
+        rectification: Floor | None = "before",
+        text_weight: float | None = None,
+        right: str | None = None,
+        stop_above: float | None = None,
+        gate: float | None = None,
+        requests_per_forward: int | None = None,
+    ) -> None:
+        if rounds < 1 or candidates < 1:
+            raise ValueError(f"rounds={rounds}, candidates={candidates}: give at least 1")
+        if pick not in ("worst", "softmax") or pick_temperature <= 0:
+            raise ValueError(f"pick={pick!r}, pick_temperature={pick_temperature}: choose worst or softmax, above 0")
+        if credit not in CREDITS:
+            raise ValueError(f"credit={credit!r} is unknown: choose one of {', '.join(CREDITS)}")
+        canvas = first.turn.canvas
+        self.first = first
+        self.turn = Turn(
+            canvas=Canvas(height=canvas.height, width=canvas.width, guidance=guidance, shared_noise=shared_noise),
+            think=think,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+        )
+        self.rounds = rounds
+        self.candidates = candidates
+        self.train_first = train_first
+        self.first_sampler = first_sampler
+        self.pick = pick
+        self.pick_temperature = pick_temperature
+        self.crediting = credit
+        self.rectification: Floor | None = rectification
+        self.text_weight = text_weight
+        self.right = right
+        self.stop_above = stop_above
+        self.gate = gate
+        self.requests_per_forward = requests_per_forward
+
+    @property
+    def evaluates_with_scores(self) -> bool:
+        return self.gate is not None or self.stop_above is not None
+
+    # ----------------------------------------------------------------- rollout
+
+    def rollout(
+        self,
+        model: UnifiedModel,
+        prompts: Sequence[Prompt],
+        keys: Sequence[SampleKey],
+        sampler: Sampler,
+        window: range,
+        stopwatch: Stopwatch,
+        score: Score | None = None,
+    ) -> list[Group]:
+        """The first pictures if they are trained or evaluated, then one group per round."""
+        size = len(keys) // len(prompts)
+        evaluating = len(window) == 0
+        if evaluating and size > 1:
+            raise ValueError("self-reflection is evaluated with one sample a prompt")
+        first = self._first(model, prompts, keys, sampler, window, stopwatch, score)
+        sources, before_N = self._chosen(first, keys, stopwatch, needed=not evaluating or self.gate is not None)
+        active = [True] * len(keys)
+        if evaluating and self.gate is not None:
+            active = [not reward >= self.gate for reward in before_N.tolist()]
+        rounds: list[Group] = []
+        for round in range(1, self.rounds + 1):
+            group = self._round(model, prompts, keys, sources, active, sampler, window, stopwatch, score, round)
+            # In training every sample is refined once, so the first round always has something to replay.
+            spare = rounds[0].trajectories[:1] if rounds else ()
+            rounds.append(dataclasses.replace(group, before_N=before_N, spare=spare))
+            sources = [trajectory.image for trajectory in group.trajectories]
+            active = [on and not self._finds_nothing(t) for on, t in zip(active, group.trajectories, strict=True)]
+            if self.stop_above is not None and round < self.rounds:
+                rewards = collected(group.pending, stopwatch).reward_N.tolist()
+                active = [on and not reward > self.stop_above for on, reward in zip(active, rewards, strict=True)]
+        return [first, *rounds] if self.train_first or evaluating else rounds
+
+    def _first(
+        self,
+        model: UnifiedModel,
+        prompts: Sequence[Prompt],
+        keys: Sequence[SampleKey],
+        sampler: Sampler,
+        window: range,
+        stopwatch: Stopwatch,
+        score: Score | None,
+    ) -> Group:
+        """The pictures to choose from."""
+        if self.first_sampler is not None:
+            sampler = self.first_sampler
+            window = sampler.window(keys[0].seed, keys[0].update) if len(window) else window
+        if not self.train_first:
+            window = range(0)
+            keys = [key for key in keys if key.sample < self.candidates]
+        (group,) = self.first.rollout(model, prompts, keys, sampler, window, stopwatch, score)
+        return group
+
+    def _chosen(
+        self, first: Group, keys: Sequence[SampleKey], stopwatch: Stopwatch, needed: bool
+    ) -> tuple[list[ImageSegment], Tensor]:
+        """Per sample the picture to refine, and its reward [N] (NaN = unjudged)."""
+        size = len(keys) // (len(first) // first.size)
+        if not first.pending and (needed or first.size > 1):
+            raise ValueError("the picture to refine is chosen by its reward: name a reward under `rewards:`")
+        rewards_N = (
+            collected(first.pending, stopwatch).reward_N if first.pending else torch.full((len(first),), math.nan)
+        )
+        sources: list[ImageSegment] = []
+        before: list[float] = []
+        for row, start in enumerate(range(0, len(first), first.size)):
+            rewards = rewards_N[start : start + first.size]
+            place = start + self._pick(rewards, keys[row * size])
+            sources += [first.trajectories[place].image] * size
+            before += [float(rewards_N[place])] * size
+        return sources, torch.tensor(before)
+
+    def _pick(self, rewards_G: Tensor, key: SampleKey) -> int:
+        """Place of the picture to refine; the first one where none has a reward."""
+        known = torch.nonzero(~torch.isnan(rewards_G)).flatten()
+        if not len(known):
+            return 0
+        if self.pick == "worst":
+            return int(known[rewards_G[known].argmin()])
+        share = torch.softmax(-rewards_G[known].double() / self.pick_temperature, 0).cumsum(0)
+        return int(known[(share <= uniform([key], "pick", 1).double().item()).sum().clamp_max(len(known) - 1)])
+
+    def _round(
+        self,
+        model: UnifiedModel,
+        prompts: Sequence[Prompt],
+        keys: Sequence[SampleKey],
+        sources: Sequence[ImageSegment],
+        active: Sequence[bool],
+        sampler: Sampler,
+        window: range,
+        stopwatch: Stopwatch,
+        score: Score | None,
+        round: int,
+    ) -> Group:
+        size = len(keys) // len(prompts)
+        trajectories: list[Trajectory] = []
+        pending = []
+        # Whole groups, because they are scored as such.
+        share = max((self.requests_per_forward or len(keys)) // size, 1) * size
+        for start in range(0, len(keys), share):
+            chunk = range(start, min(start + share, len(keys)))
+            drawing = [n for n in chunk if active[n]]
+            requests = [self._request(model, prompts[n // size], keys[n], sources[n]) for n in drawing]
+            drawn = self.turn.rollout(model, requests, sampler, window, stopwatch, round) if requests else []
+            if len(window) == 0:
+                drawn = [dataclasses.replace(t, segments=t.texts) if self._finds_nothing(t) else t for t in drawn]
+            by_place = dict(zip(drawing, drawn, strict=True))
+            part = [
+                by_place[n] if n in by_place else _stopped(prompts[n // size], keys[n], sources[n], round)
+                for n in chunk
+            ]
+            trajectories += part
+            if score is not None:
+                pending.append(score(part, size))
+        made = [t for t in trajectories if t.segments]
+        metrics = {"stopped": 1 - len(made) / len(trajectories), **text_metrics(made)}
+        return Group(
+            trajectories=tuple(trajectories),
+            size=size,
+            task="srr",
+            text_weight=self._text_weight(window),
+            pending=tuple(pending),
+            metrics={f"srr/{round}/{name}": value for name, value in metrics.items()},
+        )
+
+    def _request(self, model: UnifiedModel, prompt: Prompt, key: SampleKey, source: ImageSegment | None) -> Request:
+        text = model.defaults.reflect_prompt.format(prompt=prompt.text)
+        return Request(prompt=prompt, key=key, text=text, source=source)
+
+    def _finds_nothing(self, trajectory: Trajectory) -> bool:
+        return self.right is not None and any(self.right in text.text for text in trajectory.texts)
+
+    def _text_weight(self, window: range) -> float:
+        if self.text_weight is not None:
+            return self.text_weight
+        return 1 / len(window) if len(window) else 1.0
+
+    # ----------------------------------------------------------------- credit
+
+    def credit(self, groups: Sequence[Group], reduce: Callable[[Tensor], Tensor] | None = None) -> list[Group]:
+        """Rewards of the rounds by `credit`, rectified; those of the first pictures stay as they are."""
+        first = [group for group in groups if group.task != "srr"]
+        rounds = [group for group in groups if group.task == "srr"]
+        credited = []
+        for number, (reward_N, before_N) in enumerate(CREDITS[self.crediting](rounds), start=1):
+            group = rounds[number - 1]
+            assert group.scores is not None
+            rectified = rectify(reward_N, before_N, group.size, floor=self.rectification, reduce=reduce)
+            reward_N = rectified.reward_N
+            if self.crediting == "improvement":
+                reward_N = reward_N - before_N
+            metrics = {f"srr/{number}/{name}": value for name, value in rectified.metrics.items()}
+            scores = dataclasses.replace(group.scores, reward_N=reward_N)
+            credited.append(dataclasses.replace(group, scores=scores, metrics={**group.metrics, **metrics}))
+        return [*first, *credited]
+
+    # ----------------------------------------------------------------- replay
+
+    def replay(
+        self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool
+    ) -> Replay:
+        if trajectories[0].round == 0:
+            return self.first.replay(
+                model, trajectories, self.first_sampler or sampler, context_gradient=context_gradient
+            )
+        requests = [self._request(model, t.prompt, t.key, t.source) for t in trajectories]
+        return self.turn.replay(model, requests, trajectories, sampler, context_gradient=context_gradient)
+
+
+Credit = Callable[[Sequence[Group]], list[tuple[Tensor, Tensor]]]
+"""The scored groups of the rounds -> per round (reward [N], reward before [N]); NaN where a sample had stopped."""
+
+
+def own(rounds: Sequence[Group]) -> list[tuple[Tensor, Tensor]]:
+    """Every round: its own picture's reward, compared with that of the picture it looked at."""
+    pairs = []
+    for before, group in zip((None, *rounds), rounds, strict=False):
+        before_N = group.before_N if before is None else _judged(before)
+        assert before_N is not None
+        pairs.append((_judged(group).where(_working(group), math.nan), before_N))
+    return pairs
+
+
+def last(rounds: Sequence[Group]) -> list[tuple[Tensor, Tensor]]:
+    """Every round: the reward of the sample's last picture, compared with that of its first."""
+    before_N = rounds[0].before_N if rounds else None
+    pairs = []
+    for number, group in enumerate(rounds):
+        reward_N = _judged(group)
+        for later in rounds[number + 1 :]:
+            reward_N = _judged(later).where(_working(later), reward_N)
+        assert before_N is not None
+        pairs.append((reward_N.where(_working(group), math.nan), before_N))
+    return pairs
+
+
+CREDITS: dict[str, Credit] = {"own": own, "last": last, "improvement": own}
+
+
+def _judged(group: Group) -> Tensor:
+    if group.scores is None:
+        raise ValueError("credit needs scores: score the groups first")
+    return group.scores.reward_N
+
+
+def _working(group: Group) -> Tensor:
+    """Samples that had not stopped before this round, bool [N]."""
+    return torch.tensor([bool(trajectory.segments) for trajectory in group.trajectories])
+
+
+def _stopped(prompt: Prompt, key: SampleKey, source: ImageSegment, round: int) -> Trajectory:
+    return Trajectory(prompt=prompt, key=key, segments=(), source=source, round=round)

@@ -1,0 +1,350 @@
+"""Self-reflective refinement: choice of the picture, rounds, credit, and contracts 2 and 3 in every round."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from project.guidance import Guidance, guide
+from project.models.packing import LatentBlock, PictureBlock, TextBlock, pack
+from project.models.transforms import normalise
+from project.rewards.base import Reward, RewardOutput
+from project.samplers.flow_sde import FlowSDE
+from project.scoring import Scorer
+from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.redrawing import Redrawing
+from project.tasks.self_reflection import SelfReflection
+from project.timing import Stopwatch
+from project.trajectory import Advantages, Group, Prompt, SampleKey, Scores, Trajectory
+
+PROMPTS = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]
+GROUP = 3
+SIZE = dict(height=8, width=8)
+SDE = dict(num_steps=8, shift=3.0, noise_level=0.7, window_size=3, window_range=(1, 6))
+GUIDANCE = Guidance(text=2.5, image=1.5, interval=(0.2, 0.95), renorm="text_channel")
+
+
+class Brightness(Reward):
+    """Mean level of the picture, NaN for the given prompts; counts what it was asked."""
+
+    def __init__(self, silent=()):
+        super().__init__()
+        self.silent, self.asked = silent, 0
+
+    def score(self, trajectories, group_size):
+        self.asked += len(trajectories)
+        levels = [math.nan if t.prompt.id in self.silent else t.image.pixels_HWC.float().mean() for t in trajectories]
+        return RewardOutput(reward_N=torch.tensor([float(level) for level in levels]) / 255)
+
+
+@pytest.fixture
+def model(seeing_model):
+    return seeing_model
+
+
+@pytest.fixture
+def sampler():
+    return FlowSDE(**SDE)
+
+
+def first(**changes):
+    return ReasoningT2I(**{**SIZE, "max_tokens": 4, "guidance": Guidance(text=2.0, interval=(0.0, 1.0)), **changes})
+
+
+def make_task(**changes):
+    return SelfReflection(**{"first": first(), "max_tokens": 5, "top_p": 0.9, "guidance": GUIDANCE, **changes})
+
+
+def keys(size=GROUP):
+    return [SampleKey(seed=1, update=2, prompt=p.id, sample=g) for p in PROMPTS for g in range(size)]
+
+
+def rolled(task, model, sampler, reward=None, window=None, size=GROUP):
+    window = sampler.window(1, 2) if window is None else window
+    return task.rollout(model, PROMPTS, keys(size), sampler, window, Stopwatch(), Scorer([reward or Brightness()]))
+
+
+def scored(groups):
+    return [dataclasses.replace(g, scores=g.pending[0].result(), pending=()) for g in groups]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"rounds": 3}, {"rounds": 2, "train_first": True, "first_sampler": FlowSDE(5)}]
+)
+def test_ratio_is_one_in_every_round(model, sampler, changes):
+    task = make_task(**changes)
+    groups = rolled(task, model, sampler)
+    assert len(groups) == task.rounds + task.train_first
+    for group in groups:
+        replay = task.replay(model, group.trajectories, sampler, context_gradient=True)
+        text = (replay.text_log_prob_RT - replay.old_text_log_prob_RT)[replay.token_mask_RT]
+        image = replay.image_log_prob_RK - replay.old_image_log_prob_RK
+        assert text.numel() and image.numel()
+        assert text.expm1().abs().max() <= 1e-5 and image.expm1().abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("mutation", ["image guidance", "renorm", "picture", "instruction"])
+def test_what_is_replayed_otherwise_is_noticed(model, sampler, mutation):
+    (group,) = rolled(make_task(), model, sampler)
+    task, trajectories = make_task(), group.trajectories
+    if mutation == "image guidance":
+        task = make_task(guidance=dataclasses.replace(GUIDANCE, image=1.6))
+    elif mutation == "renorm":
+        task = make_task(guidance=dataclasses.replace(GUIDANCE, renorm="global"))
+    elif mutation == "picture":
+        darker = (trajectories[0].source.pixels_HWC * 0.9).to(torch.uint8)
+        source = dataclasses.replace(trajectories[0].source, pixels_HWC=darker)
+        trajectories = [dataclasses.replace(t, source=source) for t in trajectories]
+    else:
+        model.defaults = dataclasses.replace(model.defaults, reflect_prompt="{prompt}")
+    replay = task.replay(model, trajectories, sampler, context_gradient=True)
+    text = (replay.text_log_prob_RT - replay.old_text_log_prob_RT)[replay.token_mask_RT]
+    image = replay.image_log_prob_RK - replay.old_image_log_prob_RK
+    assert max(text.expm1().abs().max(), image.expm1().abs().max()) > 1e-4
+
+
+def test_all_samples_refine_the_worst_of_several_first_pictures(model, sampler):
+    reward = Brightness()
+    task = make_task(candidates=2)
+    (group,) = rolled(task, model, sampler, reward)
+    assert reward.asked == 2 * len(PROMPTS) + len(group), "every picture is judged once"
+    drawn = task.first.rollout(model, PROMPTS, keys(2), sampler, range(0), Stopwatch())[0].trajectories
+    levels = torch.tensor([t.image.pixels_HWC.float().mean() / 255 for t in drawn]).view(2, 2)
+    for row in range(len(PROMPTS)):
+        samples = slice(row * GROUP, (row + 1) * GROUP)
+        assert {id(t.source) for t in group.trajectories[samples]} == {id(group.trajectories[row * GROUP].source)}
+        torch.testing.assert_close(group.before_N[samples], levels[row].min().expand(GROUP))
+    assert group.text_weight == pytest.approx(1 / 3), "1 / trained steps"
+    assert make_task(text_weight=0.5)._text_weight(range(3)) == 0.5
+
+
+def test_a_softmax_draw_prefers_the_worse_and_finds_every_judged_picture():
+    task = make_task(pick="softmax", pick_temperature=0.2)
+    rewards = torch.tensor([0.9, math.nan, 0.5, 0.3])
+    picked = [task._pick(rewards, SampleKey(seed=n, update=0, prompt="a")) for n in range(600)]
+    share = torch.softmax(-torch.tensor([0.9, 0.5, 0.3]) / 0.2, 0)
+    for place, expected in zip((0, 2, 3), share.tolist(), strict=True):
+        assert picked.count(place) / 600 == pytest.approx(expected, abs=0.06)
+    assert 1 not in picked
+
+
+def test_every_round_looks_at_the_picture_of_the_round_before(model, sampler):
+    one, two = rolled(make_task(rounds=2), model, sampler)
+    for before, after in zip(one.trajectories, two.trajectories, strict=True):
+        assert after.source is before.image and after.round == 2 and before.round == 1
+    first_noise = [t.texts[0].log_prob_T for t in one.trajectories]
+    assert any(a.tolist() != t.texts[0].log_prob_T.tolist() for a, t in zip(first_noise, two.trajectories, strict=True))
+
+
+def test_mixed_training_draws_the_first_pictures_once(model, sampler):
+    mixed, refined = rolled(make_task(train_first=True), model, sampler)
+    assert mixed.task == "" and refined.task == "srr"
+    assert all(t.image.step_K.tolist() == list(sampler.window(1, 2)) for t in mixed.trajectories)
+    ours = {id(t.image) for t in mixed.trajectories}
+    assert {id(t.source) for t in refined.trajectories} <= ours
+
+
+class Says:
+    """Makes some samples say that nothing is wrong."""
+
+    def __init__(self, model, monkeypatch, wanted):
+        task = SelfReflection
+        monkeypatch.setattr(task, "_finds_nothing", lambda self, t: bool(t.segments) and t.key.sample in wanted)
+
+
+def test_a_sample_that_finds_nothing_wrong_has_no_further_round(model, sampler, monkeypatch):
+    Says(model, monkeypatch, wanted={0})
+    task = make_task(rounds=3)
+    one, two, three = rolled(task, model, sampler)
+    assert all(len(t.segments) == 2 for t in one.trajectories), "the round itself is trained"
+    for group in (two, three):
+        assert [bool(t.segments) for t in group.trajectories] == [t.key.sample != 0 for t in group.trajectories]
+    stopped = three.trajectories[0]
+    assert stopped.image is one.trajectories[0].image
+    assert two.metrics["srr/2/stopped"] == pytest.approx(1 / GROUP)
+    credited = task.credit(scored([one, two, three]))
+    reward_N = credited[1].scores.reward_N
+    assert reward_N[::GROUP].isnan().all(), "what was not drawn has no reward of its own"
+    assert two.spare == one.trajectories[:1], "an idle rank replays the same kind of forward"
+
+
+def test_in_evaluation_the_picture_is_kept(model, sampler, monkeypatch):
+    Says(model, monkeypatch, wanted={0})
+    first_group, one, two = rolled(make_task(rounds=2), model, sampler, window=range(0), size=1)
+    for a, b, c in zip(first_group.trajectories, one.trajectories, two.trajectories, strict=True):
+        assert b.image is a.image and b.texts and not b.images
+        assert c.image is a.image and not c.segments
+
+
+def test_when_all_stop_the_round_is_empty_and_the_run_goes_on(model, sampler, monkeypatch):
+    Says(model, monkeypatch, wanted={0, 1, 2})
+    task = make_task(rounds=2, credit="own")
+    one, two = scored(rolled(task, model, sampler))
+    assert not any(t.segments for t in two.trajectories)
+    credited = task.credit([one, two])
+    assert credited[1].scores.reward_N.isnan().all()
+    advantage = torch.zeros(len(two))
+    idle = credited[1].with_advantages(
+        Advantages(image_N=advantage, text_N=advantage, valid_N=torch.zeros(len(two)) > 0)
+    )
+    (batch,) = idle.micro_batches(8, at_least=1)
+    assert batch.weight == 0
+    replay = task.replay(model, batch.trajectories, sampler, context_gradient=True)
+    assert replay.image_log_prob_RK.requires_grad and replay.text_log_prob_RT.requires_grad
+
+
+def test_a_prompt_whose_first_pictures_are_not_judged_is_dropped_alone(model, sampler):
+    task = make_task()
+    groups = scored(rolled(task, model, sampler, Brightness(silent=("a",))))
+    (credited,) = task.credit(groups)
+    # Whatever improved is on the second prompt.
+    assert credited.scores.reward_N[:GROUP].isnan().all()
+    assert credited.metrics["srr/1/unjudged"] == GROUP
+    improved = groups[0].scores.reward_N[GROUP:] > groups[0].before_N[GROUP:]
+    assert credited.scores.reward_N[GROUP:].isfinite().all() == bool(improved.any())
+
+
+def test_cut_off_and_empty_reflections_are_counted(model, sampler):
+    (group,) = rolled(make_task(max_tokens=1), model, sampler)
+    texts = [t.texts[0] for t in group.trajectories]
+    assert group.metrics["srr/1/text/cut_off"] == sum(not t.finished for t in texts) / len(texts) > 0
+    assert group.metrics["srr/1/text/empty"] == sum(t.text == "" for t in texts) / len(texts)
+
+
+def judged(rewards, before, segments=(1,)):
+    """A group of one sample per reward, with these rewards; `None` = it had stopped."""
+    prompt = Prompt(id="a", text="a")
+    return Group(
+        trajectories=tuple(
+            Trajectory(
+                prompt=prompt,
+                key=SampleKey(seed=0, update=0, prompt="a", sample=n),
+                segments=() if value is None else segments,
+            )
+            for n, value in enumerate(rewards)
+        ),
+        size=len(rewards),
+        task="srr",
+        before_N=torch.tensor(before),
+        scores=Scores(
+            reward_N=torch.tensor([0.0 if value is None else value for value in rewards]),
+            text_reward_N=torch.zeros(len(rewards)),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("credit", "expected"),
+    [
+        # First picture 0.5; the third sample stops after the first round.
+        ("own", [[0.6, 0.5, 0.7], [0.9, 0.55, math.nan]]),
+        ("last", [[0.9, 0.55, 0.7], [0.9, 0.55, math.nan]]),
+        ("improvement", [[0.1, 0.0, 0.2], [0.3, 0.15, math.nan]]),
+    ],
+)
+def test_credit_of_the_rounds(credit, expected):
+    rounds = [judged([0.6, 0.4, 0.7], [0.5] * 3), judged([0.9, 0.55, None], [0.5] * 3)]
+    task = make_task(rounds=2, credit=credit)
+    result = task.credit(rounds)
+    for group, wanted in zip(result, expected, strict=True):
+        torch.testing.assert_close(group.scores.reward_N, torch.tensor(wanted), equal_nan=True)
+
+
+def test_the_gate_refines_only_what_the_judge_doubts(model, sampler):
+    levels = (
+        Brightness().score(rolled(make_task(), model, sampler, window=range(0), size=1)[0].trajectories, 1).reward_N
+    )
+    threshold = float(levels.mean())
+    _, refined = rolled(make_task(gate=threshold), model, sampler, window=range(0), size=1)
+    assert [bool(t.segments) for t in refined.trajectories] == (levels < threshold).tolist()
+    assert any(t.segments for t in refined.trajectories) and not all(t.segments for t in refined.trajectories)
+    with pytest.raises(ValueError, match="name a reward"):
+        make_task(gate=0.5).rollout(model, PROMPTS, keys(1), sampler, range(0), Stopwatch())
+
+
+def test_redrawing_keeps_the_best_so_far_and_begins_with_the_usual_picture(model, sampler):
+    reward = Brightness()
+    best = rolled(Redrawing(first(), draws=3), model, sampler, reward, window=range(0), size=1)
+    last = rolled(Redrawing(first(), draws=3, keep="last"), model, sampler, window=range(0), size=1)
+    usual = rolled(first(), model, sampler, window=range(0), size=1)
+    for groups in (best, last):
+        for ours, theirs in zip(groups[0].trajectories, usual[0].trajectories, strict=True):
+            assert torch.equal(ours.image.pixels_HWC, theirs.image.pixels_HWC)
+    levels = torch.stack([reward.score(group.trajectories, 1).reward_N for group in last])
+    for draw, group in enumerate(best):
+        torch.testing.assert_close(reward.score(group.trajectories, 1).reward_N, levels[: draw + 1].amax(0))
+
+
+# ----------------------------------------------------------------- contract 3, K = 2
+
+
+def gradients(model, task, sampler, groups, size):
+    model.zero_grad()
+    for number, group in enumerate(groups, start=1):
+        weights = number * torch.linspace(-1, 1.5, len(group))
+        for start in range(0, len(group), size):
+            part = slice(start, start + size)
+            replay = task.replay(model, group.trajectories[part], sampler, context_gradient=True)
+            text = (replay.text_log_prob_RT * replay.token_mask_RT).sum(1)
+            (weights[part] * (text + 5 * replay.image_log_prob_RK.sum(1))).sum().backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def slow_gradients(model, task, sampler, groups):
+    """Every log-probability from whole sequences of its own, packed as in pre-training; nothing cached or shared."""
+    model.zero_grad()
+    total = torch.zeros(())
+    for number, group in enumerate(groups, start=1):
+        for weight, t in zip(number * torch.linspace(-1, 1.5, len(group)), group.trajectories, strict=True):
+            pixels = normalise(t.source.pixels_HWC)
+            grid = model.latent_grid(**SIZE)
+            system = TextBlock(ids_T=model.encode_text(model.defaults.think_prompt))
+            with torch.no_grad():
+                clean = model.encode_image(pixels[None])[0]
+            base = [system, LatentBlock(latents_LD=clean, grid=grid), PictureBlock(pixels_CHW=pixels)]
+            asked = TextBlock(ids_T=model.encode_text(model.defaults.reflect_prompt.format(prompt=t.prompt.text)))
+            ids = t.texts[0].ids_T
+            written = TextBlock(ids_T=ids[:-1] if t.texts[0].finished else ids, loss=True)
+            packed = pack(model, [[*base, asked, written]])
+            output = model(packed.query, [])
+            log_probs = torch.log_softmax(output.logits.float(), -1)[: len(ids)]
+            total = total + weight * log_probs.gather(1, ids[:, None]).sum()
+            for k in range(len(t.image.step_K)):
+                x, step = t.image.latents_KLD[k], t.image.step_K[k : k + 1]
+                sigma = sampler.sigma_N[step].item()
+                noised = LatentBlock(latents_LD=x, grid=grid, sigma=sigma, noise_LD=x)
+                branches = [[*base, asked, written], base, [system, asked]]
+                main, text_free, image_free = (
+                    model(pack(model, [[*blocks, noised]]).query, []).velocity_RLD[:, -len(x) :] for blocks in branches
+                )
+                guidance = task.turn.canvas.guidance
+                v = guide(main, text_free, image_free, guidance) if guidance.active(sigma) else main
+                log_prob = sampler.log_prob(x[None], v, step, t.image.next_KLD[k : k + 1]).log_prob_R
+                total = total + 5 * weight * log_prob.sum()
+    total.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("size", [1, 4, 6])
+def test_gradients_of_two_rounds_equal_a_slow_reference(model, sampler, size):
+    task = make_task(rounds=2)
+    groups = rolled(task, model, sampler)
+    fast = gradients(model, task, sampler, groups, size)
+    slow = slow_gradients(model, task, sampler, groups)
+    assert fast.keys() == slow.keys()
+    norm = math.sqrt(sum(g.square().sum().item() for g in slow.values()))
+    difference = math.sqrt(sum((fast[n] - g).square().sum().item() for n, g in slow.items()))
+    assert difference <= 1e-5 * norm, (difference / norm, size)
+
+
+def test_bad_settings_are_named():
+    for changes, message in (
+        ({"rounds": 0}, "at least 1"),
+        ({"credit": "all"}, "own, last, improvement"),
+        ({"pick": "best"}, "worst or softmax"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_task(**changes)
