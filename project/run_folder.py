@@ -57,12 +57,10 @@ def run_folder(trainer: Trainer) -> Path:
     return Path(trainer.strategy.broadcast(trainer.default_root_dir))
 
 
-def write_atomically(file: Path, text: str) -> None:
+def write_atomically(file: Path, content: str | bytes) -> None:
     """Writes `file` in one step: a reader, or a crash, never meets a half-written one."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=file.parent, prefix=f".{file.name}.", delete=False, encoding="utf-8"
-    ) as stream:
-        stream.write(text)
+    with tempfile.NamedTemporaryFile("wb", dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
+        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
     os.chmod(stream.name, 0o644)
     os.replace(stream.name, file)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +42,8 @@ bars:
   - {measure: direct, arm: grpo, versus: random, at_least: 90}
 """
 # Stands in for the Python that runs `-m project fit`: 4 direct prompts (2 kinds, unevenly) and 1 indirect one. All
-# fail before; after grpo all of kind "single" succeed. A file `fail`, `hang` or `no_after` in its folder changes it.
+# fail before; after grpo all of kind "single" succeed. A file `fail`, `hang` or `no_after` in its folder changes it;
+# `stop_at` names a run that fails.
 FIT = """\
 #!{python}
 import json, os, pathlib, signal, sys, time
@@ -52,7 +55,8 @@ folder = pathlib.Path(options["ckpt_path"]).parents[1] if "ckpt_path" in options
 (folder / "evaluations").mkdir(parents=True, exist_ok=True)
 (folder / "checkpoints").mkdir(exist_ok=True)
 print("fit at work")
-if pathlib.Path("fail").exists():
+stop_at = pathlib.Path("stop_at")
+if pathlib.Path("fail").exists() or stop_at.exists() and stop_at.read_text() == home.name:
     sys.exit("error: no such luck")
 if pathlib.Path("hang").exists():
     def stop(*_):
@@ -327,3 +331,149 @@ def test_curves():
     assert read_curve(Path("metrics.csv"), "nothing") is None
     assert read_curve(Path("nowhere.csv"), "other") is None
     assert smoothed(np.array([1.0, 2.0, 3.0, 6.0]), width=2) == pytest.approx([1.0, 1.5, 2.5, 4.5])
+
+
+def runs() -> list[str]:
+    return sorted(line.split()[0] for line in order())
+
+
+def test_an_archive_is_the_study_on_another_machine():
+    assert study("--archive", "kept/toy.zip") == 0
+    archive = Path("kept/toy.zip")
+    first, table = archive.read_bytes(), Path("out/table.md").read_text()
+    with zipfile.ZipFile(archive) as packed:
+        assert packed.namelist() == sorted(
+            f"{arm}-{seed}/{file}"
+            for arm in ("grpo", "random")
+            for seed in (0, 1)
+            for file in (
+                "evaluations/shapes_0.jsonl",
+                "evaluations/shapes_3.jsonl",
+                "metrics.csv",
+                "results.json",
+                "run.json",
+            )
+        )
+        assert packed.read("grpo-0/metrics.csv") == b"step,reward/mean\n1,0.25\n3,0.75\n"
+    # Elsewhere, and in another folder: nothing is trained, the report is the same, the archive too.
+    for arguments in (["--out", "there"], ["--out", "again", "--report-only"]):
+        shutil.rmtree("out", ignore_errors=True)
+        assert study("--archive", "kept/toy.zip", *arguments) == 0
+        assert not Path(arguments[1], "order.txt").exists()
+        assert Path(arguments[1], "table.md").read_text() == table
+        assert Path(arguments[1], "figure.png").is_file()
+    assert archive.read_bytes() == first
+    # The same study anywhere gives the same bytes.
+    archive.unlink()
+    assert study("--archive", "kept/toy.zip") == 0 and len(order()) == 4
+    with zipfile.ZipFile(archive) as packed:
+        assert {entry.date_time for entry in packed.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    assert archive.read_bytes() == first
+
+
+def test_every_finished_run_is_in_the_archive_at_once_also_those_of_before(capsys):
+    Path("stop_at").write_text("random-1")
+    assert study("--archive", "toy.zip") == 1
+    with zipfile.ZipFile("toy.zip") as packed:
+        assert {name.split("/")[0] for name in packed.namelist()} == {"grpo-0", "random-0", "grpo-1"}
+    Path("toy.zip").unlink()
+    assert study("--archive", "toy.zip") == 1 and "random-1" in capsys.readouterr().err
+    with zipfile.ZipFile("toy.zip") as packed:
+        assert {name.split("/")[0] for name in packed.namelist()} == {"grpo-0", "random-0", "grpo-1"}
+    # Only what the archive lacks is trained on the next machine.
+    shutil.rmtree("out")
+    Path("stop_at").unlink()
+    assert study("--archive", "toy.zip") == 0
+    assert runs() == ["random-1"]
+
+
+def test_numbers_of_an_archive_are_finer_than_float32():
+    assert study("--archive", "toy.zip") == 0
+    file = Path("out/grpo-0/version_0/evaluations/shapes_3.jsonl")
+    value = float(np.float32(0.3))
+    row = {"id": "é", "set": "direct", "kind": "single", "picture": 1, "reward": value, "text": "a\nb", "none": None}
+    file.write_text(json.dumps(row) + "\n")
+    assert study("--archive", "toy.zip", "--out", "out", "--report-only") == 1  # other prompts than before
+    shutil.rmtree("out")
+    Path("toy.zip").rename("moved.zip")
+    assert study("--archive", "moved.zip", "--report-only") == 1
+    (read,) = read_rows(file).values()
+    assert np.float32(read.pop("reward")) == np.float32(value)
+    assert read == {key: kept for key, kept in row.items() if key != "reward"}
+
+
+def test_an_archived_run_replaces_one_that_was_begun_here():
+    assert study("--archive", "toy.zip") == 0
+    shutil.rmtree("out")
+    begun = Path("out/grpo-0/version_0/checkpoints")
+    begun.mkdir(parents=True)
+    run = runs_of(read_study("study.yaml"), Path("out"))[0]
+    run.note(finished=False)
+    assert study("--archive", "toy.zip") == 0
+    assert order() == [] and begun.is_dir()
+    assert run.finished() == run.home / "version_1"
+
+
+def test_an_archive_of_other_settings_is_refused(capsys):
+    assert study("--archive", "toy.zip") == 0
+    Path("base.yaml").write_text("trainer: {max_steps: 6}\n")
+    assert study("--archive", "toy.zip", "--out", "new") == 1
+    assert "toy.zip holds grpo-0 with other settings" in capsys.readouterr().err
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "cannot be read as an archive of runs"),
+        ({"grpo-0/run.json": None}, "no readable grpo-0/run.json"),
+        ({"grpo-0/run.json": "[]"}, "is no record of a run"),
+        ({"grpo-0/results.json": '{"after": null}'}, "without a score after training"),
+        ({"grpo-0/../../escaped.txt": "out"}, "no file of a run"),
+    ],
+)
+def test_a_broken_archive_is_told_and_nothing_trained(change, message, capsys, place):
+    assert study("--archive", "toy.zip") == 0
+    archive = Path("toy.zip")
+    if change is None:
+        archive.write_bytes(archive.read_bytes()[:500])
+    else:
+        with zipfile.ZipFile(archive) as packed:
+            contents = {name: packed.read(name) for name in packed.namelist()} | change
+        with zipfile.ZipFile(archive, "w") as packed:
+            for name, content in contents.items():
+                if content is not None:
+                    packed.writestr(name, content)
+    shutil.rmtree("out")
+    assert study("--archive", "toy.zip") == 1
+    assert message in capsys.readouterr().err
+    assert order() == [] and not list(place.parent.rglob("escaped.txt"))
+
+
+def test_a_report_of_what_is_finished_names_what_is_not(capsys):
+    assert study("--report-only") == 1
+    assert "of the runs of toy none are finished" in capsys.readouterr().err
+    Path("stop_at").write_text("grpo-0")
+    assert study() == 1
+    assert study("--report-only") == 1
+    capsys.readouterr()
+    Path("stop_at").write_text("random-0")
+    assert study() == 1
+    # One arm alone: no comparison, and the bar against the other one cannot be judged.
+    assert study("--report-only") == 0
+    table = json.loads(Path("out/table.json").read_text())
+    assert table["missing"] == ["random-0", "grpo-1", "random-1"] and table["lines"]["direct"]["versus"] == {}
+    assert [verdict["bar"]["versus"] for verdict in table["verdicts"]] == [None]
+    Path("stop_at").write_text("random-1")
+    assert study() == 1
+    assert study("--report-only") == 0
+    # grpo-1 is finished, but has nothing to be compared with.
+    table = json.loads(Path("out/table.json").read_text())
+    assert table["missing"] == ["grpo-1", "random-1"] and table["seeds"] == [0]
+    assert "made without grpo-1, random-1" in Path("out/table.md").read_text()
+    assert table["lines"]["direct"]["versus"]["grpo"]["random"]["mean"] == 50.0
+    Path("stop_at").unlink()
+    assert study() == 0
+    whole = Path("out/table.json").read_text()
+    assert json.loads(whole)["missing"] == []
+    assert study("--report-only") == 0 and Path("out/table.json").read_text() == whole

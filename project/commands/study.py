@@ -1,7 +1,7 @@
 """Train several arms with several seeds and write the table that compares them.
 
 A study is a YAML file (see `project.study.plan.Study`). Finished runs are kept and interrupted ones go on: give the
-same command again.
+same command again. With --archive this holds on another machine too, which has nothing but that file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from project.study.runs import Run
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +23,16 @@ def add_arguments(parser: Any) -> None:
     """Options of `python -m project study`."""
     parser.add_argument("--config", required=True, help="the study, for instance configs/shapes/studies/demo.yaml")
     parser.add_argument("--out", help="folder of its runs, table and figure; default: runs/studies/NAME")
+    parser.add_argument("--archive", help="ZIP file that keeps what finished runs measured, and gives it back")
+    parser.add_argument("--report-only", action="store_true", help="table and figure of what is finished, no training")
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, help="threads of a run; default: all cores, or 1 if runs are parallel")
 
 
 def run(args: Any) -> int:
     """Train, compare, write. Raises ValueError or FileNotFoundError for what cannot be, and for a run that failed."""
-    from project.study.compare import compare
+    from project.study.archive import pack, unpack
+    from project.study.compare import compare, finished_part
     from project.study.plan import read_study
     from project.study.runs import run_all, runs_of
 
@@ -37,17 +43,36 @@ def run(args: Any) -> int:
     study = read_study(args.config)
     out = Path(args.out or f"runs/studies/{study.name}")
     runs = runs_of(study, out)
+    archive = Path(args.archive) if args.archive else None
+    if archive is not None:
+        if unpacked := unpack(archive, runs):
+            log.info("from %s: %s", archive, ", ".join(unpacked))
+        pack(archive, runs, study.curves)
+    if args.report_only:
+        study, runs, missing = finished_part(study, runs)
+        if missing:
+            log.warning("not the whole study, made without %s", ", ".join(missing))
+        _report(compare(study, runs, out, missing))
+        return 0
+
+    def keep(run: Run) -> None:
+        if archive is not None:
+            pack(archive, [run], study.curves)
+
     threads = args.threads or (1 if args.parallel > 1 else None)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)} if threads else None
     # A SIGTERM becomes an exit like any other, so that the runs at work are told.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        run_all(runs, parallel=args.parallel, environment=environment)
+        run_all(runs, parallel=args.parallel, environment=environment, on_finish=keep)
     except KeyboardInterrupt:
         log.warning("stopped: the runs at work saved their state, the same command goes on")
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGTERM, before)
-    table = compare(study, runs, out)
-    log.info("%s\nwrote %s, table.json and figure.png", table.read_text(encoding="utf-8"), table)
+    _report(compare(study, runs, out))
     return 0
+
+
+def _report(table: Path) -> None:
+    log.info("%s\nwrote %s, table.json and figure.png", table.read_text(encoding="utf-8"), table)

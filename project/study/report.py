@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -55,10 +55,17 @@ class Report:
     efforts: dict[str, Effort]
     lines: dict[str, Line]
     verdicts: list[Verdict]
+    missing: list[str] = field(default_factory=list)
+    """Runs of the whole study that the report is made without."""
 
 
-def make_report(study: Study, pairs: Mapping[str, Sequence[Pair]], seconds: Mapping[str, Sequence[float]]) -> Report:
-    """The report on the evaluations and running times [seconds] of every arm, seed by seed.
+def make_report(
+    study: Study,
+    pairs: Mapping[str, Sequence[Pair]],
+    seconds: Mapping[str, Sequence[float]],
+    missing: Sequence[str] = (),
+) -> Report:
+    """The report on the evaluations and running times [seconds] of every arm, seed by seed; `missing` runs are named.
 
     Raises ValueError as `outcomes` does.
     """
@@ -76,6 +83,7 @@ def make_report(study: Study, pairs: Mapping[str, Sequence[Pair]], seconds: Mapp
         },
         lines=lines,
         verdicts=[_verdict(bar, lines[bar.measure]) for bar in study.bars],
+        missing=list(missing),
     )
 
 
@@ -150,6 +158,8 @@ def _notes(report: Report) -> list[str]:
         f"{len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''} ({', '.join(map(str, report.seeds))}).",
         f"Effort: {took}.",
     ]
+    if report.missing:
+        notes.append(f"Not the whole study, made without {', '.join(report.missing)}.")
     for name, line in report.lines.items():
         if line.left_out:
             notes.append(f"{name}: {line.left_out} prompts left out, which some evaluation has no outcome for.")

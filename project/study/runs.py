@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from project.run_folder import write_atomically
 from project.study.plan import Study
 
 POLL_SECONDS = 0.2
+PLACE = "--run.root="
+"""Option of `fit` that is no setting: a run is the same in another folder."""
 LAST_LINES = 8
 """Lines of a failed run's log that the message quotes."""
 
@@ -52,6 +54,15 @@ class Run:
         """What is to be noted in `run.json`."""
         return {"command": list(self.command), "settings": list(self.settings)}
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes it this run: the record without the folder of the study."""
+        return _identity(self.record)
+
+    def made_with(self, noted: Mapping[str, Any]) -> bool:
+        """Whether a run whose `run.json` says `noted` had these settings, wherever its folder was."""
+        return _identity(noted) == json.loads(json.dumps(self.identity))
+
     def versions(self) -> list[Path]:
         """Run folders, newest first."""
         numbers = [
@@ -76,7 +87,7 @@ class Run:
         if not file.is_file():
             return None
         noted = json.loads(file.read_text(encoding="utf-8"))
-        if {key: noted.get(key) for key in self.record} != json.loads(json.dumps(self.record)):
+        if not self.made_with(noted):
             raise ValueError(
                 f"{self.home} holds a run with other settings (see its run.json): give another --out, or delete it"
             )
@@ -102,15 +113,30 @@ def runs_of(study: Study, out: Path) -> list[Run]:
             for key, value in {**study.overrides, **arm.overrides}.items():
                 options.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
             home = out / f"{name}-{seed}"
-            options += [f"--run.root={out}", f"--run.name={home.name}", f"--seed_everything={seed}"]
+            options += [f"{PLACE}{out}", f"--run.name={home.name}", f"--seed_everything={seed}"]
             settings = tuple(yaml.safe_load(Path(config).read_text(encoding="utf-8")) for config in arm.configs)
             runs.append(Run(arm=name, seed=seed, home=home, command=("fit", *options), settings=settings))
     return runs
 
 
-def run_all(runs: Sequence[Run], *, parallel: int = 1, environment: Mapping[str, str] | None = None) -> None:
+def _identity(noted: Mapping[str, Any]) -> dict[str, Any]:
+    command = noted.get("command") or []
+    return {
+        "command": [option for option in command if not option.startswith(PLACE)],
+        "settings": noted.get("settings"),
+    }
+
+
+def run_all(
+    runs: Sequence[Run],
+    *,
+    parallel: int = 1,
+    environment: Mapping[str, str] | None = None,
+    on_finish: Callable[[Run], None] = lambda run: None,
+) -> None:
     """Brings all runs to their end, `parallel` at a time, each in a process with `environment` (None = this one's).
 
+    `on_finish` is called with each run that this call brought to its end, as soon as it is finished.
     If one fails, or this process is told to stop, those at work are told to stop too: they save their state, and
     the next call goes on there. Raises ValueError for a run that failed or has other settings than before.
     """
@@ -126,6 +152,7 @@ def run_all(runs: Sequence[Run], *, parallel: int = 1, environment: Mapping[str,
                 for run, process in [pair for pair in working if pair[1].poll() is not None]:
                     working.remove((run, process))
                     finish(run, process.returncode)
+                    on_finish(run)
                     bar.update()
         finally:
             for _, process in working:

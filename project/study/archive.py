@@ -1,0 +1,156 @@
+"""The finished runs of studies in one small file: machines go, and what was measured on them stays.
+
+`ARCHIVE.zip` holds for every run, under its name ARM-SEED,
+
+    run.json             its command and settings: for others it is not this run; not the folder that it was in
+    results.json         its scores before and after
+    evaluations/*.jsonl  its outcomes, prompt by prompt, with the texts
+    metrics.csv          the columns that the study draws
+
+about 45 kB for 2 x 2600 outcomes. Numbers of the evaluations are rounded to `DIGITS` digits, finer than the float32
+that they were; the rest is unchanged. The bytes depend on nothing but the contents.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from project.run_folder import write_atomically
+from project.study.runs import Run
+
+DIGITS = 8
+_FILE = re.compile(r"results\.json|metrics\.csv|evaluations/[^/\\]+\.jsonl")
+_TIMESTAMP = (1980, 1, 1, 0, 0, 0)
+"""The earliest that the format knows."""
+
+
+def pack(archive: Path, runs: Sequence[Run], curves: Sequence[str]) -> None:
+    """Puts those of `runs` that are finished into the archive, in place of what it holds of them.
+
+    `curves` are the columns of `metrics.csv` to keep. The archive is written in one step, and only if it changes.
+    Raises ValueError if a run has other settings than `runs`, or the archive cannot be read.
+    """
+    before = _read(archive)
+    after = dict(before)
+    for run in runs:
+        folder = run.finished()
+        if folder is not None:
+            kept = {name: content for name, content in after.items() if not name.startswith(f"{run.name}/")}
+            after = kept | {f"{run.name}/{name}": text.encode() for name, text in _essentials(run, folder, curves)}
+    if after != before:
+        write_atomically(archive, _zipped(after))
+
+
+def unpack(archive: Path, runs: Sequence[Run]) -> list[str]:
+    """Lays those of `runs` that are not finished but in the archive into their homes; returns their names.
+
+    Raises ValueError if the archive cannot be read, or holds one of `runs` with other settings.
+    """
+    contents = _read(archive)
+    unpacked = []
+    for run in runs:
+        prefix = f"{run.name}/"
+        files = {name.removeprefix(prefix): text for name, text in contents.items() if name.startswith(prefix)}
+        if not files or run.finished() is not None:
+            continue
+        noted = _record(archive, run, files)
+        if not run.made_with(noted):
+            raise ValueError(
+                f"{archive} holds {run.name} with other settings (see its {prefix}run.json): give another --archive"
+            )
+        _lay_out(archive, run, files)
+        unpacked.append(run.name)
+    return unpacked
+
+
+def _essentials(run: Run, folder: Path, curves: Sequence[str]) -> list[tuple[str, str]]:
+    """Names and texts of the files that are kept of a finished run."""
+    evaluations = sorted((folder / "evaluations").glob("*.jsonl"))
+    kept = [
+        ("run.json", json.dumps(run.identity, separators=(",", ":")) + "\n"),
+        ("results.json", (folder / "results.json").read_text(encoding="utf-8")),
+        *((f"evaluations/{file.name}", _rounded(file.read_text(encoding="utf-8"))) for file in evaluations),
+    ]
+    if (folder / "metrics.csv").is_file():
+        kept.append(("metrics.csv", _columns((folder / "metrics.csv").read_text(encoding="utf-8"), curves)))
+    return kept
+
+
+def _rounded(rows: str) -> str:
+    return "".join(
+        json.dumps(
+            {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in row.items()},
+            separators=(",", ":"),
+        )
+        + "\n"
+        for row in map(json.loads, rows.splitlines())
+    )
+
+
+def _columns(table: str, names: Sequence[str]) -> str:
+    """The columns "step" and `names` of a CSV table, without the rows that are empty in all of `names`."""
+    rows = csv.DictReader(io.StringIO(table, newline=""))
+    there = [name for name in dict.fromkeys(names) if name in (rows.fieldnames or ())]
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, ["step", *there], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row for row in rows if any(row[name] for name in there))
+    return stream.getvalue()
+
+
+def _record(archive: Path, run: Run, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """What `run.json` in the archive says."""
+    try:
+        noted = json.loads(files["run.json"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{archive} has no readable {run.name}/run.json: give another --archive") from error
+    if not isinstance(noted, dict):
+        raise ValueError(f"{archive}: {run.name}/run.json is no record of a run: give another --archive")
+    return noted
+
+
+def _lay_out(archive: Path, run: Run, files: Mapping[str, bytes]) -> None:
+    # A run that was begun here keeps its own folders, and what was unpacked only half is not taken up again.
+    numbers = [int(path.name.removeprefix("version_")) for path in run.versions()]
+    folder = run.home / f"version_{max(numbers, default=-1) + 1}"
+    for name, content in files.items():
+        if name != "run.json":
+            if not _FILE.fullmatch(name):
+                raise ValueError(
+                    f"{archive} holds {run.name}/{name}, which is no file of a run: give another --archive"
+                )
+            write_atomically(folder / name, content)
+    if run.results() != folder:
+        raise ValueError(f"{archive} holds {run.name} without a score after training: give another --archive")
+    # Last: what says that the run is finished.
+    run.note(finished=True)
+
+
+def _read(archive: Path) -> dict[str, bytes]:
+    """Name -> content of the files in the archive; none if it is not there."""
+    if not archive.exists():
+        return {}
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            return {name: packed.read(name) for name in packed.namelist()}
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ValueError(f"{archive} cannot be read as an archive of runs ({error}): give another --archive") from error
+
+
+def _zipped(contents: Mapping[str, bytes]) -> bytes:
+    """The archive of `contents`. Of the formats that ZIP allows, bzip2 is the smallest on short similar lines."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as packed:
+        for name in sorted(contents):
+            entry = zipfile.ZipInfo(name, _TIMESTAMP)
+            entry.create_system = 3  # Unix, on every system
+            entry.external_attr = 0o644 << 16
+            packed.writestr(entry, contents[name], zipfile.ZIP_BZIP2, 9)
+    return stream.getvalue()
