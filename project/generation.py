@@ -13,10 +13,12 @@ from PIL import Image, UnidentifiedImageError
 
 from project.guidance import Guidance
 from project.models.base import Defaults, UnifiedModel
-from project.pipeline import UnifiedPipeline
+from project.pipeline import PipelineOutput, UnifiedPipeline
 from project.randomness import keyed_generator
+from project.refinement import Refinement, Round, refine, strip
 from project.trajectory import Prompt
 
+NO_REFINEMENT = Refinement(rounds=0)
 TRAJECTORIES = "trajectories.jsonl"
 ANSWERS = "answers.jsonl"
 
@@ -28,6 +30,7 @@ class GenerationSettings:
     Attributes:
         drawing, editing: guidance of pictures made from nothing, and of edits.
         retokenize: see `UnifiedPipeline.__call__`.
+        refinement: what is done with the pictures that were drawn.
     """
 
     seed: int = 0
@@ -37,6 +40,7 @@ class GenerationSettings:
     drawing: Guidance
     editing: Guidance
     retokenize: bool = False
+    refinement: Refinement = NO_REFINEMENT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,8 @@ class Made:
     prompt: Prompt
     image: Image.Image
     reasoning: str | None
+    rounds: tuple[Round, ...] = ()
+    """The first picture and those of every round of refinement; empty without any."""
 
 
 def settings_for(
@@ -58,6 +64,7 @@ def settings_for(
     guidance_interval: tuple[float, float] | None = None,
     renorm: Any = None,
     retokenize: bool = False,
+    refinement: Refinement = NO_REFINEMENT,
     **changes: Any,
 ) -> GenerationSettings:
     """A checkpoint's defaults with the given changes (those that are not None)."""
@@ -74,6 +81,7 @@ def settings_for(
         drawing=replace(drawing, **said),
         editing=replace(editing, **said),
         retokenize=retokenize,
+        refinement=refinement,
     )
 
 
@@ -107,7 +115,39 @@ def generate(pipe: UnifiedPipeline, prompts: Sequence[Prompt], settings: Generat
             )
             for n, image, reasoning in zip(places, output.images, output.texts, strict=True):
                 made[n] = Made(prompt=batch[n], image=image, reasoning=reasoning)
-        yield from (made[n] for n in range(len(batch)))
+        yield from _refined(pipe, [made[n] for n in range(len(batch))], start, settings)
+
+
+def _refined(pipe: UnifiedPipeline, made: list[Made], start: int, settings: GenerationSettings) -> list[Made]:
+    """With the rounds of refinement, if there are any; the last round's picture is the one that counts."""
+    if not settings.refinement.rounds:
+        return made
+    d = settings.defaults
+
+    def redraw(texts: Sequence[str], images: Sequence[Image.Image], noise: Sequence[Any]) -> PipelineOutput:
+        return pipe(
+            texts,
+            images,
+            think=True,
+            num_steps=d.num_steps,
+            shift=d.shift,
+            guidance=settings.editing,
+            generator=noise,
+            max_tokens=d.max_tokens,
+            top_p=d.top_p,
+            retokenize=settings.retokenize,
+        )
+
+    rounds = refine(
+        redraw,
+        d.reflect_prompt,
+        [one.prompt for one in made],
+        [one.image for one in made],
+        [one.reasoning for one in made],
+        settings.refinement,
+        lambda place, round: _generator(settings, made[place].prompt, start + place, round),
+    )
+    return [replace(one, image=path[-1].image, rounds=tuple(path)) for one, path in zip(made, rounds, strict=True)]
 
 
 def answer(
@@ -145,17 +185,30 @@ def read_image(file: str | Path | None) -> Image.Image:
 
 
 def write_trajectories(folder: Path, made: Iterable[Made], settings: GenerationSettings) -> int:
-    """`0000.png ...` and `trajectories.jsonl`; pictures and rows appear whole. Returns how many were written."""
+    """`0000.png ...` and `trajectories.jsonl`; rows appear whole. Returns how many were written.
+
+    With refinement also `0000_round0.png ...`, the picture of every round, and `0000_strip.png`, all side by side.
+    """
 
     def rows() -> Iterator[dict[str, Any]]:
         for number, one in enumerate(made):
             name = f"{number:04d}.png"
             one.image.save(folder / name)
+            rounds = []
+            for place, round in enumerate(one.rounds):
+                file = f"{number:04d}_round{place}.png"
+                round.image.save(folder / file)
+                rounds.append({"file": file, "reflection": round.text if place else None, "score": round.score,
+                               "kept": round.kept})  # fmt: skip
+            if rounds:
+                strip(one.rounds).save(folder / f"{number:04d}_strip.png")
+            refinement = {"gate": settings.refinement.gate, "rounds": rounds} if rounds else {}
             yield {
                 "file": name,
                 "prompt": one.prompt.text,
                 "image": one.prompt.image,
                 "reasoning": one.reasoning or "",
+                **refinement,
                 "seed": settings.seed,
                 "settings": {
                     "think": settings.think,
@@ -194,5 +247,6 @@ def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[tuple[int, Sequen
         yield start, prompts[start : start + size]
 
 
-def _generator(settings: GenerationSettings, prompt: Prompt, place: int) -> Any:
-    return keyed_generator(settings.seed, "generate", prompt.text, place)
+def _generator(settings: GenerationSettings, prompt: Prompt, place: int, round: int = 0) -> Any:
+    rounds = [round] if round else []
+    return keyed_generator(settings.seed, "generate", prompt.text, place, *rounds)

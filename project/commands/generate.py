@@ -12,6 +12,9 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: Any) -> None:
     """Options of `python -m project generate`."""
+    from project.benchmarks.base import Benchmark
+    from project.judges.base import Judge
+
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, hub id, or a run's .ckpt file")
     parser.add_argument("--weights", choices=["ema", "raw"], default="raw", help="of a .ckpt: average or last")
     parser.add_argument("--adapter", help="PEFT adapter (folder or hub id) to put over a checkpoint folder")
@@ -31,6 +34,16 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LO", "HI"), help="flow times of guidance")
     parser.add_argument("--renorm", choices=["global", "channel", "text_channel"], help="what guidance's norm is over")
     parser.add_argument("--retokenize", action="store_true", help="decode and encode the reasoning, as upstream does")
+    parser.add_argument("--rounds", type=int, default=0, help="of refinement: look at the picture, reflect, draw again")
+    parser.add_argument(
+        "--gate",
+        choices=["none", "judge", "oracle"],
+        default="none",
+        help="refine every picture; those that --judge doubts; or those that --benchmark marks wrong (an oracle)",
+    )
+    parser.add_argument("--gate-below", type=float, default=0.5, help="score [0, 1] below which a picture is doubted")
+    parser.add_argument("--judge", type=Judge | None, help="class path of who scores every round (DVReward)")
+    parser.add_argument("--benchmark", type=Benchmark | None, help="class path of the oracle's benchmark")
     parser.add_argument("--batch-size", type=int, default=32, help="prompts drawn together")
 
 
@@ -49,6 +62,7 @@ def run(args: Any) -> int:
         prompts = [replace(prompt, image=args.image) for prompt in prompts]
     for file in {prompt.image for prompt in prompts if prompt.image is not None}:
         read_image(file)
+    refinement = _refinement(args, prompts)
     pipe = UnifiedPipeline.from_pretrained(args.checkpoint, args.weights, args.adapter)
     settings = settings_for(
         pipe.model,
@@ -65,6 +79,7 @@ def run(args: Any) -> int:
         max_tokens=args.max_tokens,
         top_p=args.top_p,
         retokenize=args.retokenize,
+        refinement=refinement,
     )
     out = Path(args.out)
     if args.ask:
@@ -75,3 +90,18 @@ def run(args: Any) -> int:
     written = write_trajectories(out, drawn, settings)
     log.info("wrote %d pictures and trajectories.jsonl to %s", written, args.out)
     return 0
+
+
+def _refinement(args: Any, prompts: Any) -> Any:
+    """Who decides what is refined, ready to work. Raises ValueError for prompts or a judge that it cannot work with."""
+    from project.benchmarks.base import Benchmark
+    from project.class_paths import instantiate
+    from project.judges.base import Judge
+    from project.refinement import BenchmarkCritic, Critic, JudgeCritic, Refinement
+
+    critic: Critic | None = None
+    if args.gate == "oracle" and args.benchmark is not None:
+        critic = BenchmarkCritic(instantiate(Benchmark, args.benchmark))  # type: ignore[type-abstract]
+    elif args.gate != "oracle" and args.judge is not None:
+        critic = JudgeCritic(instantiate(Judge, args.judge), prompts)  # type: ignore[type-abstract]
+    return Refinement(rounds=args.rounds, gate=args.gate, critic=critic, below=args.gate_below)

@@ -53,7 +53,8 @@ class Defaults:
     ask_think_prompt: str = ""
     reflect_prompt: str = (
         "This picture was drawn for the request: {prompt}\nSay first what the request asks for, then compare the "
-        "picture with it point by point, then say what has to change. Then draw the picture again, corrected."
+        "picture with it point by point, then say what has to change, or that nothing is wrong. Then draw the "
+        "picture again, corrected."
     )
     height: int = 1024
     width: int = 1024

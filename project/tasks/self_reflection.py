@@ -29,6 +29,9 @@ from project.tasks.turn import Request, Turn, text_metrics
 from project.timing import Stopwatch
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
 
+NOTHING_WRONG = "nothing is wrong"
+"""What a reflection says that finds the picture right."""
+
 
 class SelfReflection(Task):
     """Refines own pictures, in one or several rounds.
@@ -78,7 +81,7 @@ class SelfReflection(Task):
         credit: Literal["own", "last", "improvement"] = "last",
         rectification: Floor | None = "before",
         text_weight: float | None = None,
-        right: str | None = None,
+        right: str | None = NOTHING_WRONG,
         stop_above: float | None = None,
         gate: float | None = None,
         requests_per_forward: int | None = None,
@@ -249,7 +252,7 @@ class SelfReflection(Task):
         return Request(prompt=prompt, key=key, text=text, source=source)
 
     def _finds_nothing(self, trajectory: Trajectory) -> bool:
-        return self.right is not None and any(self.right in text.text for text in trajectory.texts)
+        return self.right is not None and any(self.right in text.text.lower() for text in trajectory.texts)
 
     def _text_weight(self, window: range) -> float:
         if self.text_weight is not None:
