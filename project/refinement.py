@@ -131,7 +131,7 @@ def refine(
     for number in range(1, refinement.rounds + 1):
         now = [n for n in every if n in going and _doubted(rounds[n][-1], refinement)]
         drawn = redraw(
-            [instruction.format(prompt=prompts[n].text) for n in now],
+            [instruction.replace("{prompt}", prompts[n].text) for n in now],
             [rounds[n][-1].image for n in now],
             [noise(n, number) for n in now],
         ) if now else PipelineOutput(images=[], texts=[])  # fmt: skip

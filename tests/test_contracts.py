@@ -67,6 +67,8 @@ FIRST = {
 DETECTOR = {"class_path": "project.judges.shapes.DetectorJudge"}
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "BagelCheckpoint": [{"directory": "$checkpoint"}, {"directory": "$checkpoint", "random_weights": True}],
+    "BenchmarkReward": [{"benchmark": {"class_path": "project.benchmarks.shapes.ShapesBenchmark"}, "flips": 0.1}],
+    "NoisyJudge": [{"judge": DETECTOR}, {"judge": DETECTOR, "noise": 0.0, "floor": 0.01, "seed": 5}],
     "DVReward": [
         {"judge": DETECTOR},
         {"judge": DETECTOR, "aggregation": "mean", "binary": True, "use_dependencies": True, "weight": 0.5},

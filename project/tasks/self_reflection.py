@@ -248,7 +248,7 @@ class SelfReflection(Task):
         )
 
     def _request(self, model: UnifiedModel, prompt: Prompt, key: SampleKey, source: ImageSegment | None) -> Request:
-        text = model.defaults.reflect_prompt.format(prompt=prompt.text)
+        text = model.defaults.reflect_prompt.replace("{prompt}", prompt.text)
         return Request(prompt=prompt, key=key, text=text, source=source)
 
     def _finds_nothing(self, trajectory: Trajectory) -> bool:
