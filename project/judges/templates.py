@@ -1,0 +1,79 @@
+"""What a multimodal language model is asked as a judge, and which of its first tokens say yes or no.
+
+One template for every judge of this kind, over HTTP or in-process, so that their confidences can be compared. Whoever
+changes its words raises `TEMPLATE_VERSION`: it is part of a judge's name, and so of the key of cached answers.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from typing import Any
+
+TEMPLATE_VERSION = "1"
+INSTRUCTION = (
+    "Look closely at the picture and answer one question about it. Judge only what can be seen: where the picture "
+    "does not clearly show it, the answer is No. Answer with a single word, Yes or No."
+)
+_AROUND = string.whitespace + string.punctuation + "▁ĠĊčĉ“”‘’«»…。，！、"
+"""What may stand around the word in a token: spaces and line ends (also as tokenizers write them), punctuation."""
+
+
+def judge_text(prompt: str, question: str) -> str:
+    """The words that go with the picture; an empty prompt is not mentioned."""
+    request = f"The picture was made for this request: {prompt.strip()}\n\n" if prompt.strip() else ""
+    return f"{INSTRUCTION}\n\n{request}Question: {question.strip()}\nAnswer:"
+
+
+def judge_messages(prompt: str, question: str, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The chat of one question: a single user message, as some chat templates know no system role.
+
+    Args:
+        prompt: what the picture was made for.
+        question: a yes/no question.
+        image: the content part that holds the picture, in the form that the receiver expects: {"type": "image_url",
+            "image_url": {"url": ...}} for OpenAI-compatible servers, {"type": "image", "image": ...} for transformers.
+    """
+    return [{"role": "user", "content": [dict(image), {"type": "text", "text": judge_text(prompt, question)}]}]
+
+
+def is_yes(token: str) -> bool:
+    """Whether a token (as text, or as it stands in a vocabulary) is a spelling of yes: "Yes", " yes", "▁YES", "Yes."."""
+    return _word(token) == "yes"
+
+
+def is_no(token: str) -> bool:
+    """Whether a token is a spelling of no."""
+    return _word(token) == "no"
+
+
+def answer_ids(vocabulary: Mapping[str, int]) -> tuple[list[int], list[int]]:
+    """Ids of all tokens that say yes, and of all that say no, sorted.
+
+    Raises:
+        ValueError: if either answer has no token of its own: the first token then tells nothing.
+    """
+    yes = sorted(index for token, index in vocabulary.items() if is_yes(token))
+    no = sorted(index for token, index in vocabulary.items() if is_no(token))
+    if not yes or not no:
+        missing = " and no ".join(word for word, ids in (("yes", yes), ("no", no)) if not ids)
+        raise ValueError(
+            f"the vocabulary of {len(vocabulary)} tokens has no token for {missing}: the first token of an answer "
+            "tells nothing, use a model whose tokenizer knows these words whole"
+        )
+    return yes, no
+
+
+def confidence_of(yes_mass: float, no_mass: float, minimum: float = 0.0) -> float | None:
+    """P(yes) / (P(yes) + P(no)), in [0, 1]; None = unanswered.
+
+    Args:
+        yes_mass, no_mass: probability of all tokens that say yes, and of all that say no.
+        minimum: of their sum, for an answer.
+    """
+    both = yes_mass + no_mass
+    return yes_mass / both if both > 0 and both >= minimum else None
+
+
+def _word(token: str) -> str:
+    return token.strip(_AROUND).casefold()
