@@ -15,7 +15,7 @@ INSTRUCTION = (
     "Look closely at the picture and answer one question about it. Judge only what can be seen: where the picture "
     "does not clearly show it, the answer is No. Answer with a single word, Yes or No."
 )
-_AROUND = string.whitespace + string.punctuation + "▁ĠĊčĉ“”‘’«»…。，！、"
+_AROUND = string.whitespace + string.punctuation + "▁ĠĊčĉ“”«»…。"
 """What may stand around the word in a token: spaces and line ends (also as tokenizers write them), punctuation."""
 
 
@@ -38,7 +38,7 @@ def judge_messages(prompt: str, question: str, image: Mapping[str, Any]) -> list
 
 
 def is_yes(token: str) -> bool:
-    """Whether a token (as text, or as it stands in a vocabulary) is a spelling of yes: "Yes", " yes", "▁YES", "Yes."."""
+    """Whether a token, as text or as it stands in a vocabulary, is a spelling of yes: "Yes", " yes", "▁YES", "yes."."""
     return _word(token) == "yes"
 
 

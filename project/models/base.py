@@ -327,6 +327,14 @@ class UnifiedModel(nn.Module, ABC):
             finished_R=~writing,
         )
 
+    def first_token_log_probs(self, context: Context) -> Tensor:
+        """Log-probabilities [R, V] (fp32) of the first token of a text; a static context needs room for one token."""
+        start_R1 = torch.full((context.rows, 1), self.special.text_start, dtype=torch.long, device=self.device)
+        query = self._token_query(context, start_R1, torch.ones_like(start_R1, dtype=torch.bool), logits="last")
+        logits_RV = self(query, [context]).logits
+        assert logits_RV is not None
+        return torch.log_softmax(logits_RV.float(), dim=-1)
+
     def text_log_probs(
         self, context: Context, ids: Sequence[Tensor], *, temperature: float = 1.0
     ) -> tuple[Context, TextLogProbs]:

@@ -1,0 +1,120 @@
+"""A unified model as the judge: it draws, and it can also say what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from project.judges.base import Judge
+from project.judges.first_token import Asked, confidences, one_by_one, regrouped
+from project.judges.templates import TEMPLATE_VERSION, answer_ids, judge_text
+from project.models.base import ModelSource
+from project.pipeline import UnifiedPipeline
+from project.trajectory import Question
+
+
+class UnifiedJudge(Judge):
+    """Asks a frozen copy of a unified model, by itself or as it was before it was trained.
+
+    It reads the picture through its vision encoder, then the question; the confidence is P(yes) / (P(yes) + P(no)) of
+    the first token that it would answer. A picture is read once for all of its questions.
+
+    The weights are read when the judge is first needed (in `preflight`, before training).
+
+    Args:
+        policy: the model, e.g. project.models.bagel.BagelCheckpoint.
+        template: plain = the bare question, for models that were trained on it (the embedded one); judge = with the
+            instructions and the prompt that language models as judges are given (`project.judges.templates`).
+        device: e.g. cuda:1; the accelerator if there is one, else the CPU, if None.
+        batch_size: pictures, and questions, per forward.
+        minimum_mass: an answer whose first token says yes or no with less probability than this is no answer.
+
+    Raises:
+        ValueError: for a batch size below 1 or a minimum mass outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        policy: ModelSource,
+        template: Literal["plain", "judge"] = "judge",
+        device: str | None = None,
+        batch_size: int = 32,
+        minimum_mass: float = 0.01,
+    ) -> None:
+        if batch_size < 1 or not 0 <= minimum_mass <= 1:
+            raise ValueError(f"{batch_size=}, {minimum_mass=}: give at least 1, and a probability")
+        self.policy = policy
+        self.template = template
+        self.device = device
+        self.batch_size = batch_size
+        self.minimum_mass = minimum_mass
+        self._pipeline: UnifiedPipeline | None = None
+        self._ids: tuple[list[int], list[int]] = ([], [])
+
+    @property
+    def name(self) -> str:
+        arguments = ",".join(f"{name}={value!r}" for name, value in sorted(vars(self.policy).items()))
+        template = f"template-{TEMPLATE_VERSION}" if self.template == "judge" else "plain"
+        return f"unified:{type(self.policy).__name__}({arguments}):{template}:mass-{self.minimum_mass:g}"
+
+    def preflight(self) -> None:
+        """Loads the model and asks it about a grey picture.
+
+        Raises FileNotFoundError or ValueError as the source does, and ValueError if the model has no tokens for yes
+        and no or cannot see.
+        """
+        sides = self._loaded().model.defaults
+        grey = np.full((sides.height, sides.width, 3), 128, dtype=np.uint8)
+        self.answer([grey], [[Question(text="is the background plain ?")]], [""])
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        images: Sequence[np.ndarray],
+        questions: Sequence[Sequence[Question]],
+        prompts: Sequence[str],
+    ) -> list[list[float | None]]:
+        asked = one_by_one(images, questions, prompts)
+        shown = sorted({one.picture for one in asked})
+        answers: list[float | None] = []
+        for start in range(0, len(shown), self.batch_size):
+            together = shown[start : start + self.batch_size]
+            answers += self._about(
+                [images[n] for n in together],
+                [one for one in asked if together[0] <= one.picture <= together[-1]],
+                {picture: row for row, picture in enumerate(together)},
+            )
+        return regrouped(answers, questions)
+
+    def _about(self, images: Sequence[np.ndarray], asked: Sequence[Asked], rows: dict[int, int]) -> list[float | None]:
+        """Confidences of questions about a few pictures; `rows` is the row of each picture by its place."""
+        pipe = self._loaded()
+        model = pipe.model
+        pixels = [pipe.vit_transform(pipe.vae_transform.resize(Image.fromarray(image))) for image in images]
+        room = max(len(model.picture_patches(p)[0]) for p in pixels) + 2
+        pictures = model.append_picture(model.static_context(len(images), room), pixels)
+        answers: list[float | None] = []
+        for start in range(0, len(asked), self.batch_size):
+            batch = asked[start : start + self.batch_size]
+            ids = [model.encode_text(self._text(one)) for one in batch]
+            row_R = torch.tensor([rows[one.picture] for one in batch], device=model.device)
+            read = model.append_text(pictures.select(row_R, room=max(map(len, ids)) + 3), ids)
+            answers += confidences(model.first_token_log_probs(read), *self._ids, self.minimum_mass)
+        return answers
+
+    def _text(self, asked: Asked) -> str:
+        return asked.question if self.template == "plain" else judge_text(asked.prompt, asked.question)
+
+    def _loaded(self) -> UnifiedPipeline:
+        if self._pipeline is None:
+            model = self.policy.load().requires_grad_(False)
+            try:
+                self._ids = answer_ids(model.tokenizer.get_vocab())
+            except ValueError as error:
+                raise ValueError(f"judge {self.name}: {error}") from None
+            self._pipeline = UnifiedPipeline(model.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        return self._pipeline
