@@ -1,4 +1,4 @@
-"""Figures for looking at one rollout: arrays in, a matplotlib `Figure` out.
+"""Figures for looking at one rollout, and at a judge: arrays in, a matplotlib `Figure` out.
 
 Shape suffixes: project/trajectory.py; here R rows and C columns of a strip. Pictures are uint8 [height, width, 3].
 """
@@ -126,6 +126,39 @@ def advantage_bars(reward_G: Sequence[float], advantages: Mapping[str, Sequence[
         axes.set_xlabel("sample", fontsize=8)
         axes.tick_params(labelsize=8)
         axes.legend(fontsize=7)
+    return figure
+
+
+def reliability_diagram(
+    count_B: np.ndarray,
+    confidence_B: np.ndarray,
+    truth_B: np.ndarray,
+    rates: Mapping[str, Mapping[str, float | None]],
+) -> Figure:
+    """What is true at each confidence (on the diagonal: calibrated) over how often it is given; rates per tag.
+
+    Args:
+        count_B, confidence_B, truth_B: per bin of confidence its questions, their mean confidence and the share of
+            them that is true; NaN in empty bins.
+        rates: tag -> name of a rate -> its value, None where it is not known.
+    """
+    figure = Figure(figsize=(5 + 0.9 * len(rates), 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[4, 1 + 0.9 * len(rates)])
+    edges = np.linspace(0.0, 1.0, len(count_B) + 1)
+    left.bar(edges[:-1], count_B / max(count_B.sum(), 1), 1 / len(count_B), align="edge", color="0.85", label="share")
+    left.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=0.8)
+    known = count_B > 0
+    left.plot(confidence_B[known], truth_B[known], marker="o", markersize=4, color=MARK, label="truth")
+    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence in yes", title="reliability")
+    left.legend(fontsize=7, loc="upper left")
+    names = list(dict.fromkeys(name for of in rates.values() for name in of))
+    width = 0.8 / max(len(names), 1)
+    for n, name in enumerate(names):
+        heights = [value if (value := of.get(name)) is not None else np.nan for of in rates.values()]
+        right.bar(np.arange(len(rates)) + width * (n + 0.5) - 0.4, heights, width, label=name)
+    right.set_xticks(range(len(rates)), list(rates), fontsize=8, parse_math=False)
+    right.set(ylim=(0, 1), title="errors")
+    right.legend(fontsize=7, loc="upper left")
     return figure
 
 

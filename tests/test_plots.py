@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from project.plots import MARK, advantage_bars, picture_strip, question_table, token_table
+from project.plots import MARK, advantage_bars, picture_strip, question_table, reliability_diagram, token_table
 from project.trajectory import Question
 
 
@@ -77,4 +77,18 @@ def test_advantage_bars_are_as_high_as_the_numbers():
     assert [bar.get_height() for bar in advantages.patches] == [-1.0, 0.0, 1.0, -2.0, 0.0, 2.0]
     centres = [bar.get_x() + bar.get_width() / 2 for bar in advantages.patches]
     assert centres == pytest.approx([-0.2, 0.8, 1.8, 0.2, 1.2, 2.2])
+    pixels(figure)
+
+
+def test_reliability_diagram_shows_bins_and_rates():
+    rates = {"all": {"false yes": 0.25, "false no": None}, "Count": {"false yes": 0.5, "false no": 0.75}}
+    figure = reliability_diagram(np.array([2, 0, 6]), np.array([0.1, np.nan, 0.9]), np.array([0.5, np.nan, 1.0]), rates)
+    left, right = figure.axes
+    assert [bar.get_height() for bar in left.patches] == [0.25, 0.0, 0.75], "shares of the questions"
+    diagonal, truth = left.lines
+    assert truth.get_xdata().tolist() == [0.1, 0.9] and truth.get_ydata().tolist() == [0.5, 1.0], "no empty bin"
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+    heights = [bar.get_height() for bar in right.patches]
+    np.testing.assert_allclose(heights, [0.25, 0.5, np.nan, 0.75])
+    assert [label.get_text() for label in right.get_xticklabels()] == ["all", "Count"]
     pixels(figure)

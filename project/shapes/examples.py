@@ -139,6 +139,25 @@ def examples(
         yield sample_example(rng, rates, word_dropout=word_dropout, indirect=indirect, kinds=kinds)
 
 
+def with_junk(rng: np.random.Generator, layout: Layout) -> np.ndarray:
+    """The picture, uint8 [64, 64, 3], with junk in the place of its first shape."""
+    pixels = render(layout).copy()
+    cell, _ = layout.things[0]
+    top, left = cell // 2 * CELL_SIZE, cell % 2 * CELL_SIZE
+    junk = np.rint(junk_cell(rng, layout.background)).astype(np.uint8)
+    pixels[top : top + CELL_SIZE, left : left + CELL_SIZE] = junk
+    return pixels
+
+
+def with_uneven_background(rng: np.random.Generator, layout: Layout) -> np.ndarray:
+    """The picture with 40 to 90 levels of shade per colour channel, smoothly from one side to the other."""
+    pixels = render(layout)
+    slope = np.linspace(0.0, 1.0, PICTURE_SIZE)[:: rng.choice([-1, 1])]
+    shade = np.broadcast_to(slope[:, None, None], pixels.shape) * rng.uniform(40, 90, size=3)
+    shade = shade if rng.random() < 0.5 else shade.swapaxes(0, 1)
+    return np.clip(pixels - shade, 0, 255).astype(np.uint8)
+
+
 def drop_words(rng: np.random.Generator, text: str, rate: float) -> str:
     """The text with each word left out with probability `rate`, but never all of them."""
     words = text.split()
@@ -176,22 +195,6 @@ def _semantic_question(rng: np.random.Generator, scene: Scene, layout: Layout, y
 
 def _quality_question(rng: np.random.Generator, layout: Layout, yes: bool) -> tuple[np.ndarray, str]:
     """A picture and a quality question about it; for "no", a cell of junk or an uneven background."""
-    pixels = render(layout).copy()
     if rng.random() < 0.5:
-        if not yes:
-            cell, _ = layout.things[0]
-            top, left = cell // 2 * CELL_SIZE, cell % 2 * CELL_SIZE
-            junk = np.rint(junk_cell(rng, layout.background)).astype(np.uint8)
-            pixels[top : top + CELL_SIZE, left : left + CELL_SIZE] = junk
-        return pixels, Clean().text
-    if not yes:
-        pixels = _uneven(rng, pixels)
-    return pixels, Plain().text
-
-
-def _uneven(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
-    """The picture with 40 to 90 levels of shade per colour channel, smoothly from one side to the other."""
-    slope = np.linspace(0.0, 1.0, PICTURE_SIZE)[:: rng.choice([-1, 1])]
-    shade = np.broadcast_to(slope[:, None, None], pixels.shape) * rng.uniform(40, 90, size=3)
-    shade = shade if rng.random() < 0.5 else shade.swapaxes(0, 1)
-    return np.clip(pixels - shade, 0, 255).astype(np.uint8)
+        return render(layout) if yes else with_junk(rng, layout), Clean().text
+    return render(layout) if yes else with_uneven_background(rng, layout), Plain().text
