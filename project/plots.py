@@ -149,7 +149,12 @@ def reliability_diagram(
     left.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=0.8)
     known = count_B > 0
     left.plot(confidence_B[known], truth_B[known], marker="o", markersize=4, color=MARK, label="truth")
-    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence in yes", title="reliability")
+    left.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        xlabel="confidence in yes",
+    )
+    left.set_title("reliability", fontsize=9)
     left.legend(fontsize=7, loc="upper left")
     names = list(dict.fromkeys(name for of in rates.values() for name in of))
     width = 0.8 / max(len(names), 1)
@@ -157,7 +162,8 @@ def reliability_diagram(
         heights = [value if (value := of.get(name)) is not None else np.nan for of in rates.values()]
         right.bar(np.arange(len(rates)) + width * (n + 0.5) - 0.4, heights, width, label=name)
     right.set_xticks(range(len(rates)), list(rates), fontsize=8, parse_math=False)
-    right.set(ylim=(0, 1), title="errors")
+    right.set_ylim(0, 1)
+    right.set_title("errors", fontsize=9)
     right.legend(fontsize=7, loc="upper left")
     return figure
 
