@@ -100,6 +100,20 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"first": FIRST, "max_tokens": 4, "rounds": 2, "train_first": True, "credit": "own", "requests_per_forward": 2},
         {"first": FIRST, "max_tokens": 2, "rounds": 2, "pick": "softmax", "credit": "improvement", "think": False},
     ],
+    "TransformersJudge": [
+        {"model": "$vlm", "dtype": "float32", "minimum_mass": 0.0},
+        {"model": "$vlm", "quantization": "4bit", "batch_size": 3, "minimum_mass": 0.0},
+    ],
+    "UnifiedJudge": [
+        {
+            "policy": {
+                "class_path": "project.models.bagel.source.BagelCheckpoint",
+                "init_args": {"directory": "$checkpoint"},
+            },
+            "template": "plain",
+            "minimum_mass": 0.0,
+        },
+    ],
 }  # fmt: skip
 READS_NO_PICTURES = {"DenseModel"}
 """Backbones without a vision encoder: they must say so."""
@@ -109,13 +123,18 @@ EVALUATION_ONLY = {"Redrawing"}
 """Tasks that are not trained: they must say so."""
 
 
-def backbones() -> Any:
-    name = "contract_backbones"
+def beside(file: str) -> Any:
+    """A module of helpers that lies beside this file."""
+    name = f"contract_{file}"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "backbones.py")
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{file}.py")
         sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[name])
     return sys.modules[name]
+
+
+def backbones() -> Any:
+    return beside("backbones")
 
 
 def walk() -> None:
@@ -245,14 +264,15 @@ def test_no_argument_is_hidden_from_yaml(cls: type, family: type) -> None:
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Folders with a tiny checkpoint and its autoencoder."""
-    autoencoder, checkpoint = tmp_path_factory.mktemp("autoencoder"), tmp_path_factory.mktemp("checkpoint")
+    """Folders with a tiny checkpoint, its autoencoder, and a tiny vision-language model."""
+    autoencoder, checkpoint, vlm = (tmp_path_factory.mktemp(name) for name in ("autoencoder", "checkpoint", "vlm"))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         PatchAutoencoder(PatchAutoencoderConfig(width=8, num_res_blocks=1)).save(autoencoder)
     new = importlib.import_module("project.shapes.umm").NewEmbeddedModel
     new(**{**ARGUMENTS["NewEmbeddedModel"][0], "autoencoder": str(autoencoder)}).load().save_pretrained(checkpoint)
-    return {"autoencoder": str(autoencoder), "checkpoint": str(checkpoint)}
+    beside("tiny_vlms").write_tiny_vlm(vlm, "qwen3_vl")
+    return {"autoencoder": str(autoencoder), "checkpoint": str(checkpoint), "vlm": str(vlm)}
 
 
 @pytest.fixture(scope="module")
@@ -446,8 +466,10 @@ def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory]
 
 
 @pytest.mark.parametrize("case", cases(Judge))
-def test_a_judge_answers_every_question_or_says_that_it_cannot(case: Case, trajectories: list[Trajectory]) -> None:
-    judge = case.make()
+def test_a_judge_answers_every_question_or_says_that_it_cannot(
+    case: Case, trajectories: list[Trajectory], known: dict[str, Any]
+) -> None:
+    judge = case.make(**known)
     assert isinstance(judge.name, str) and judge.name
     assert judge.preflight() is None
     pictures = [t.image.pixels_HWC.numpy() for t in trajectories]

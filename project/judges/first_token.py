@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from project.judges.templates import confidence_of
@@ -46,6 +47,14 @@ def regrouped(answers: Sequence[float | None], questions: Sequence[Sequence[Ques
     """The answers to the questions of `one_by_one`, as one list per picture."""
     rest = iter(answers)
     return [list(islice(rest, len(asked))) for asked in questions]
+
+
+def device_of(name: str | None) -> torch.device:
+    """The device named; for None the accelerator that this process uses, else the CPU."""
+    if name is None:
+        # By its number: with several ranks each has its own.
+        name = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
 
 
 def confidences(log_prob_RV: Tensor, yes: Sequence[int], no: Sequence[int], minimum: float) -> list[float | None]:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from project.judges.base import Judge
-from project.judges.first_token import Asked, confidences, one_by_one, regrouped
+from project.judges.first_token import Asked, confidences, device_of, one_by_one, regrouped
 from project.judges.templates import TEMPLATE_VERSION, answer_ids, judge_messages
 from project.models.hub import local_copy
 from project.trajectory import Question
@@ -129,11 +129,13 @@ def load(model: str, quantization: str, dtype: torch.dtype, device: str | None) 
         raise ValueError(f"judge {model}: {error}") from None
     # Otherwise it says at every layer of every forward that int8 products take float16.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     # Loading must not move the run's randomness.
     with torch.random.fork_rng():
         loaded = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, quantization_config=_quantization(quantization, dtype), device_map={"": place}
+            folder,
+            dtype=dtype,
+            quantization_config=_quantization(quantization, dtype),
+            device_map={"": device_of(device)},
         )
     return _Loaded(model=loaded.eval().requires_grad_(False), processor=processor, yes=yes, no=no)
 

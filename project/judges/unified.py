@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from project.judges.base import Judge
-from project.judges.first_token import Asked, confidences, one_by_one, regrouped
+from project.judges.first_token import Asked, confidences, device_of, one_by_one, regrouped
 from project.judges.templates import TEMPLATE_VERSION, answer_ids, judge_text
 from project.models.base import ModelSource
 from project.pipeline import UnifiedPipeline
@@ -116,5 +116,5 @@ class UnifiedJudge(Judge):
                 self._ids = answer_ids(model.tokenizer.get_vocab())
             except ValueError as error:
                 raise ValueError(f"judge {self.name}: {error}") from None
-            self._pipeline = UnifiedPipeline(model.to(self.device or ("cuda" if torch.cuda.is_available() else "cpu")))
+            self._pipeline = UnifiedPipeline(model.to(device_of(self.device)))
         return self._pipeline
