@@ -1,16 +1,16 @@
 """`GoldJudge`: a second judge watches during training, and warns when the trained-against one is being fooled.
 
 Reward hacking shows as a train reward that rises while the reward by a judge that nobody trains against does not. The
-pure part is `compare`. Shape suffixes: project/trajectory.py.
+pure parts are `compare` and `growth`. Shape suffixes: project/trajectory.py; here C comparisons.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, variance
 from typing import Any, Literal
 
 import torch
@@ -20,22 +20,27 @@ from torch import Tensor
 
 from project.judges.base import Judge
 from project.randomness import keyed_generator
-from project.rewards.dvreward import DVReward
-from project.trajectory import Group
+from project.rewards.dvreward import AGGREGATIONS, DVReward, group_rewards
+from project.trajectory import Group, Scores
 
 log = logging.getLogger(__name__)
 
+SURE = 3.0
+"""Standard errors that the growth of the gap must exceed."""
+
 
 class GoldJudge(Callback):
-    """Scores a sample of the update's trajectories by another judge, as `DVReward` does, and compares.
+    """Asks another judge about a sample of the update's trajectories and compares.
 
-    Logs `gold/reward` and `gold/train_reward` (means over the sample), `gold/gap` (train minus gold),
-    `gold/correlation` over the samples, `gold/correlation_in_group` after each group's mean is taken away (what
-    advantages are made of) and `gold/unanswered`. It warns once, when the gap has grown by more than `threshold`
-    since the start of training. Rank 0 alone asks, about its own trajectories.
+    Both judges' confidences are aggregated alike, so that other rewards, their weights and rectification stay out of
+    it; where training asked no judge, its reward itself is compared. Logs `gold/reward` and `gold/train_reward`
+    (means over the sample), `gold/gap` (train minus gold), `gold/correlation` over the samples,
+    `gold/correlation_in_group` after each group's mean is taken away (what advantages are made of) and
+    `gold/unanswered`. It warns once, when the gap has grown since the start by more than `threshold` and by more than
+    chance explains. Rank 0 alone asks, about its own trajectories.
 
     Args:
-        judge: who answers; better one that is dearer than the judge that is trained against, or another model.
+        judge: who answers; best one that is dearer than the judge that is trained against, or another model.
         every_n_updates: updates between two comparisons.
         samples: at least so many trajectories are compared, in whole groups drawn at random (all, if there are fewer).
         aggregation: of confidences, see `project.rewards.dvreward.DVReward`.
@@ -51,11 +56,11 @@ class GoldJudge(Callback):
         self,
         judge: Judge,
         every_n_updates: int = 10,
-        samples: int = 16,
+        samples: int = 32,
         aggregation: Literal["geometric", "mean", "all"] = "geometric",
         use_dependencies: bool = False,
         threshold: float = 0.1,
-        window: int = 3,
+        window: int = 5,
     ) -> None:
         if min(every_n_updates, samples, window) < 1 or threshold <= 0:
             raise ValueError(
@@ -63,14 +68,15 @@ class GoldJudge(Callback):
                 "threshold"
             )
         self.reward = DVReward(judge, aggregation=aggregation, use_dependencies=use_dependencies)
+        self.aggregate = AGGREGATIONS[aggregation]
         self.every_n_updates = every_n_updates
         self.samples = samples
         self.threshold = threshold
         self.window = window
-        self.first_gaps: list[float] = []
-        """Of the first comparisons, at most `window`."""
-        self.last_gaps: list[float] = []
-        """Of the comparisons after them, the last `window`."""
+        self.first_gaps: list[list[float]] = []
+        """Per comparison the gap of each group: the first `window` comparisons."""
+        self.last_gaps: list[list[float]] = []
+        """The last `window` comparisons after those."""
         self.warned = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -90,30 +96,49 @@ class GoldJudge(Callback):
             return
         chosen = chosen_samples(len(group), group.size, self.samples, updates)
         gold = self.reward.score([group.trajectories[n] for n in chosen], group.size)
-        found = compare(group.scores.reward_N[chosen], gold.reward_N, group.size)
+        found = compare(self._train_rewards(group, group.scores, chosen), gold.reward_N, group.size)
         figures = {"unanswered": gold.metrics["judge/unanswered"], **found.figures}
         logged = {f"gold/{name}": value for name, value in figures.items() if not math.isnan(value)}
         # Not by `log_dict`, which would repeat them at every update until the next comparison.
         for logger in trainer.loggers:
             logger.log_metrics(logged, step=updates)
-        if not math.isnan(found.gap):
-            self._watch(found.gap, updates)
+        if found.gaps:
+            self._watch(list(found.gaps), updates)
 
-    def _watch(self, gap: float, updates: int) -> None:
+    def _train_rewards(self, group: Group, scores: Scores, chosen: Sequence[int]) -> Tensor:
+        """What training's own confidences come to when they are aggregated as the gold judge's."""
+        if not scores.confidence_NQ:
+            return scores.reward_N[list(chosen)]
+        starts = chosen[:: group.size]
+        return torch.cat(
+            [
+                group_rewards(
+                    scores.confidence_NQ[start : start + group.size],
+                    group.trajectories[start].prompt.questions,
+                    aggregate=self.aggregate,
+                    use_dependencies=self.reward.use_dependencies,
+                )
+                for start in starts
+            ]
+        )
+
+    def _watch(self, gaps: list[float], updates: int) -> None:
         if len(self.first_gaps) < self.window:
-            self.first_gaps.append(gap)
+            self.first_gaps.append(gaps)
             return
-        self.last_gaps = [*self.last_gaps, gap][-self.window :]
-        before, now = fmean(self.first_gaps), fmean(self.last_gaps)
-        if len(self.last_gaps) == self.window and now - before > self.threshold and not self.warned:
+        self.last_gaps = [*self.last_gaps, gaps][-self.window :]
+        if len(self.last_gaps) < self.window or self.warned:
+            return
+        grown, error = growth(self.first_gaps, self.last_gaps)
+        if grown > self.threshold and grown > SURE * error:
             self.warned = True
             log.warning(
-                "reward hacking? At update %d the train reward exceeds that of the gold judge %s by %.3f, at the start "
-                "by %.3f: look at the rollout panel, and audit the judge (python -m project audit)",
+                "reward hacking? At update %d the train reward has grown by %.3f (+- %.3f) over that of the gold judge "
+                "%s since the start: look at the rollout panel, and audit the judge (python -m project audit)",
                 updates,
+                grown,
+                error,
                 self.reward.judge.name,
-                now,
-                before,
             )
 
     @property
@@ -124,8 +149,8 @@ class GoldJudge(Callback):
         return {"first_gaps": self.first_gaps, "last_gaps": self.last_gaps, "warned": self.warned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.first_gaps = list(state_dict["first_gaps"])
-        self.last_gaps = list(state_dict["last_gaps"])
+        self.first_gaps = state_dict["first_gaps"]
+        self.last_gaps = state_dict["last_gaps"]
         self.warned = state_dict["warned"]
 
 
@@ -138,6 +163,8 @@ class Comparison:
     train_reward: float
     correlation: float
     correlation_in_group: float
+    gaps: tuple[float, ...]
+    """Mean train minus mean gold reward of each group that has such samples."""
 
     @property
     def gap(self) -> float:
@@ -167,7 +194,19 @@ def compare(train_N: Tensor, gold_N: Tensor, size: int) -> Comparison:
         train_reward=train.mean().item(),
         correlation=correlation(train, gold),
         correlation_in_group=correlation(*centred),
+        gaps=tuple(gap for gap in (train_PG - gold_PG).nanmean(1).tolist() if not math.isnan(gap)),
     )
+
+
+def growth(first: Sequence[Sequence[float]], last: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Mean gap per group of the `last` comparisons minus that of the `first`, and its standard error.
+
+    Groups are what is independent: the samples of one share a prompt. A single group tells no error: infinite.
+    """
+    before, now = ([gap for gaps in comparisons for gap in gaps] for comparisons in (first, last))
+    if min(len(before), len(now)) < 2:
+        return fmean(now) - fmean(before), math.inf
+    return fmean(now) - fmean(before), math.sqrt(variance(before) / len(before) + variance(now) / len(now))
 
 
 def correlation(x_N: Tensor, y_N: Tensor) -> float:

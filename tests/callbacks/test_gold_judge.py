@@ -16,7 +16,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from project.callbacks.checkpoint import SaveLast
-from project.callbacks.gold_judge import GoldJudge, chosen_samples, compare, correlation
+from project.callbacks.gold_judge import GoldJudge, chosen_samples, compare, correlation, growth
 from project.datamodule import PromptDataModule
 from project.judges.base import Judge
 from project.trajectory import Prompt, Question
@@ -51,7 +51,7 @@ def test_comparison_by_hand() -> None:
     # Over all samples the groups' levels agree; within each group the two disagree completely.
     assert found.correlation == pytest.approx(15 / 17)
     assert found.correlation_in_group == pytest.approx(-1.0)
-    assert found.figures["gap"] == 0.0
+    assert found.figures["gap"] == 0.0 and found.gaps == (0.0, 0.0)
 
 
 def test_samples_without_both_rewards_do_not_count() -> None:
@@ -65,8 +65,9 @@ def test_samples_without_both_rewards_do_not_count() -> None:
     # Sample 0 is alone in its group, so it is its own mean.
     a, b = (np.concatenate([[0.0], r[3:].numpy() - r[3:].numpy().mean()]) for r in (train, gold))
     assert found.correlation_in_group == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-6)
+    assert found.gaps == pytest.approx((0.1, 0.2))
     nothing = compare(torch.tensor([nan, 1.0]), torch.tensor([1.0, nan]), 2)
-    assert all(math.isnan(value) for value in nothing.figures.values())
+    assert all(math.isnan(value) for value in nothing.figures.values()) and nothing.gaps == ()
     assert math.isnan(correlation(torch.tensor([0.1] * 3), torch.tensor([0.1, 0.2, 0.3])))
 
 
@@ -80,10 +81,11 @@ def test_whole_groups_are_drawn_and_not_always_the_same() -> None:
     assert drawn[3] == chosen_samples(40, 4, 6, updates=3)
 
 
-def group_of(rewards: Sequence[float], toys: Any) -> Any:
-    """A group of one prompt with these train rewards."""
-    group = toys.group([Prompt(id="p", text="a", questions=(Question(text="is it ?"),))], size=len(rewards))
-    return group.with_scores(dataclasses.replace(group.scores, reward_N=torch.tensor(rewards)))
+def group_of(confidences: Sequence[float], toys: Any) -> Any:
+    """Two prompts with one question and two samples each; of the four the train judge was so confident."""
+    prompts = [Prompt(id=name, text="a", questions=(Question(text="is it ?"),)) for name in "pq"]
+    group = toys.group(prompts, size=2)
+    return group.with_scores(dataclasses.replace(group.scores, confidence_NQ=tuple((c,) for c in confidences)))
 
 
 class Run:
@@ -101,10 +103,11 @@ class Run:
 
 
 def watch(gold: GoldJudge, run: Run, train_rewards: Sequence[float], toys: Any) -> None:
-    """One update per train reward, every sample having it."""
+    """One update per train reward: all samples have it but for +- 0.01, one way or the other by the group."""
     for reward in train_rewards:
         run.updates += 1
-        gold.on_train_batch_end(run, run, {"group": group_of([reward] * 4, toys)}, None, 0)
+        group = group_of([reward + 0.01, reward + 0.01, reward - 0.01, reward - 0.01], toys)
+        gold.on_train_batch_end(run, run, {"group": group}, None, 0)
 
 
 def test_a_judge_that_is_fooled_is_noticed_once(toys: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -115,11 +118,11 @@ def test_a_judge_that_is_fooled_is_noticed_once(toys: Any, caplog: pytest.LogCap
         assert not caplog.records, "grown by 0.175"
         watch(gold, run, [0.8, 0.9, 0.9, 0.9], toys)
     (record,) = caplog.records
-    assert "At update 6" in record.getMessage() and "fixed by 0.250, at the start by 0.000" in record.getMessage()
+    assert "At update 6 the train reward has grown by 0.250" in record.getMessage() and "fixed" in record.getMessage()
     assert [figures["gold/gap"] for figures in run.logged] == pytest.approx(
         [0, 0, 0.1, 0.15, 0.2, 0.3, 0.4, 0.4, 0.4], abs=1e-6
     )
-    assert run.logged[0]["gold/reward"] == 0.5 and "gold/correlation" not in run.logged[0], "no spread"
+    assert run.logged[0]["gold/reward"] == 0.5 and "gold/correlation" not in run.logged[0], "no spread by gold"
 
 
 def test_no_warning_where_both_rewards_rise_or_the_gap_was_there_from_the_start(
@@ -133,6 +136,30 @@ def test_no_warning_where_both_rewards_rise_or_the_gap_was_there_from_the_start(
     assert not caplog.records
 
 
+def test_chance_is_no_reason_for_a_warning(toys: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """The gap of a group is anything from 0 to 0.8: means over a few groups differ by more than the threshold."""
+    gold, run = GoldJudge(Fixed(0.1), every_n_updates=1, threshold=0.2, window=2), Run()
+    for high in (1, 2, 3, 3, 2, 2):
+        run.updates += 1
+        confidences = [0.9 if place < high else 0.1 for place in range(4)]
+        gold.on_train_batch_end(run, run, {"group": group_of(confidences, toys)}, None, 0)
+    gaps = [figures["gold/gap"] for figures in run.logged]
+    assert np.mean(gaps[2:4]) - np.mean(gaps[:2]) > 0.2
+    assert not caplog.records and not gold.warned
+    assert growth([[0.1, 0.3], [0.2]], [[0.5], [0.7]]) == pytest.approx((0.4, math.sqrt(0.01 / 3 + 0.02 / 2)))
+    assert growth([[0.1]], [[0.9]]) == pytest.approx((0.8, math.inf))
+
+
+def test_the_reward_itself_is_compared_where_training_asked_no_judge(toys: Any) -> None:
+    gold, run = GoldJudge(Fixed(0.2), every_n_updates=1), Run()
+    group = group_of([0.5] * 4, toys)
+    run.updates = 1
+    silent = group.with_scores(dataclasses.replace(group.scores, confidence_NQ=()))
+    gold.on_train_batch_end(run, run, {"group": silent}, None, 0)
+    assert run.logged[0]["gold/train_reward"] == 0.5, "toy samples have the rewards 0 and 1"
+    assert run.logged[0]["gold/gap"] == pytest.approx(0.3)
+
+
 def test_a_mute_gold_judge_compares_nothing(toys: Any, caplog: pytest.LogCaptureFixture) -> None:
     gold, run = GoldJudge(Fixed(None), every_n_updates=1, window=1), Run()
     watch(gold, run, [0.1, 0.9, 0.9], toys)
@@ -143,7 +170,7 @@ def test_a_mute_gold_judge_compares_nothing(toys: Any, caplog: pytest.LogCapture
 def test_it_asks_only_now_and_then(toys: Any) -> None:
     gold, run = GoldJudge(Fixed(), every_n_updates=3, samples=1), Run()
     watch(gold, run, [0.5] * 7, toys)
-    assert run.steps == [3, 6] and len(run.logged) == 2 and gold.reward.judge.pictures == 8
+    assert run.steps == [3, 6] and len(run.logged) == 2 and gold.reward.judge.pictures == 4
     gold.on_train_batch_end(run, run, None, None, 0)
     gold.on_train_batch_end(run, run, {"group": 3}, None, 0)
     with pytest.raises(ValueError, match="window=0"):
@@ -165,7 +192,9 @@ def test_its_state_is_kept(toys: Any) -> None:
     again.load_state_dict(gold.state_dict())
     assert gold.state_key == again.state_key and "fixed" in gold.state_key
     watch(again, run, [0.9], toys)
-    assert again.warned and again.last_gaps == pytest.approx([0.1, 0.4], abs=1e-6)
+    assert [sum(gaps) / 2 for gaps in again.last_gaps] == pytest.approx([0.1, 0.4], abs=1e-6)
+    watch(again, run, [0.9], toys)
+    assert again.warned
 
 
 def test_in_a_real_run_it_logs_and_goes_on_where_it_stopped(tmp_path: Path, toys: Any) -> None:
@@ -186,13 +215,13 @@ def test_in_a_real_run_it_logs_and_goes_on_where_it_stopped(tmp_path: Path, toys
         data = PromptDataModule(str(tmp_path / "train.jsonl"), prompts_per_update=2)
         trainer.fit(toys.Tiny(toys.Net()), data, ckpt_path=ckpt_path)
 
-    # Toy trajectories have train rewards 0 and 1 in every group.
+    # Toy trajectories have rewards 0 and 1 in every group, but all the confidence 0.25.
     train(GoldJudge(Fixed(0.2), every_n_updates=2, window=1), 4)
     metrics = (tmp_path / "to_4/metrics.csv").read_text().splitlines()
     column = metrics[0].split(",").index("gold/gap")
     assert [float(line.split(",")[column]) for line in metrics[1:] if line.split(",")[column]] == pytest.approx(
-        [0.3, 0.3], abs=1e-6
+        [0.05, 0.05], abs=1e-6
     )
     again = GoldJudge(Fixed(0.2), every_n_updates=2, window=1)
     train(again, 6, tmp_path / "checkpoints/last.ckpt")
-    assert again.first_gaps == pytest.approx([0.3], abs=1e-6) and len(again.last_gaps) == 1
+    assert again.first_gaps == [pytest.approx([0.05, 0.05], abs=1e-6)] and len(again.last_gaps) == 1
