@@ -25,6 +25,7 @@ from project.callbacks.progress import Progress
 from project.callbacks.results import Results
 from project.config_files import unreadable
 from project.errors import UsageError, explain
+from project.judges.base import JudgeUnavailable
 from project.loggers import MetricsCSV
 from project.rewards.base import Reward
 from project.run_folder import RunFolder, folder_of_checkpoint
@@ -35,7 +36,8 @@ _log = logging.getLogger(__name__)
 
 
 def run_lightning(argv: Sequence[str]) -> int:
-    """Runs `fit`, `validate`, `test` or `predict` and returns the exit code (128 + n if ended by signal n).
+    """Runs `fit`, `validate`, `test` or `predict` and returns the exit code (128 + n if ended by signal n, 1 if the
+    judge stopped answering).
 
     Raises UsageError for a wrong command line or configuration, ValueError and FileNotFoundError for what the
     parts of the run refuse; an error of other origin after training began keeps its traceback (RuntimeError).
@@ -48,6 +50,9 @@ def run_lightning(argv: Sequence[str]) -> int:
     except Interrupted as stop:
         _log.warning("%s", stop)
         return 128 + stop.signal
+    except JudgeUnavailable as error:
+        _log.error("%s", error)
+        return 1
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
     return 0
@@ -144,6 +149,8 @@ class ProjectCLI(LightningCLI):
         """What the command `fit` runs."""
         try:
             self.trainer.fit(**kwargs)
+        except JudgeUnavailable as error:
+            raise JudgeUnavailable(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
         except ValueError as error:
             if getattr(self.model, "updates", 0) and not _raised_here(error):
                 raise RuntimeError(f"training failed after update {self.model.updates}") from error

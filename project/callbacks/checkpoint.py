@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from project.judges.base import JudgeUnavailable
 from project.run_folder import on_rank_zero, run_folder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Boundary:
+    """Where training stood when an update had just finished."""
+
+    updates: int
+    epoch: int
+    global_step: int
+    loops: dict[str, Any]
 
 
 class SaveLast(Checkpoint):
     """Saves the whole state of training every n updates, before a validation, when training stops and at the end.
+
+    If the judge becomes unavailable in the midst of an update, the state before that update is saved: rewards come
+    before the first optimizer step, so the weights are still those, and going on repeats the update.
 
     It counts by `module.updates` (finished updates): Lightning's `global_step` counts optimizer steps, of which an
     update has several or none. The file is written beside the old one and then takes its place, so a crash at any
@@ -35,6 +51,8 @@ class SaveLast(Checkpoint):
         self.folder: Path | None = None
         self.saved_updates = -1
         """Updates that the saved checkpoint holds; -1 = none was saved."""
+        self._boundary: _Boundary | None = None
+        self._interrupted = False
 
     @property
     def path(self) -> Path | None:
@@ -55,11 +73,32 @@ class SaveLast(Checkpoint):
         # Only here does Lightning's progress describe the boundary of an update within an epoch, so whatever ends
         # the run or may be interrupted next (a validation) is foreseen here.
         updates = _updates(pl_module)
+        self._boundary = _Boundary(
+            updates=updates,
+            epoch=trainer.current_epoch,
+            global_step=trainer.global_step,
+            loops=copy.deepcopy(trainer._checkpoint_connector._get_loops_state_dict()),
+        )
         if updates % self.every_n_updates == 0 or self._kept(updates) or _pause_follows(trainer):
             self.save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.save(trainer, pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # Saving is a collective call: on several ranks it must be certain that all are here.
+        here = isinstance(exception, JudgeUnavailable) and (trainer.world_size == 1 or exception.agreed)
+        boundary = self._boundary
+        if not here or boundary is None:
+            return
+        if (boundary.updates, boundary.global_step) == (_updates(pl_module), trainer.global_step):
+            self._interrupted = True
+            self.save(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._interrupted and self._boundary is not None:
+            # By now Lightning counts the interrupted update's prompts as handed out.
+            checkpoint |= {"epoch": self._boundary.epoch, "loops": self._boundary.loops}
 
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes `last.ckpt` unless it holds this update already. A collective call."""

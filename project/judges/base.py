@@ -10,6 +10,17 @@ import numpy as np
 from project.trajectory import Question
 
 
+class JudgeUnavailable(RuntimeError):
+    """The judge has stopped answering altogether; the message says so. Training ends, saved.
+
+    `agreed`: every rank raises it at the same place, so that they can save together.
+    """
+
+    def __init__(self, message: str, agreed: bool = False) -> None:
+        super().__init__(message)
+        self.agreed = agreed
+
+
 class Judge(ABC):
     """Answers yes/no questions with confidences. It sees the image, the question's text and the prompt's text."""
 
@@ -28,9 +39,13 @@ class Judge(ABC):
         """Per image and question the confidence in "yes", in [0, 1]; None = unanswered, never a made-up number.
 
         `images` are uint8 [height, width, 3]; `questions[n]` and `prompts[n]` belong to image n. Raises ValueError
-        if the three have different lengths.
+        if the three have different lengths, JudgeUnavailable if the judge has stopped answering altogether.
         """
 
     @abstractmethod
     def preflight(self) -> None:
         """Check, before any training, that the judge can answer. Raises ValueError with the remedy if it cannot."""
+
+    def metrics(self) -> dict[str, float]:
+        """Counters since the last call, by name; reset on read."""
+        return {}

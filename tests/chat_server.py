@@ -1,0 +1,198 @@
+"""An OpenAI-compatible server for tests: real HTTP on a local port, answers by rule, faults by script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+MODEL = "tiny-vlm"
+Rule = Callable[[np.ndarray, str], float]
+Fault = tuple[int, Any]
+"""Status and JSON body."""
+
+
+def by_hash(image: np.ndarray, text: str) -> float:
+    """A confidence between 0.2 and 0.9 that depends on every byte of picture and text."""
+    digest = hashlib.blake2b(image.tobytes() + text.encode(), digest_size=4).digest()
+    return 0.2 + 0.7 * int.from_bytes(digest, "little") / 2**32
+
+
+class ChatServer:
+    """Serves `/v1/models` and `/v1/chat/completions` from `start` to `kill`, on one port for all its lives.
+
+    Args:
+        rule: (picture, text of the question) -> confidence.
+        script: what goes wrong with request number n (from 0, over all lives): "hang", "500", "truncated",
+            "no log-probs", "neither", a status with a body, or None.
+        seconds: that an answer takes.
+        hang_seconds: that a "hang" takes.
+    """
+
+    def __init__(
+        self,
+        rule: Rule = by_hash,
+        script: Callable[[int, dict[str, Any]], str | Fault | None] = lambda n, body: None,
+        seconds: float = 0.0,
+        hang_seconds: float = 1.0,
+    ) -> None:
+        self.rule, self.script, self.seconds, self.hang_seconds = rule, script, seconds, hang_seconds
+        self.key: str | None = None
+        self.lock = threading.Lock()
+        self.bodies: list[dict[str, Any]] = []
+        self.faults: list[str] = []
+        self.at_work = self.most_at_work = 0
+        self.port = 0
+        self.server: ThreadingHTTPServer | None = None
+        self.connections: set[socket.socket] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def start(self) -> ChatServer:
+        handler = type("Bound", (Handler,), {"home": self})
+        self.server = Server(("127.0.0.1", self.port), handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def kill(self) -> None:
+        """As a killed process goes: the port closed and every connection cut."""
+        if self.server is None:
+            return
+        self.server.shutdown()
+        self.server.server_close()
+        self.server = None
+        with self.lock:
+            for connection in self.connections:
+                try:
+                    connection.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    continue
+            self.connections.clear()
+
+    def __enter__(self) -> ChatServer:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class Server(ThreadingHTTPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that hung up is part of the tests."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    home: ChatServer
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        with self.home.lock:
+            self.home.connections.add(self.connection)
+
+    def finish(self) -> None:
+        with self.home.lock:
+            self.home.connections.discard(self.connection)
+        super().finish()
+
+    def do_GET(self) -> None:
+        if self.path == "/v1/models":
+            self.reply(200, {"object": "list", "data": [{"id": MODEL}, {"id": "other"}]})
+        else:
+            self.reply(404, {"detail": "Not Found"})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        home = self.home
+        if self.path != "/v1/chat/completions":
+            return self.reply(404, {"detail": "Not Found"})
+        if home.key is not None and self.headers.get("Authorization") != f"Bearer {home.key}":
+            return self.reply(401, {"error": {"message": "invalid api key"}})
+        if body["model"] != MODEL:
+            return self.reply(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
+        with home.lock:
+            number = len(home.bodies)
+            home.bodies.append(body)
+            home.at_work += 1
+            home.most_at_work = max(home.most_at_work, home.at_work)
+        try:
+            self.answer(body, home.script(number, body))
+        finally:
+            with home.lock:
+                home.at_work -= 1
+
+    def answer(self, body: dict[str, Any], fault: str | Fault | None) -> None:
+        if fault is not None:
+            self.home.faults.append(fault if isinstance(fault, str) else str(fault[0]))
+        if isinstance(fault, tuple):
+            return self.reply(*fault)
+        if fault == "500":
+            return self.reply(500, {"error": {"message": "CUDA error: an illegal memory access"}})
+        time.sleep(self.home.hang_seconds if fault == "hang" else self.home.seconds)
+        image, text = asked(body)
+        found = completion(self.home.rule(image, text))
+        if fault == "no log-probs":
+            found["choices"][0]["logprobs"] = None
+        if fault == "neither":
+            found = completion(0.5, words=("The", "A"))
+        self.reply(200, found, cut=fault == "truncated")
+
+    def reply(self, status: int, body: Any, cut: bool = False) -> None:
+        content = json.dumps(body).encode()
+        content = content[: len(content) // 2] if cut else content
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+def asked(body: dict[str, Any]) -> tuple[np.ndarray, str]:
+    """Picture and text of a request."""
+    image, text = body["messages"][-1]["content"]
+    encoded = image["image_url"]["url"].partition("base64,")[2]
+    with Image.open(io.BytesIO(base64.b64decode(encoded))) as opened:
+        assert opened.format == "PNG"
+        return np.asarray(opened.convert("RGB")), text["text"]
+
+
+def completion(confidence: float, words: tuple[str, str] = ("Yes", "No")) -> dict[str, Any]:
+    """A chat completion whose first token says the words, spelt in several ways, unsorted, beside other tokens."""
+    yes, no = words
+    masses = {yes: 0.5 * confidence, f" {no}": 0.4 * (1 - confidence), f"▁{yes.upper()}": 0.3 * confidence}
+    masses |= {f"Ġ{no.lower()}": 0.4 * (1 - confidence), "Maybe": 0.15, "": 0.05}
+    listed = [{"token": token, "logprob": math.log(mass)} for token, mass in masses.items() if mass > 0]
+    first = yes if confidence >= 0.5 else f" {no}"
+    chosen = next(token for token in listed if token["token"] == first)
+    return {
+        "object": "chat.completion",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": first},
+                "finish_reason": "length",
+                "logprobs": {"content": [{**chosen, "top_logprobs": listed}]},
+            }
+        ],
+    }
