@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -59,3 +61,13 @@ def parity() -> Any:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def chat_server() -> ModuleType:
+    """`tests/chat_server.py`: an OpenAI-compatible server for tests."""
+    spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).parent / "chat_server.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
