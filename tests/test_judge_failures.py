@@ -69,8 +69,12 @@ class Driven(AlphaGRPO):
     seen: list[Group]
 
     def training_step(self, prompts: Any, batch_idx: int) -> dict[str, Any]:
-        group = self.advantages(self.score(self.change(self.rollout(prompts))))
-        self.update(group, first=True)
+        (drawn,) = self.rollout(prompts)
+        group = self.change(drawn)
+        if group is not drawn:
+            group = dataclasses.replace(group, pending=(self.scorer(group.trajectories, group.size),))
+        group = self.advantages(self.score(group))
+        self.update([group], first=True)
         self.updates += 1
         self.seen.append(group)
         return {"group": group}
