@@ -1,4 +1,4 @@
-"""Trains the tiny dense policy on N ranks and saves its parameters: `python two_ranks.py N FILE`.
+"""Trains a tiny policy on N ranks and saves its parameters: `python two_ranks.py N FILE rt2i|mixed`.
 
 Prompt "1" never gets a reward, so with two ranks one has fewer samples to replay than the other.
 """
@@ -11,10 +11,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from test_module import PROMPTS, make_module, plain_descent, train
+from test_module import PROMPTS, TinyBagel, make_module, plain_descent, train
 
 from project.callbacks.on_policy_gate import OnPolicyGate
+from project.guidance import Guidance
 from project.rewards.random import RandomReward
+from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.self_reflection import SelfReflection
 
 MEASURED = re.compile("time/|judge/seconds").match
 """What is never twice the same."""
@@ -29,9 +32,23 @@ class OftenSilent(RandomReward):
         return output
 
 
+class HalfStop(SelfReflection):
+    """Every second sample has no second round."""
+
+    def _finds_nothing(self, trajectory):
+        return trajectory.key.sample % 2 == 0
+
+
+def mixed():
+    guidance = Guidance(text=2.0, interval=(0.0, 1.0))
+    first = ReasoningT2I(height=8, width=8, max_tokens=4, guidance=guidance)
+    return HalfStop(first, rounds=2, train_first=True, max_tokens=4, guidance=guidance, credit="own")
+
+
 if __name__ == "__main__":
     ranks = int(sys.argv[1])
-    module = make_module(optimizer=plain_descent, micro_batch_size=3)
+    settings = {"policy": TinyBagel(), "task": mixed()} if sys.argv[3] == "mixed" else {}
+    module = make_module(optimizer=plain_descent, micro_batch_size=3, **settings)
 
     def deal(prompts):
         rank = module.trainer.global_rank
