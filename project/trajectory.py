@@ -147,6 +147,8 @@ class Scores:
     text_reward_N: Tensor
     confidence_NQ: tuple[tuple[float | None, ...], ...] = ()
     """Per sample and question of its prompt; None = unanswered. Empty if no reward asks questions."""
+    well_formed_N: Tensor | None = None
+    """bool: samples whose text is as the rewards with `mask_image` want it; None if there is no such reward."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Scalars to log, by name."""
 

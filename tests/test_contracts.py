@@ -30,7 +30,8 @@ import project
 from project.benchmarks.base import Benchmark, flatten
 from project.decomposition.base import Decomposer
 from project.guidance import Guidance
-from project.judges.base import Judge
+from project.judges.base import Judge, TextJudge
+from project.judges.reflection import CLARIFY
 from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
 from project.models.base import ModelSource, UnifiedModel
 from project.models.context import Contexts
@@ -49,9 +50,10 @@ from project.timing import Stopwatch
 from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, TextSegment, Trajectory
 
 ROOT = Path(__file__).parents[1]
-FAMILIES = (Sampler, Objective, Reward, Judge, Decomposer, Task, Benchmark, ModelSource, UnifiedModel)
+FAMILIES = (Sampler, Objective, Reward, Judge, TextJudge, Decomposer, Task, Benchmark, ModelSource, UnifiedModel)
 PLACES = {
     **dict.fromkeys((Sampler, Objective, Reward, Judge, Task, Benchmark), "{family}s"),
+    TextJudge: "judges",
     Decomposer: "decomposition",
     ModelSource: "models",
     UnifiedModel: "models",
@@ -65,23 +67,35 @@ FIRST = {
     "init_args": {"height": "$height", "width": "$width", "max_tokens": 3},
 }
 DETECTOR = {"class_path": "project.judges.shapes.DetectorJudge"}
+REFLECTION = {"class_path": "project.judges.reflection.ReflectionJudge"}
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "BagelCheckpoint": [{"directory": "$checkpoint"}, {"directory": "$checkpoint", "random_weights": True}],
     "BenchmarkReward": [{"benchmark": {"class_path": "project.benchmarks.shapes.ShapesBenchmark"}, "flips": 0.1}],
     "NoisyJudge": [{"judge": DETECTOR}, {"judge": DETECTOR, "noise": 0.0, "floor": 0.01, "seed": 5}],
+    "CachedJudge": [{"judge": DETECTOR, "folder": "$folder", "max_bytes": 200_000}],
     "DVReward": [
         {"judge": DETECTOR},
+        {"judge": DETECTOR, "tag_weights": {"Count": 2.0, "Geometry": 0.0}},
         {"judge": DETECTOR, "aggregation": "mean", "binary": True, "use_dependencies": True, "weight": 0.5},
         {"judge": DETECTOR, "aggregation": "all"},
     ],
     "FlowCPS": [{"num_steps": 6}, {"num_steps": 6, "noise_level": 0.0}],
     "FlowODE": [{"num_steps": 6}],
     "FlowSDE": [{"num_steps": 6}, {"num_steps": 6, "noise_level": 0.0}, {"num_steps": 6, "window_range": [1, 4]}],
+    "FunctionReward": [{"function": "contract_backbones.brightness"}],
     "GRPO": [
         {},
         {"kl_image": 0.1, "kl_text": 0.1},
         {"importance_sampling_level": "token", "text_reduction": "sequences", "kl_image_form": "exact"},
         {"top_entropy_quantile": 0.5, "clip_text": [0.1, 0.1], "text_weight": 0.5},
+    ],
+    "HolisticReward": [
+        {"judge": DETECTOR, "instruction": "is there {prompt} ?"},
+        {"judge": DETECTOR, "instruction": "is there {prompt} ?", "binary": True},
+    ],
+    "JudgedStructure": [
+        {"judge": REFLECTION, "mask_image": True},
+        {"judge": REFLECTION, "steps": {"clarify": CLARIFY}},
     ],
     "NewEmbeddedModel": [
         {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "autoencoder": "$autoencoder", "seed": 3}
@@ -452,6 +466,7 @@ def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory]
     assert reward.check(prompts) is None and reward.preflight() is None
     output = reward.score(trajectories, 2)
     assert output.reward_N.shape == (len(trajectories),) and output.reward_N.is_floating_point()
+    assert output.well_formed_N is None or output.well_formed_N.shape == output.reward_N.shape
     assert not output.reward_N.isinf().any(), "what cannot be scored is NaN"
     assert all(isinstance(value, float) for value in output.metrics.values())
     if output.confidence_NQ is not None:
@@ -467,9 +482,9 @@ def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory]
 
 @pytest.mark.parametrize("case", cases(Judge))
 def test_a_judge_answers_every_question_or_says_that_it_cannot(
-    case: Case, trajectories: list[Trajectory], known: dict[str, Any]
+    case: Case, trajectories: list[Trajectory], known: dict[str, Any], tmp_path: Path
 ) -> None:
-    judge = case.make(**known)
+    judge = case.make(**known, folder=str(tmp_path))
     assert isinstance(judge.name, str) and judge.name
     assert judge.preflight() is None
     pictures = [t.image.pixels_HWC.numpy() for t in trajectories]
@@ -483,6 +498,23 @@ def test_a_judge_answers_every_question_or_says_that_it_cannot(
     assert judge.answer(pictures[:1], [()], texts[:1]) == [[]]
     with pytest.raises(ValueError):
         judge.answer(pictures, questions[:1], texts)
+
+
+@pytest.mark.parametrize("case", cases(TextJudge))
+def test_a_judge_of_texts_answers_every_question_or_says_that_it_cannot(case: Case, prompts: list[Prompt]) -> None:
+    judge = case.make()
+    assert isinstance(judge.name, str) and judge.name
+    assert judge.preflight() is None
+    texts, about = ["<think> the circle is red not blue </think>", ""], [prompt.text for prompt in prompts[:2]]
+    answers = judge.answer_texts(texts, [CLARIFY, "is it a poem ?"], about)
+    assert [len(row) for row in answers] == [2, 2]
+    given = [value for row in answers for value in row if value is not None]
+    assert given and all(0 <= value <= 1 for value in given)
+    assert judge.answer_texts([], [CLARIFY], []) == []
+    assert judge.answer_texts(texts, [], about) == [[], []]
+    assert all(isinstance(value, float) for value in judge.metrics().values())
+    with pytest.raises(ValueError):
+        judge.answer_texts(texts, [CLARIFY], about[:1])
 
 
 @pytest.mark.parametrize("case", cases(Decomposer))

@@ -49,3 +49,30 @@ class Judge(ABC):
     def metrics(self) -> dict[str, float]:
         """Counters since the last call, by name; reset on read."""
         return {}
+
+
+class TextJudge(ABC):
+    """Answers yes/no questions about texts with confidences. It sees the text, the question and the prompt's text."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Identity for caches and reports: two judges of one name give the same answers."""
+
+    @abstractmethod
+    def answer_texts(
+        self, texts: Sequence[str], questions: Sequence[str], prompts: Sequence[str]
+    ) -> list[list[float | None]]:
+        """Per text and question the confidence in "yes", in [0, 1]; None = unanswered, never a made-up number.
+
+        Every question is asked of every text; `prompts[n]` is what text n was written for. Raises ValueError if there
+        are not as many prompts as texts.
+        """
+
+    @abstractmethod
+    def preflight(self) -> None:
+        """Check, before any training, that the judge can answer. Raises ValueError with the remedy if it cannot."""
+
+    def metrics(self) -> dict[str, float]:
+        """Counters since the last call, by name; reset on read."""
+        return {}

@@ -21,6 +21,8 @@ class RewardOutput:
     """Higher is better; NaN where the sample could not be scored."""
     confidence_NQ: tuple[tuple[float | None, ...], ...] | None = None
     """Per sample and question of its prompt; None = unanswered. None as a whole if no questions were asked."""
+    well_formed_N: Tensor | None = None
+    """bool: whether the text is as it should be, so that its image may be trained; None = this reward does not say."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Scalars to log, by name."""
 
@@ -60,7 +62,8 @@ def combine(outputs: Sequence[RewardOutput], weights: Sequence[float], text_only
     """Weighted sums of rewards: those for both policies, and those for the text alone.
 
     A sample that a reward of non-zero weight could not score is NaN. Confidences are those of the first output that
-    has any; a metric whose name is taken already gets the reward's place as a suffix.
+    has any; a sample is well formed if every output that says so (of whatever weight) says yes; a metric whose name
+    is taken already gets the reward's place as a suffix.
 
     Raises:
         ValueError: if there is no output, or they differ in length.
@@ -80,4 +83,11 @@ def combine(outputs: Sequence[RewardOutput], weights: Sequence[float], text_only
             shared = shared + weight * output.reward_N
         metrics |= {f"{name}/{place}" if name in metrics else name: value for name, value in output.metrics.items()}
     confidences = (output.confidence_NQ for output in outputs if output.confidence_NQ is not None)
-    return Scores(reward_N=shared, text_reward_N=text, confidence_NQ=next(confidences, ()), metrics=metrics)
+    well_formed = [output.well_formed_N for output in outputs if output.well_formed_N is not None]
+    return Scores(
+        reward_N=shared,
+        text_reward_N=text,
+        confidence_NQ=next(confidences, ()),
+        well_formed_N=torch.stack(well_formed).all(0) if well_formed else None,
+        metrics=metrics,
+    )

@@ -7,6 +7,7 @@ a sample against its group. Shape suffixes: project/trajectory.py.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from project.errors import nearest
 from project.judges.base import Judge
+from project.rewards.asking import ask, judge_metrics
 from project.rewards.base import Reward, RewardOutput
 from project.trajectory import Prompt, Question, Trajectory
 
+log = logging.getLogger(__name__)
+
 Confidences = Sequence[float | None]
+Aggregate = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(confidences [G, Q], is a quality question [Q], weight above 0 [Q]) -> rewards [G]."""
 
 
 class DVReward(Reward):
@@ -30,12 +37,15 @@ class DVReward(Reward):
         aggregation: geometric = sqrt(semantic * quality), each the mean over its questions (semantic alone for a
             prompt without quality questions); mean = their average; all = the mean over all questions.
         binary: round confidences to yes (above 1/2) or no first.
-        use_dependencies: a question counts as no if one that it depends on was answered no.
+        use_dependencies: a question counts as no if one that it depends on, directly or not, was answered no; else as
+            unanswered if one of them is unanswered.
         minimum_answered: a sample with a smaller share of its questions answered is not scored.
+        tag_weights: weight of the questions with a tag in all means, e.g. {Count: 2}; 1 for tags not named, 0 leaves
+            the tag out.
         weight: factor in the sum of rewards; with 0 it is only logged.
 
     Raises:
-        ValueError: if the aggregation is unknown or minimum_answered outside [0, 1].
+        ValueError: if the aggregation is unknown, minimum_answered outside [0, 1] or a tag's weight below 0.
     """
 
     def __init__(
@@ -45,6 +55,7 @@ class DVReward(Reward):
         binary: bool = False,
         use_dependencies: bool = False,
         minimum_answered: float = 0.5,
+        tag_weights: dict[str, float] | None = None,
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight=weight)
@@ -52,35 +63,67 @@ class DVReward(Reward):
             raise ValueError(f"aggregation={aggregation!r} is unknown: choose one of {', '.join(AGGREGATIONS)}")
         if not 0 <= minimum_answered <= 1:
             raise ValueError(f"minimum_answered={minimum_answered}: give a share of the questions, from 0 to 1")
+        for tag, value in (tag_weights or {}).items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"tag_weights: {tag}={value}: give a number, 0 or more")
         self.judge = judge
         self.aggregation = aggregation
         self.binary = binary
         self.use_dependencies = use_dependencies
         self.minimum_answered = minimum_answered
+        self.tag_weights = dict(tag_weights or {})
 
     def preflight(self) -> None:
         self.judge.preflight()
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises ValueError if a prompt has no semantic question, or a question depends on one that is not there."""
+        """Questions without a tag are counted in a warning.
+
+        Raises ValueError if a prompt has no semantic question (that counts), if a question depends on one that is not
+        there or, in a circle, on itself, or if a tag of `tag_weights` occurs nowhere.
+        """
         for prompt in prompts:
-            where = f"{prompt.place}: " if prompt.place else ""
-            if not any(question.kind == "semantic" for question in prompt.questions):
+            self._check(prompt)
+        tags = {question.tag for prompt in prompts for question in prompt.questions}
+        for tag in self.tag_weights if prompts else ():
+            if tag not in tags:
+                raise ValueError(f"tag_weights: no question has the tag {tag!r}: {nearest(tag, tags - {''})}")
+        untagged = [(prompt, question) for prompt in prompts for question in prompt.questions if not question.tag]
+        if untagged:
+            prompt, question = untagged[0]
+            log.warning(
+                "%d questions have no tag (the first: %s%r): they count with weight 1, no reward/tag/... shows them",
+                len(untagged),
+                _where(prompt),
+                question.text,
+            )
+
+    def _check(self, prompt: Prompt) -> None:
+        if not any(question.kind == "semantic" for question in prompt.questions):
+            raise ValueError(
+                f"{_where(prompt)}prompt {prompt.id!r} has no semantic question, which DVReward needs: decompose the "
+                "prompts first (python -m project decompose)"
+            )
+        if not any(q.kind == "semantic" and self.tag_weights.get(q.tag, 1.0) for q in prompt.questions):
+            raise ValueError(f"{_where(prompt)}prompt {prompt.id!r}: tag_weights leaves it no semantic question")
+        for place, question in enumerate(prompt.questions):
+            if any(not 0 <= other < len(prompt.questions) or other == place for other in question.depends_on):
                 raise ValueError(
-                    f"{where}prompt {prompt.id!r} has no semantic question, which DVReward needs: decompose the "
-                    "prompts first (python -m project decompose)"
+                    f"{_where(prompt)}prompt {prompt.id!r}: question {place} ({question.text!r}) depends on "
+                    f"{question.depends_on}, but the prompt's questions are numbered 0 to "
+                    f"{len(prompt.questions) - 1}: correct depends_on"
                 )
-            for place, question in enumerate(prompt.questions):
-                if any(not 0 <= other < len(prompt.questions) or other == place for other in question.depends_on):
-                    raise ValueError(
-                        f"{where}prompt {prompt.id!r}: question {place} ({question.text!r}) depends on "
-                        f"{question.depends_on}, but the prompt's questions are numbered 0 to "
-                        f"{len(prompt.questions) - 1}: correct depends_on"
-                    )
+        if circle := circular([question.depends_on for question in prompt.questions]):
+            raise ValueError(
+                f"{_where(prompt)}prompt {prompt.id!r}: questions {circle} depend on each other in a circle: correct "
+                "depends_on"
+            )
 
     def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
-        self.check([trajectory.prompt for trajectory in trajectories])
-        answers = self._ask(trajectories)
+        for prompt in {id(t.prompt): t.prompt for t in trajectories}.values():
+            self._check(prompt)
+        questions_NQ = [trajectory.prompt.questions for trajectory in trajectories]
+        answers = ask(self.judge, trajectories, questions_NQ)
         rewards: list[Tensor] = []
         for start in range(0, len(trajectories), group_size):
             questions = trajectories[start].prompt.questions
@@ -96,40 +139,25 @@ class DVReward(Reward):
                     binary=self.binary,
                     use_dependencies=self.use_dependencies,
                     minimum_answered=self.minimum_answered,
+                    tag_weights=self.tag_weights,
                 )
             )
-        questions_NQ = [trajectory.prompt.questions for trajectory in trajectories]
         return RewardOutput(
             reward_N=torch.cat(rewards) if rewards else torch.zeros(0),
             confidence_NQ=tuple(map(tuple, answers)),
-            metrics=confidence_metrics(answers, questions_NQ),
+            metrics=confidence_metrics(answers, questions_NQ) | judge_metrics(self.judge.metrics()),
         )
-
-    def _ask(self, trajectories: Sequence[Trajectory]) -> Sequence[Confidences]:
-        """The judge's confidences. Raises ValueError if they are not one number in [0, 1], or None, per question."""
-        answers = self.judge.answer(
-            [trajectory.image.pixels_HWC.numpy() for trajectory in trajectories],
-            [trajectory.prompt.questions for trajectory in trajectories],
-            [trajectory.prompt.text for trajectory in trajectories],
-        )
-        asked = [len(trajectory.prompt.questions) for trajectory in trajectories]
-        if [len(row) for row in answers] != asked:
-            raise ValueError(
-                f"judge {self.judge.name!r} must answer every question of every picture, with None if unknown"
-            )
-        if any(not 0 <= value <= 1 for row in answers for value in row if value is not None):
-            raise ValueError(f"judge {self.judge.name!r} gave a confidence outside [0, 1]: return None for no answer")
-        return answers
 
 
 def group_rewards(
     answers_GQ: Sequence[Confidences],
     questions: Sequence[Question],
     *,
-    aggregate: Callable[[Tensor, Tensor], Tensor],
+    aggregate: Aggregate,
     binary: bool = False,
     use_dependencies: bool = False,
     minimum_answered: float = 0.5,
+    tag_weights: Mapping[str, float] | None = None,
 ) -> Tensor:
     """Rewards of one prompt's samples, fp32 [G]; NaN where too little was answered.
 
@@ -139,25 +167,26 @@ def group_rewards(
     Args:
         answers_GQ: confidences in [0, 1]; None = unanswered.
         questions: the Q questions.
-        aggregate: (confidences [G, Q], is a quality question [Q]) -> rewards [G].
-        binary, use_dependencies, minimum_answered: see `DVReward`.
+        aggregate: of the questions that count.
+        binary, use_dependencies, minimum_answered, tag_weights: see `DVReward`.
     """
     raw_GQ = torch.tensor(
         [[math.nan if value is None else value for value in row] for row in answers_GQ], dtype=torch.float64
     ).reshape(len(answers_GQ), len(questions))
-    answered_GQ = ~torch.isnan(raw_GQ)
-    # Rounded shares such as 0.3 * 10 must not lose a sample to the last bit.
-    scored_G = (answered_GQ.sum(1) >= minimum_answered * len(questions) - 1e-9) & answered_GQ.any(1)
-    confidence_GQ = (raw_GQ > 0.5).double().where(answered_GQ, math.nan) if binary else raw_GQ
+    confidence_GQ = (raw_GQ > 0.5).double().where(~torch.isnan(raw_GQ), math.nan) if binary else raw_GQ
     if use_dependencies:
-        confidence_GQ = denied(confidence_GQ, questions)
+        confidence_GQ = propagated(confidence_GQ, questions)
+    weight_Q = torch.tensor([(tag_weights or {}).get(question.tag, 1.0) for question in questions], dtype=torch.float64)
+    answered_G = (~torch.isnan(confidence_GQ) & (weight_Q > 0)).sum(1)
+    # Rounded shares such as 0.3 * 10 must not lose a sample to the last bit.
+    scored_G = (answered_G >= minimum_answered * (weight_Q > 0).sum() - 1e-9) & (answered_G > 0)
     reward_G = torch.full((len(answers_GQ),), math.nan)
     table = imputed(confidence_GQ[scored_G])
-    known_Q = ~torch.isnan(table).any(0)
+    known_Q = ~torch.isnan(table).any(0) & (weight_Q > 0)
     quality_Q = torch.tensor([question.kind == "quality" for question in questions], dtype=torch.bool)
     if not bool((known_Q & ~quality_Q).any()):
         return reward_G
-    reward_G[scored_G] = aggregate(table[:, known_Q], quality_Q[known_Q]).float()
+    reward_G[scored_G] = aggregate(table[:, known_Q], quality_Q[known_Q], weight_Q[known_Q]).float()
     return reward_G
 
 
@@ -166,35 +195,48 @@ def imputed(confidence_GQ: Tensor) -> Tensor:
     return confidence_GQ.where(~torch.isnan(confidence_GQ), confidence_GQ.nanmean(0))
 
 
-def denied(confidence_GQ: Tensor, questions: Sequence[Question]) -> Tensor:
-    """0 for every question that depends, directly or not, on one answered no (not above 1/2)."""
+def propagated(confidence_GQ: Tensor, questions: Sequence[Question]) -> Tensor:
+    """What the dependencies between questions say beyond the answers.
+
+    A question is 0 if one that it depends on, directly or not, was answered no (not above 1/2); else it is NaN if one
+    of them is unanswered: whether the dog is brown cannot be known where it is not known whether there is a dog.
+    """
     confidence_GQ = confidence_GQ.clone()
     # A chain of dependencies is at most as long as there are questions.
     for _ in questions:
         for place, question in enumerate(questions):
-            for other in question.depends_on:
-                confidence_GQ[confidence_GQ[:, other] <= 0.5, place] = 0.0
+            parents_GD = confidence_GQ[:, list(question.depends_on)]
+            confidence_GQ[torch.isnan(parents_GD).any(1), place] = math.nan
+            confidence_GQ[(parents_GD <= 0.5).any(1), place] = 0.0
     return confidence_GQ
 
 
-def geometric(confidence_GQ: Tensor, quality_Q: Tensor) -> Tensor:
+def circular(depends_on: Sequence[Sequence[int]]) -> list[int]:
+    """Positions of the questions that depend on each other in a circle, or on such; empty if there is none."""
+    left = set(range(len(depends_on)))
+    while free := {place for place in left if left.isdisjoint(depends_on[place])}:
+        left -= free
+    return sorted(left)
+
+
+def geometric(confidence_GQ: Tensor, quality_Q: Tensor, weight_Q: Tensor) -> Tensor:
     """sqrt(semantic * quality); semantic alone without quality questions."""
-    semantic_G, quality_G = _means(confidence_GQ, quality_Q)
+    semantic_G, quality_G = _means(confidence_GQ, quality_Q, weight_Q)
     return semantic_G if quality_G is None else (semantic_G * quality_G).sqrt()
 
 
-def average(confidence_GQ: Tensor, quality_Q: Tensor) -> Tensor:
+def average(confidence_GQ: Tensor, quality_Q: Tensor, weight_Q: Tensor) -> Tensor:
     """(semantic + quality) / 2; semantic alone without quality questions."""
-    semantic_G, quality_G = _means(confidence_GQ, quality_Q)
+    semantic_G, quality_G = _means(confidence_GQ, quality_Q, weight_Q)
     return semantic_G if quality_G is None else (semantic_G + quality_G) / 2
 
 
-def of_all(confidence_GQ: Tensor, quality_Q: Tensor) -> Tensor:
+def of_all(confidence_GQ: Tensor, quality_Q: Tensor, weight_Q: Tensor) -> Tensor:
     """Mean over all questions, whatever their kind."""
-    return confidence_GQ.mean(1)
+    return _mean(confidence_GQ, weight_Q)
 
 
-AGGREGATIONS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+AGGREGATIONS: Mapping[str, Aggregate] = {
     "geometric": geometric,
     "mean": average,
     "all": of_all,
@@ -216,6 +258,14 @@ def confidence_metrics(answers: Sequence[Confidences], questions: Sequence[Seque
     return metrics | {"judge/unanswered": unanswered / total if total else 0.0}
 
 
-def _means(confidence_GQ: Tensor, quality_Q: Tensor) -> tuple[Tensor, Tensor | None]:
-    semantic_G = confidence_GQ[:, ~quality_Q].mean(1)
-    return semantic_G, confidence_GQ[:, quality_Q].mean(1) if bool(quality_Q.any()) else None
+def _means(confidence_GQ: Tensor, quality_Q: Tensor, weight_Q: Tensor) -> tuple[Tensor, Tensor | None]:
+    semantic_G = _mean(confidence_GQ[:, ~quality_Q], weight_Q[~quality_Q])
+    return semantic_G, _mean(confidence_GQ[:, quality_Q], weight_Q[quality_Q]) if bool(quality_Q.any()) else None
+
+
+def _mean(confidence_GQ: Tensor, weight_Q: Tensor) -> Tensor:
+    return (confidence_GQ * weight_Q).sum(1) / weight_Q.sum()
+
+
+def _where(prompt: Prompt) -> str:
+    return f"{prompt.place}: " if prompt.place else ""

@@ -4,6 +4,7 @@
     is the circle red ?               Coloured        are there three shapes ?          Counts(any)
     is the circle small ?             Sized           is the circle left of the square ?   Related
     are the shapes clean ?            Clean           is the background plain ?         Plain
+    is there a red circle left of a blue square ?     Shows(prompt): the whole prompt, direct or not, and nothing else
 
 "The circle" means every circle there is, and at least one ("are the circles red ?" asks the same of several). All
 probabilities follow exactly from a reading, whose cells are independent.
@@ -17,9 +18,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from project.shapes.grammar import COUNT_WORDS, plural
+from project.shapes.grammar import COUNT_WORDS, parse, plural
 from project.shapes.reading import COLOUR_NAMES, Reading
-from project.shapes.scenes import CELLS, COLOURS, RELATIONS, SHAPES, SIZES, Layout, Relation, related
+from project.shapes.scenes import CELLS, COLOURS, RELATIONS, SHAPES, SIZES, Layout, Relation, Scene, related
 
 _CLEAN = "are the shapes clean ?"
 _PLAIN = "is the background plain ?"
@@ -178,6 +179,24 @@ class Plain(PictureQuestion):
         return True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shows(PictureQuestion):
+    """Whether the picture is what a prompt asks for: its scene, and nothing else on a plain background."""
+
+    prompt: str
+    scene: Scene
+
+    @property
+    def text(self) -> str:
+        return f"is there {self.prompt} ?"
+
+    def probability(self, reading: Reading) -> np.ndarray:
+        return reading.confidence([self.scene] * len(reading))
+
+    def holds(self, layout: Layout) -> bool:
+        return self.scene.satisfied_by(layout)
+
+
 def _the(shape: str, many: bool) -> str:
     return f"are the {plural(shape)}" if many else f"is the {shape}"
 
@@ -222,6 +241,8 @@ def _parse_words(words: list[str]) -> PictureQuestion | None:
             for name in RELATIONS:
                 if " ".join(relation) == name:
                     return Related(first=first, relation=name, second=second)
+        case ["is", "there", *prompt, "?"] if scene := parse(" ".join(prompt), indirect=True):
+            return Shows(prompt=" ".join(prompt), scene=scene)
     return None
 
 

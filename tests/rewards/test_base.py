@@ -65,6 +65,19 @@ def test_score_asks_every_reward():
     assert scores.text_reward_N.tolist() == [1.5] * 4
 
 
+def test_well_formed_is_what_every_reward_that_says_so_agrees_on():
+    def formed(*values):
+        return output(1.0, 1.0, 1.0, well_formed_N=torch.tensor(values))
+
+    plain = output(1.0, 1.0, 1.0)
+    assert combine([plain], [1.0], [False]).well_formed_N is None
+    parts = [plain, formed(True, True, False), formed(True, False, False)]
+    # also at weight 0
+    scores = combine(parts, [1.0, 0.5, 0.0], [False, True, True])
+    assert scores.well_formed_N.tolist() == [True, False, False]
+    assert scores.well_formed_N.dtype == torch.bool
+
+
 def test_bad_outputs_are_refused():
     with pytest.raises(ValueError, match="no reward"):
         combine([], [], [])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import logging
 import math
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 
 from project.advantages import advantages
 from project.judges.base import Judge
-from project.rewards.dvreward import DVReward, average, geometric, group_rewards, of_all
+from project.rewards.dvreward import DVReward, average, circular, geometric, group_rewards, of_all, propagated
 from project.trajectory import ImageSegment, Prompt, Question, SampleKey, Trajectory
 
 S, Q = Question(text="s?", tag="Count"), Question(text="q?", kind="quality", tag="Texture")
@@ -33,6 +35,9 @@ class Scripted(Judge):
     def preflight(self):
         self.ready = True
 
+    def metrics(self):
+        return {"judge/calls": 3.0}
+
 
 def sample(questions, place=0):
     image = ImageSegment(
@@ -41,9 +46,11 @@ def sample(questions, place=0):
         step_K=torch.zeros(0).long(),
         log_prob_K=torch.zeros(0),
         final_LD=torch.zeros(1, 1),
-        pixels_HWC=torch.zeros(2, 2, 3, dtype=torch.uint8),
+        pixels_HWC=torch.full((2, 2, 3), place, dtype=torch.uint8),
     )
-    prompt = Prompt(id="p", text="two cats", questions=tuple(questions))
+    # Questions of one wording are one question, so each gets a wording of its own.
+    worded = (dataclasses.replace(question, text=f"{n}: {question.text}") for n, question in enumerate(questions))
+    prompt = Prompt(id="p", text="two cats", questions=tuple(worded))
     return Trajectory(prompt=prompt, key=SampleKey(seed=0, update=0, prompt="p", sample=place), segments=(image,))
 
 
@@ -84,6 +91,53 @@ def test_dependencies_deny_through_a_chain_and_only_when_asked_for():
     assert rewards(swapped, [0.9, 0.8, 0.2], [0.9, 0.8, 0.8], use_dependencies=True) == pytest.approx(
         [0.2 / 3, 2.5 / 3]
     )
+
+
+def test_an_unanswered_parent_leaves_its_children_unanswered():
+    pair = [S, Question(text="child?", depends_on=(0,))]
+    table = ([None, 0.9], [0.8, 0.4], [0.6, 0.6])
+    # first sample: nothing is known of it, so it is not scored; by itself the child would be an answer
+    found = rewards(pair, *table, use_dependencies=True)
+    assert math.isnan(found[0]) and found[1:] == pytest.approx([0.6, 0.6])
+    assert rewards(pair, *table)[0] == pytest.approx((0.7 + 0.9) / 2)
+    # with something known it takes the means of the others, (.8 + .6) / 2 and (.4 + .6) / 2
+    other = [*pair, S]
+    table = ([None, 0.9, 1.0], [0.8, 0.4, 0.0], [0.6, 0.6, 0.0])
+    found = rewards(other, *table, use_dependencies=True, minimum_answered=0.3)
+    assert found == pytest.approx([(0.7 + 0.5 + 1.0) / 3, 0.4, 0.4])
+
+
+def test_a_denial_speaks_for_unanswered_children_too():
+    # the child of a denied parent is known to be no, so two of two questions are answered
+    pair = [S, Question(text="child?", depends_on=(0,))]
+    assert rewards(pair, [0.2, None], [0.8, 0.8], use_dependencies=True, minimum_answered=1.0) == pytest.approx(
+        [0.1, 0.8]
+    )
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2)])
+def test_what_follows_does_not_depend_on_the_order_of_questions(order):
+    # a denies b and so c, although c's other parent d is unanswered
+    parents, answers = {0: (), 1: (0,), 2: (1, 3), 3: ()}, {0: 0.1, 1: 0.9, 2: 0.9, 3: math.nan}
+    place = {name: position for position, name in enumerate(order)}
+    questions = [Question(text=str(n), depends_on=tuple(place[p] for p in parents[n])) for n in order]
+    found = propagated(torch.tensor([[answers[n] for n in order]]), questions)[0]
+    by_name = {name: found[place[name]].item() for name in order}
+    assert by_name[0] == pytest.approx(0.1) and by_name[1] == by_name[2] == 0 and math.isnan(by_name[3])
+
+
+def test_tags_weigh_in_every_mean_by_hand():
+    count, colour, quality = S, Question(text="c?", tag="Attribute"), Q
+    table = ([0.9, 0.3, 0.4], [0.0, 0.6, 1.0])
+    weights = {"Count": 2.0, "Texture": 5.0}
+    # semantic (2 * .9 + .3) / 3 = .7 and .2; a single quality question is its own mean
+    found = rewards([count, colour, quality], *table, tag_weights=weights)
+    assert found == pytest.approx([math.sqrt(0.28), math.sqrt(0.2)])
+    found = rewards([count, colour, quality], *table, tag_weights=weights, aggregation="all")
+    assert found == pytest.approx([(1.8 + 0.3 + 2.0) / 8, (0.6 + 5.0) / 8])
+    # weight 0 leaves a tag out, of the share that must be answered too
+    found = rewards([count, colour], [None, 0.3], [0.9, 0.6], tag_weights={"Count": 0.0}, minimum_answered=1.0)
+    assert found == pytest.approx([0.3, 0.6])
 
 
 def test_an_unanswered_question_does_not_move_a_sample_against_its_group():
@@ -145,7 +199,7 @@ def test_groups_do_not_mix():
 def test_metrics_are_of_what_was_answered():
     output = score([S, S, Q], [0.9, None, 0.4], [0.6, 0.3, None])
     assert output.metrics == pytest.approx(
-        {"reward/tag/Count": 0.6, "reward/tag/Texture": 0.4, "judge/unanswered": 2 / 6}
+        {"reward/tag/Count": 0.6, "reward/tag/Texture": 0.4, "judge/unanswered": 2 / 6, "judge/calls": 3.0}
     )
     assert output.confidence_NQ == ((0.9, None, 0.4), (0.6, 0.3, None))
 
@@ -174,6 +228,37 @@ def test_prompts_without_what_is_needed_are_refused():
     reward.check([sample([S, Question(text="b?", depends_on=(0,))]).prompt])
 
 
+def test_questions_in_a_circle_are_refused():
+    def asked(*parents):
+        questions = tuple(Question(text=str(n), tag="Count", depends_on=(p,)) for n, p in enumerate(parents))
+        return Prompt(id="p", text="", questions=(*questions, S), place="f.jsonl:7")
+
+    DVReward(Scripted()).check([asked(1, 2)])
+    with pytest.raises(
+        ValueError, match=r"f\.jsonl:7: prompt 'p': questions \[0, 1\] depend on each other in a circle"
+    ):
+        DVReward(Scripted()).check([asked(1, 0)])
+    assert circular([(), (0,), (0, 1)]) == [] and circular([(2,), (), (0,), (0, 1)]) == [0, 2, 3]
+
+
+def test_a_tag_that_is_nowhere_and_a_prompt_left_without_questions_are_refused():
+    prompts = [sample([S, Q]).prompt]
+    with pytest.raises(ValueError, match="no question has the tag 'Cuont': did you mean 'Count'"):
+        DVReward(Scripted(), tag_weights={"Cuont": 2.0}).check(prompts)
+    with pytest.raises(ValueError, match="tag_weights leaves it no semantic question"):
+        DVReward(Scripted(), tag_weights={"Count": 0.0}).check(prompts)
+    DVReward(Scripted(), tag_weights={"Texture": 0.0}).check(prompts)
+
+
+def test_questions_without_a_tag_are_named(caplog):
+    prompt = Prompt(id="p", text="", questions=(S, Question(text="is it?")), place="train.jsonl:3")
+    with caplog.at_level(logging.WARNING, "project.rewards.dvreward"):
+        DVReward(Scripted()).check([sample([S]).prompt])
+        assert not caplog.records
+        DVReward(Scripted()).check([prompt])
+    assert "1 questions have no tag (the first: train.jsonl:3: 'is it?')" in caplog.text
+
+
 def test_preflight_reaches_the_judge():
     judge = Scripted()
     DVReward(judge).preflight()
@@ -185,3 +270,6 @@ def test_impossible_settings_are_refused():
         DVReward(Scripted(), aggregation="median")
     with pytest.raises(ValueError, match="from 0 to 1"):
         DVReward(Scripted(), minimum_answered=50)
+    for value in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="0 or more"):
+            DVReward(Scripted(), tag_weights={"Count": value})

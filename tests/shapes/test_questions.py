@@ -8,6 +8,7 @@ from project.shapes.questions import Coloured, Counts, Exists, Related, Sized, p
 from project.shapes.reading import COLOUR_NAMES, Reading
 from project.shapes.scenes import COLOURS, RELATIONS, SHAPES, SIZES, Layout, Object, place
 
+BLUE = Object(colour="blue", shape="star", size="small")
 EVERY = (
     [Exists(shape=k) for k in SHAPES]
     + [Coloured(shape=k, colour=c, many=m) for k in SHAPES for c in COLOURS for m in (False, True)]
@@ -37,6 +38,19 @@ def test_every_question_survives_its_text_and_uses_known_words():
     for question in EVERY:
         assert parse_question(question.text) == question
         assert set(question.text.split()) <= words
+
+
+def test_a_whole_prompt_is_a_question():
+    rng = np.random.default_rng(0)
+    layouts = [
+        place(rng, [Object(colour="red", shape="circle", size="large"), None, last, None]) for last in (None, BLUE)
+    ]
+    for prompt, truth in (("a red circle", [1, 0]), ("a blood coloured coin shape and a blue star", [0, 1])):
+        question = parse_question(f"is there {prompt} ?")
+        assert question.text == f"is there {prompt} ?" and set(question.text.split()) <= set(vocabulary())
+        assert [question.holds(layout) for layout in layouts] == truth
+        assert question.probability(certain(layouts)) == pytest.approx(truth, abs=1e-9)
+    assert parse_question("is there a cat on a mat ?") is None
 
 
 def test_certain_readings_answer_like_the_layout():

@@ -1,0 +1,53 @@
+"""What rewards that ask a judge share: equal questions are asked once, and what comes back is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from project.judges.base import Judge
+from project.judges.digest import image_digest
+from project.trajectory import Question, Trajectory
+
+
+def ask(
+    judge: Judge, trajectories: Sequence[Trajectory], questions: Sequence[Sequence[Question]]
+) -> list[list[float | None]]:
+    """The judge's confidences about each trajectory's image, in [0, 1]; None = unanswered.
+
+    `questions[n]` are asked about trajectory n. Questions of one wording about equal images of one prompt are asked
+    once: a model that draws the same picture twice costs nothing twice.
+
+    Raises:
+        ValueError: if the judge does not give one number in [0, 1], or None, per question.
+    """
+    places: dict[tuple[bytes, str], int] = {}
+    images: list[np.ndarray] = []
+    asked: list[dict[str, Question]] = []
+    place_N = []
+    for trajectory, own in zip(trajectories, questions, strict=True):
+        image = trajectory.image.pixels_HWC.numpy()
+        place = places.setdefault((image_digest(image), trajectory.prompt.text), len(images))
+        if place == len(images):
+            images.append(image)
+            asked.append({})
+        asked[place] |= {question.text: question for question in own}
+        place_N.append(place)
+    answers = judge.answer(images, [list(wordings.values()) for wordings in asked], [text for _, text in places])
+    if [len(row) for row in answers] != [len(wordings) for wordings in asked]:
+        raise ValueError(f"judge {judge.name!r} must answer every question of every picture, with None if unknown")
+    check_confidences(answers, judge.name)
+    table = [dict(zip(wordings, row, strict=True)) for wordings, row in zip(asked, answers, strict=True)]
+    return [[table[place][question.text] for question in own] for place, own in zip(place_N, questions, strict=True)]
+
+
+def check_confidences(answers: Sequence[Sequence[float | None]], name: str) -> None:
+    """Raises ValueError if a confidence of the judge of this name is no number in [0, 1]."""
+    if any(not 0 <= value <= 1 for row in answers for value in row if value is not None):
+        raise ValueError(f"judge {name!r} gave a confidence outside [0, 1]: return None for no answer")
+
+
+def judge_metrics(counters: Mapping[str, float]) -> dict[str, float]:
+    """A judge's counters under the names that are logged, `judge/...`."""
+    return {f"judge/{name.removeprefix('judge/')}": value for name, value in counters.items()}

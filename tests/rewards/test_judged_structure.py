@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from project.judges.base import TextJudge
+from project.judges.reflection import CLARIFY, COMPARE, INSTRUCT, ReflectionJudge
+from project.rewards.judged_structure import STEPS, JudgedStructure
+
+
+class Scripted(TextJudge):
+    """A text is its own answers: "1 0.5 -"."""
+
+    def __init__(self):
+        self.asked = []
+
+    @property
+    def name(self):
+        return "scripted"
+
+    def preflight(self):
+        raise ValueError("switched off")
+
+    def answer_texts(self, texts, questions, prompts):
+        self.asked += zip(texts, prompts, strict=True)
+        assert len(questions) == 3
+        return [[None if word == "-" else float(word) for word in text.split()] for text in texts]
+
+    def metrics(self):
+        return {"calls": 1.0}
+
+
+def test_the_mean_over_the_steps_of_the_last_text(trajectory):
+    judge = Scripted()
+    samples = [trajectory(texts=("0 0 0", "1 0.5 0.3")), trajectory(texts=("1 1 1",)), trajectory(texts=("1 1 1",))]
+    output = JudgedStructure(judge).score(samples, 3)
+    assert judge.asked == [("1 0.5 0.3", "a red circle"), ("1 1 1", "a red circle")]
+    assert output.reward_N.tolist() == pytest.approx([0.6, 1.0, 1.0])
+    assert output.metrics == pytest.approx(
+        {
+            "reward/structure/clarify": 1.0,
+            "reward/structure/compare": 2.5 / 3,
+            "reward/structure/instruct": 2.3 / 3,
+            "judge/calls": 1.0,
+        }
+    )
+    assert output.well_formed_N is None
+
+
+def test_unanswered_steps_and_samples_without_text(trajectory):
+    samples = [trajectory(texts=(text,)) for text in ("1 - 0", "0.4 0.8 0", "- - 1")] + [trajectory()]
+    output = JudgedStructure(Scripted(), mask_image=True).score(samples, 4)
+    # the first takes the mean (.8 + 1) / 2 of those who count for its open step; the third has too few answers
+    assert output.reward_N.tolist() == pytest.approx([1.9 / 3, 0.4, math.nan, 1.0], nan_ok=True)
+    assert output.well_formed_N.tolist() == [False, False, True, True]
+    none = JudgedStructure(Scripted()).score([trajectory()], 1)
+    assert none.reward_N.tolist() == [1.0]
+
+
+def test_other_steps_and_the_embedded_world(trajectory):
+    steps = {"clarify": CLARIFY, "compare": COMPARE, "instruct": INSTRUCT}
+    reward = JudgedStructure(ReflectionJudge(), steps=steps, mask_image=True)
+    texts = ("<think> the circle is blue not red </think>", "<think> the circle is red not blue </think>", "a b c")
+    output = reward.score([trajectory(texts=(text,)) for text in texts], 3)
+    # the second says what is asked for and what is seen, but demands what the prompt does not
+    assert output.reward_N.tolist() == pytest.approx([1.0, 2 / 3, 0.0])
+    assert output.well_formed_N.tolist() == [True, False, False]
+    assert reward.preflight() is None
+    # questions of another world are unanswered
+    assert JudgedStructure(ReflectionJudge()).score([trajectory(texts=texts[:1])], 1).reward_N.isnan().all()
+
+
+def test_bad_settings_and_judges_out_of_line(trajectory):
+    assert list(STEPS) == ["clarify", "compare", "instruct"]
+    with pytest.raises(ValueError, match="switched off"):
+        JudgedStructure(Scripted()).preflight()
+    with pytest.raises(ValueError, match="steps is empty"):
+        JudgedStructure(Scripted(), steps={})
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        JudgedStructure(Scripted(), minimum_answered=2)
+    with pytest.raises(ValueError, match="every question of every text"):
+        JudgedStructure(Scripted()).score([trajectory(texts=("1 1",))], 1)
+    with pytest.raises(ValueError, match="outside"):
+        JudgedStructure(Scripted()).score([trajectory(texts=("1 1 2",))], 1)
