@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import threading
 import time
@@ -19,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
@@ -96,6 +98,7 @@ class ChatServers:
         probe_seconds: between two probes of a server that is away [s].
         patience: longest wait while every server is away [s].
         probe: makes the body of the request that tells whether a server is back.
+        who: what the servers are to the caller, for messages.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class ChatServers:
         probe_seconds: float,
         patience: float,
         probe: Callable[[], Mapping[str, Any]],
+        who: str = "judge",
     ) -> None:
         self.urls = tuple(urls)
         self.concurrency = concurrency
@@ -119,6 +123,7 @@ class ChatServers:
         self.probe_seconds = probe_seconds
         self.patience = patience
         self.probe = probe
+        self.who = who
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._servers = [_Server(url) for url in urls]
         self._changed = threading.Condition()
@@ -277,7 +282,8 @@ class ChatServers:
         if self._dead_since is None:
             self._dead_since = now
             _log.warning(
-                "the judge does not answer (%s): waiting for it, up to %.0f s",
+                "the %s does not answer (%s): waiting for it, up to %.0f s",
+                self.who,
                 ", ".join(server.url for server in self._servers),
                 self.patience,
             )
@@ -287,7 +293,7 @@ class ChatServers:
             self._dead_since = None
             stop.set()
             raise ServersUnavailable(
-                f"no judge has answered for {self.patience:.0f} s ({', '.join(self.urls)}): start the server again"
+                f"no {self.who} has answered for {self.patience:.0f} s ({', '.join(self.urls)}): start the server again"
             )
 
     def _start_probe(self, server: _Server) -> None:
@@ -308,7 +314,8 @@ class ChatServers:
             with self._changed:
                 server.open, server.failures = False, 0
                 if self._dead_since is not None:
-                    _log.warning("the judge answers again, after %.0f s", time.monotonic() - self._dead_since)
+                    seconds = time.monotonic() - self._dead_since
+                    _log.warning("the %s answers again, after %.0f s", self.who, seconds)
                     self._dead_since = None
                 self._changed.notify_all()
             return
@@ -339,6 +346,29 @@ class ChatServers:
         with self._changed:
             server.in_flight -= 1
             self._changed.notify_all()
+
+
+def addresses(base_url: str | list[str]) -> list[str]:
+    """The servers' addresses, up to and including /v1. Raises ValueError for what is none."""
+    given = [base_url] if isinstance(base_url, str) else list(base_url)
+    if not given:
+        raise ValueError("base_url is empty: give the address of a server, e.g. http://localhost:8000/v1")
+    for address in given:
+        parts = urlsplit(address)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError(f"base_url={address!r} is no address: give one such as http://localhost:8000/v1")
+        if parts.path.rstrip("/").endswith("/chat/completions"):
+            raise ValueError(f"base_url={address!r}: give it without /chat/completions, up to and including /v1")
+    return [address.rstrip("/") for address in given]
+
+
+def key_of(api_key: str | None, variable: str | None) -> str | None:
+    """The key itself, or that in the environment variable of this name. Raises ValueError if it is not set."""
+    if api_key and variable:
+        raise ValueError("api_key and api_key_env are both given: give one")
+    if variable and not os.environ.get(variable):
+        raise ValueError(f"api_key_env: the environment variable {variable} is not set: export {variable}=...")
+    return os.environ[variable] if variable else api_key
 
 
 def _message(response: httpx.Response) -> str:

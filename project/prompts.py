@@ -2,7 +2,7 @@
 
 A JSONL row is an object with `prompt` and, optionally, `semantic_questions` and `quality_questions` (lists of
 `{"question", "is_valid", "tag", "depends_on"}`), `id` and `image`; every other key lands in `Prompt.columns`.
-Questions with `is_valid: false` are dropped. `depends_on` holds positions, from 0, in the list of all questions of
+Questions with `is_valid: false` are dropped; `question_type` is written and not read, the list tells. `depends_on` holds positions, from 0, in the list of all questions of
 the row (semantic first, then quality).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -46,6 +47,22 @@ def read_prompts(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     if not prompts:
         raise ValueError(f"{path}: holds no prompt: write one a line")
     return prompts
+
+
+def prompt_row(prompt: Prompt, folder: str | Path = ".") -> dict[str, Any]:
+    """The row of a prompt file in `folder` that `read_prompts` reads as this prompt."""
+    row: dict[str, Any] = {"id": prompt.id, "prompt": prompt.text}
+    if prompt.image is not None:
+        row["image"] = os.path.relpath(prompt.image, folder)
+    row |= prompt.columns
+    for kind in ("semantic", "quality"):
+        row[f"{kind}_questions"] = [_question_row(asked) for asked in prompt.questions if asked.kind == kind]
+    return row
+
+
+def _question_row(asked: Question) -> dict[str, Any]:
+    row = {"question_type": asked.kind, "question": asked.text, "is_valid": True, "tag": asked.tag}
+    return row | ({"depends_on": list(asked.depends_on)} if asked.depends_on else {})
 
 
 def _prompts(rows: Iterable[tuple[str, dict[str, Any]]], columns: Mapping[str, str], folder: Path) -> list[Prompt]:

@@ -11,19 +11,17 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
 
-from project.chat_servers import ChatServers, Failure, ServersUnavailable
+from project.chat_servers import ChatServers, Failure, ServersUnavailable, addresses, key_of
 from project.judges.base import Judge, JudgeUnavailable
 from project.judges.first_token import one_by_one, regrouped
 from project.judges.templates import TEMPLATE_VERSION, confidence_of, is_no, is_yes, judge_messages
@@ -120,8 +118,8 @@ class OpenAIJudge(Judge):
         self.extra_body = dict(extra_body or {})
         self.has_key = bool(api_key or api_key_env)
         self.servers = ChatServers(
-            _addresses(base_url),
-            api_key=_key(api_key, api_key_env),
+            addresses(base_url),
+            api_key=key_of(api_key, api_key_env),
             concurrency=concurrency,
             timeout=timeout,
             retries=retries,
@@ -343,24 +341,3 @@ def data_uri(image: np.ndarray) -> str:
 def picture_hash(image: np.ndarray) -> str:
     """Equal for equal pictures."""
     return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), person=repr(image.shape).encode()[:16]).hexdigest()
-
-
-def _addresses(base_url: str | list[str]) -> list[str]:
-    addresses = [base_url] if isinstance(base_url, str) else list(base_url)
-    if not addresses:
-        raise ValueError("base_url is empty: give the address of a server, e.g. http://localhost:8000/v1")
-    for address in addresses:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ValueError(f"base_url={address!r} is no address: give one such as http://localhost:8000/v1")
-        if parts.path.rstrip("/").endswith("/chat/completions"):
-            raise ValueError(f"base_url={address!r}: give it without /chat/completions, up to and including /v1")
-    return [address.rstrip("/") for address in addresses]
-
-
-def _key(api_key: str | None, variable: str | None) -> str | None:
-    if api_key and variable:
-        raise ValueError("api_key and api_key_env are both given: give one")
-    if variable and not os.environ.get(variable):
-        raise ValueError(f"api_key_env: the environment variable {variable} is not set: export {variable}=...")
-    return os.environ[variable] if variable else api_key
