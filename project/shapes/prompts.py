@@ -9,9 +9,16 @@
         direct_heldout     direct prompts, held-out compositions
         indirect           indirect prompts, seen compositions, all descriptors equally likely
         indirect_heldout   the same on held-out compositions
+    edit_train.jsonl  400 instructions with the picture that they change, 100 of each kind (colour, count, size,
+                  position), set "edit", seen and practised compositions half and half
+    edit.jsonl    3 sets of instructions, 130 of each kind:
+        edit               70 of each kind, seen compositions
+        edit_practised     30 of each kind, practised compositions
+        edit_heldout       30 of each kind, held-out compositions
 
 Rows have the published form (`prompt`, `original_index`, `semantic_questions`, `quality_questions`) and the columns
-`id`, `kind`, `split`, `set`, `indirect`, `scene` (for `Scene.from_dict`). A question is `{"question", "tag"}` and,
+`id`, `kind`, `split`, `set` and either `indirect` and `scene` (for `Scene.from_dict`) or the `layout` of the picture to
+edit (for `Layout.from_dict`; `project.shapes.editing.rendered_source` renders it). A question is `{"question", "tag"}` and,
 where it depends on others, `depends_on`: their positions in semantic + quality questions. Some texts occur in several
 rows (there are only 6 practised single scenes), each with an `id` of its own; no text of the held-out sets stands in
 train.jsonl, because their compositions do not.
@@ -21,13 +28,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from project.decomposition.shapes import scene_questions
+from project.shapes.editing import EDIT_KINDS, Edit, questions, sample_edit
 from project.shapes.grammar import COLOUR_DESCRIPTORS, SHAPE_DESCRIPTORS, describe, sample_disguises
 from project.shapes.scenes import KINDS, Scene
 from project.shapes.split import (
@@ -48,6 +56,13 @@ EVAL_SETS: dict[str, tuple[Split, bool]] = {
     "indirect_heldout": ("held_out", True),
 }
 """Per set the split of its compositions and whether its prompts are indirect."""
+EDIT_TRAIN_ROWS = 400
+EDIT_SETS: dict[str, tuple[Split, int]] = {
+    "edit": ("seen", 70),
+    "edit_practised": ("practised", 30),
+    "edit_heldout": ("held_out", 30),
+}
+"""Per set the split of its compositions and the number of rows of each kind."""
 _EMPHASIS = 9
 """In train.jsonl an unseen descriptor is this many times as likely as its value's other one: two thirds of the
 values have one, so 2/3 * 9/10 = 60% of the descriptors are unseen."""
@@ -84,6 +99,24 @@ def evaluation_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
             yield _row(prompt, scene, index=index, split=split, name=name, file="eval")
 
 
+def edit_training_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
+    """The rows of edit_train.jsonl, kinds in turn."""
+    rng = np.random.default_rng([seed, 2])
+    for index in range(EDIT_TRAIN_ROWS):
+        split: Split = "practised" if index // len(EDIT_KINDS) % 2 else "seen"
+        edit = sample_edit(rng, EDIT_KINDS[index % len(EDIT_KINDS)], split)
+        yield _edit_row(edit, index=index, split=split, name="edit", file="edit_train")
+
+
+def edit_evaluation_rows(seed: int = 0) -> Iterator[dict[str, Any]]:
+    """The rows of edit.jsonl, set by set, kinds in turn."""
+    for number, (name, (split, rows)) in enumerate(EDIT_SETS.items()):
+        rng = np.random.default_rng([seed, 3, number])
+        for index in range(rows * len(EDIT_KINDS)):
+            edit = sample_edit(rng, EDIT_KINDS[index % len(EDIT_KINDS)], split)
+            yield _edit_row(edit, index=index, split=split, name=name, file="eval")
+
+
 def _emphasised(descriptors: dict[str, tuple[str, str]], unseen: frozenset[str]) -> dict[str, list[str]]:
     return {
         value: [word for word in words for _ in range(_EMPHASIS if word in unseen else 1)]
@@ -92,7 +125,6 @@ def _emphasised(descriptors: dict[str, tuple[str, str]], unseen: frozenset[str])
 
 
 def _row(prompt: str, scene: Scene, *, index: int, split: Split, name: str, file: str) -> dict[str, Any]:
-    questions = scene_questions(scene)
     return {
         "id": f"{file}-{name}-{index:04d}",
         "prompt": prompt,
@@ -102,6 +134,25 @@ def _row(prompt: str, scene: Scene, *, index: int, split: Split, name: str, file
         "set": name,
         "indirect": name.startswith("indirect"),
         "scene": scene.to_dict(),
+        **_asked(scene_questions(scene)),
+    }
+
+
+def _edit_row(edit: Edit, *, index: int, split: Split, name: str, file: str) -> dict[str, Any]:
+    return {
+        "id": f"{file}-{name}-{index:04d}",
+        "prompt": edit.instruction,
+        "original_index": index,
+        "kind": edit.kind,
+        "split": split,
+        "set": name,
+        "layout": edit.source.to_dict(),
+        **_asked(questions(edit)),
+    }
+
+
+def _asked(questions: Sequence[Question]) -> dict[str, Any]:
+    return {
         "semantic_questions": [_question(asked) for asked in questions if asked.kind == "semantic"],
         "quality_questions": [_question(asked) for asked in questions if asked.kind == "quality"],
     }
@@ -115,10 +166,16 @@ def _question(asked: Question) -> dict[str, Any]:
 
 
 def write_prompts(directory: str | Path, seed: int = 0) -> None:
-    """Write train.jsonl and eval.jsonl into `directory` (created if need be); the same seed gives the same bytes."""
+    """Write the four files into `directory` (created if need be); the same seed gives the same bytes."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    for name, rows in (("train.jsonl", training_rows(seed)), ("eval.jsonl", evaluation_rows(seed))):
+    files = {
+        "train.jsonl": training_rows(seed),
+        "eval.jsonl": evaluation_rows(seed),
+        "edit_train.jsonl": edit_training_rows(seed),
+        "edit.jsonl": edit_evaluation_rows(seed),
+    }
+    for name, rows in files.items():
         lines = (json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
         (directory / name).write_text("".join(lines), encoding="utf-8")
 

@@ -3,6 +3,7 @@
     is there a circle ?               Exists          are there three circles ?         Counts(shape)
     is the circle red ?               Coloured        are there three shapes ?          Counts(any)
     is the circle small ?             Sized           is the circle left of the square ?   Related
+    is there a circle above left ?    Stands
     are the shapes clean ?            Clean           is the background plain ?         Plain
     is there a red circle left of a blue square ?     Shows(prompt): the whole prompt, direct or not, and nothing else
 
@@ -24,6 +25,8 @@ from project.shapes.scenes import CELLS, COLOURS, RELATIONS, SHAPES, SIZES, Layo
 
 _CLEAN = "are the shapes clean ?"
 _PLAIN = "is the background plain ?"
+PLACES = ("above left", "above right", "below left", "below right")
+"""What the cells are called."""
 _NUMBERS = ("one", *COUNT_WORDS[1:])
 
 
@@ -150,6 +153,24 @@ class Related(PictureQuestion):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stands(PictureQuestion):
+    """Whether there is such a shape in this very cell."""
+
+    shape: str
+    cell: int
+
+    @property
+    def text(self) -> str:
+        return f"is there a {self.shape} {PLACES[self.cell]} ?"
+
+    def probability(self, reading: Reading) -> np.ndarray:
+        return _shape(reading, self.shape)[:, self.cell]
+
+    def holds(self, layout: Layout) -> bool:
+        return (self.cell, self.shape) in {(cell, thing.shape) for cell, thing in layout.things}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Clean(PictureQuestion):
     """Whether every shape is drawn well enough to be one of the six."""
 
@@ -227,6 +248,8 @@ def _parse_words(words: list[str]) -> PictureQuestion | None:
     match words:
         case ["is", "there", "a", shape, "?"] if shape in SHAPES:
             return Exists(shape=shape)
+        case ["is", "there", "a", shape, *place, "?"] if shape in SHAPES and " ".join(place) in PLACES:
+            return Stands(shape=shape, cell=PLACES.index(" ".join(place)))
         case ["is" | "are", "there", number, noun, "?"] if number in _NUMBERS:
             shape = _singular(noun)
             if shape in (*SHAPES, "shape"):

@@ -104,6 +104,40 @@ class Layout:
         """(cell, object) of every cell that is not empty, in the order of the cells."""
         return tuple((cell, placed.thing) for cell, placed in enumerate(self.cells) if placed is not None)
 
+    def with_thing(self, cell: int, thing: Object | None) -> Layout:
+        """The layout with another thing in a cell (or none), at the jitter of what stood there."""
+        cells = list(self.cells)
+        old = cells[cell]
+        dx, dy = (old.dx, old.dy) if old is not None else (0, 0)
+        cells[cell] = None if thing is None else Placed(thing=thing, dx=dx, dy=dy)
+        return Layout(cells=(cells[0], cells[1], cells[2], cells[3]), background=self.background)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A compact JSON value: {"cells": four of [colour, shape, size, dx, dy] or null, "background": index}."""
+        cells = [p and [p.thing.colour, p.thing.shape, p.thing.size, p.dx, p.dy] for p in self.cells]
+        return {"cells": cells, "background": self.background}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Layout:
+        """Inverse of `to_dict`. Raises ValueError if `row` is no layout."""
+        try:
+            first, second, third, fourth = (
+                None
+                if cell is None
+                else Placed(thing=Object(colour=cell[0], shape=cell[1], size=cell[2]), dx=dx, dy=dy)
+                for cell in row["cells"]
+                for dx, dy in [cell[3:] if cell is not None else (0, 0)]
+            )
+            background = row["background"]
+            if not 0 <= background < len(BACKGROUNDS):
+                raise ValueError(f"background {background} is none of 0 to {len(BACKGROUNDS) - 1}")
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(
+                f'{row!r} is no layout ({error}): give {{"cells": [[colour, shape, size, dx, dy] or null, ...], '
+                '"background": 0}'
+            ) from error
+        return cls(cells=(first, second, third, fourth), background=background)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:

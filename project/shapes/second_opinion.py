@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from project.shapes.renderer import render_cell
-from project.shapes.scenes import BACKGROUNDS, CELL_SIZE, CELLS, COLOURS, SHAPES, SIZES, Object, Scene
+from project.shapes.scenes import BACKGROUNDS, CELL_SIZE, CELLS, COLOURS, SHAPES, SIZES, Layout, Object, Placed, Scene
 
 LARGEST_DISTANCE = 32.0
 """A cell farther than this [levels, RMS] shows nothing that has a name. A circle half a pixel between two renderings
@@ -33,27 +33,27 @@ def satisfies(pictures: np.ndarray, scenes: Sequence[Scene], largest_distance: f
     """
     if len(pictures) != len(scenes):
         raise ValueError(f"{len(scenes)} scenes for {len(pictures)} pictures: give one scene per picture")
-    verdicts = [
-        _shows(distance_4O, scene, largest_distance)
+    shown = read(pictures, largest_distance)
+    pairs = zip(shown, scenes, strict=True)
+    return np.array([layout is not None and scene.satisfied_by(layout) for layout, scene in pairs], dtype=bool)
+
+
+def read(pictures: np.ndarray, largest_distance: float = LARGEST_DISTANCE) -> list[Layout | None]:
+    """The layout that each picture looks like (jitter and background left at 0); None if a cell has no name."""
+    return [
+        _nearest(distance_4O, largest_distance)
         for start in range(0, len(pictures), _BATCH)
-        for distance_4O, scene in zip(
-            cell_distances(pictures[start : start + _BATCH]), scenes[start : start + _BATCH], strict=True
-        )
+        for distance_4O in cell_distances(pictures[start : start + _BATCH])
     ]
-    return np.array(verdicts, dtype=bool)
 
 
-def _shows(distance_4O: np.ndarray, scene: Scene, largest_distance: float) -> bool:
-    nearest = [None if index == 0 else _CONTENTS[index - 1] for index in distance_4O.argmin(-1).tolist()]
+def _nearest(distance_4O: np.ndarray, largest_distance: float) -> Layout | None:
     if (distance_4O.min(-1) > largest_distance).any():
-        return False
-    return any(
-        all(
-            thing is None if index is None else thing is not None and thing.matches(scene.objects[index])
-            for thing, index in zip(nearest, assignment, strict=True)
-        )
-        for assignment in scene.assignments()
+        return None
+    first, second, third, fourth = (
+        None if index == 0 else Placed(thing=_CONTENTS[index - 1]) for index in distance_4O.argmin(-1).tolist()
     )
+    return Layout(cells=(first, second, third, fourth))
 
 
 def cell_distances(pictures: np.ndarray) -> np.ndarray:
