@@ -42,8 +42,9 @@ from project.rewards.random import RandomReward
 from project.samplers.base import Sampler
 from project.samplers.flow_sde import FlowSDE
 from project.scoring import Scorer, joined
+from project.shapes.editing import apply, edit_of
 from project.shapes.renderer import render_all
-from project.shapes.scenes import Scene, sample_layout
+from project.shapes.scenes import Layout, Scene, sample_layout
 from project.tasks.base import Task
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.timing import Stopwatch
@@ -129,6 +130,8 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         },
     ],
 }  # fmt: skip
+EDITS = {"ShapesEditingBenchmark"}
+"""Benchmarks that measure edits of a given picture (data/shapes/edit.jsonl)."""
 READS_NO_PICTURES = {"DenseModel"}
 """Backbones without a vision encoder: they must say so."""
 LOOKS = {"Editing", "SelfReflection"}
@@ -318,9 +321,20 @@ def prompts() -> list[Prompt]:
 def trajectories(prompts: list[Prompt]) -> list[Trajectory]:
     """Two samples of each prompt: its scene as it should be, and an empty picture."""
     rng = np.random.default_rng(0)
-    drawn = render_all([sample_layout(rng, Scene.from_dict(prompt.columns["scene"])) for prompt in prompts])
+    return shown(prompts, [sample_layout(rng, Scene.from_dict(prompt.columns["scene"])) for prompt in prompts])
+
+
+@pytest.fixture(scope="module")
+def edits() -> list[Trajectory]:
+    """The same for instructions of every kind."""
+    prompts = read_prompts(ROOT / "data/shapes/edit.jsonl")[::89]
+    wanted = [apply(edit.change, edit.source)[0] for edit in map(edit_of, prompts)]
+    return shown(prompts, wanted)
+
+
+def shown(prompts: list[Prompt], layouts: list[Layout]) -> list[Trajectory]:
     made = []
-    for prompt, picture in zip(prompts, drawn, strict=True):
+    for prompt, picture in zip(prompts, render_all(layouts), strict=True):
         for sample, pixels in enumerate((picture, np.full_like(picture, 255))):
             nothing = torch.zeros(0)
             image = ImageSegment(
@@ -581,8 +595,9 @@ def replays_what_was_drawn(
 
 
 @pytest.mark.parametrize("case", cases(Benchmark))
-def test_a_benchmark_measures_every_prompt(case: Case, trajectories: list[Trajectory]) -> None:
+def test_a_benchmark_measures_every_prompt(case: Case, trajectories: list[Trajectory], edits: list[Trajectory]) -> None:
     benchmark = case.make()
+    trajectories = edits if case.cls.__name__ in EDITS else trajectories
     assert benchmark.name and benchmark.name == benchmark.name.lower() and benchmark.latest is None
     shown = trajectories[::2]
     rewards = [None, *[0.5] * (len(shown) - 1)]

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from project.benchmarks.base import Benchmark, Outcome, Results
+from project.benchmarks.means import SetKindMeans
 from project.rewards.base import Reward
 from project.shapes import second_opinion
 from project.shapes.detector import detect
@@ -66,56 +65,35 @@ class ShapesBenchmark(Benchmark):
         ]
 
 
-class KindMeans(Metric):
-    """Means of every measure per set and kind; `compute` weighs the kinds evenly.
-
-    Shape suffixes: S sets, M measures, K kinds.
-    """
-
-    total_SMK: Tensor
-    count_SMK: Tensor
+class KindMeans(SetKindMeans):
+    """Means of every measure per set and kind; `compute` weighs the kinds evenly."""
 
     def __init__(self) -> None:
-        super().__init__()
-        shape = (len(SETS), len(MEASURES), len(KINDS))
-        self.add_state("total_SMK", default=torch.zeros(shape), dist_reduce_fx="sum")
-        self.add_state("count_SMK", default=torch.zeros(shape), dist_reduce_fx="sum")
-
-    def update(self, outcome: Outcome) -> None:
-        """Adds one prompt; a measure that is None does not count."""
-        place, kind = SETS.index(outcome["set"]), KINDS.index(outcome["kind"])
-        for m, measure in enumerate(MEASURES):
-            if outcome[measure] is not None:
-                self.total_SMK[place, m, kind] += outcome[measure]
-                self.count_SMK[place, m, kind] += 1
+        super().__init__(SETS, MEASURES, KINDS)
 
     def compute(self) -> Results:
         """The figures of `ShapesBenchmark`; without those that nothing was measured for."""
-        mean_SMK = (self.total_SMK / self.count_SMK).cpu()
-        kinds = {kind: _figures(mean_SMK[..., k : k + 1]) for k, kind in enumerate(KINDS)}
-        return _figures(mean_SMK) | {"by_kind": {kind: figures for kind, figures in kinds.items() if figures}}
+        mean_SMK = self.mean_SMK()
+        kinds = {kind: self._figures(mean_SMK[..., k : k + 1]) for k, kind in enumerate(KINDS)}
+        return self._figures(mean_SMK) | {"by_kind": {kind: figures for kind, figures in kinds.items() if figures}}
+
+    def _figures(self, mean_SMK: Tensor) -> dict[str, Any]:
+        values = self.by_set(mean_SMK)
+        figures: dict[str, Any] = dict(values["picture"])
+        figures |= {
+            name: values["reasoning"][where] for name, where in REASONING.items() if where in values["reasoning"]
+        }
+        if values["reward"]:
+            figures["reward"] = sum(values["reward"].values()) / len(values["reward"])
+        if values["second_opinion"]:
+            figures["second_opinion"] = values["second_opinion"]
+        return figures
 
 
 def names(reasoning: str, scene: Scene) -> bool:
     """Whether the reasoning arrives at the scene, in whatever order it names the objects."""
     read = read_reasoning(reasoning)
     return read is not None and read.canonical() == scene.canonical()
-
-
-def _figures(mean_SMK: Tensor) -> dict[str, Any]:
-    """NaN marks what was not measured; it leaves the means, and figures without any value are left out."""
-    mean_SM = mean_SMK.nanmean(-1)
-    values = {
-        measure: {name: float(v) for name, v in zip(SETS, column, strict=True) if not torch.isnan(v)}
-        for measure, column in zip(MEASURES, mean_SM.T, strict=True)
-    }
-    figures: dict[str, Any] = dict(values["picture"])
-    figures |= {name: values["reasoning"][where] for name, where in REASONING.items() if where in values["reasoning"]}
-    if values["reward"]:
-        figures["reward"] = sum(values["reward"].values()) / len(values["reward"])
-    if values["second_opinion"]:
-        figures["second_opinion"] = values["second_opinion"]
-    return figures
 
 
 def _scene(prompt: Prompt) -> Scene:

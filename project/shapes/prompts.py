@@ -17,11 +17,11 @@
         edit_heldout       30 of each kind, held-out compositions
 
 Rows have the published form (`prompt`, `original_index`, `semantic_questions`, `quality_questions`) and the columns
-`id`, `kind`, `split`, `set` and either `indirect` and `scene` (for `Scene.from_dict`) or the `layout` of the picture to
-edit (for `Layout.from_dict`; `project.shapes.editing.rendered_source` renders it). A question is `{"question", "tag"}` and,
-where it depends on others, `depends_on`: their positions in semantic + quality questions. Some texts occur in several
-rows (there are only 6 practised single scenes), each with an `id` of its own; no text of the held-out sets stands in
-train.jsonl, because their compositions do not.
+`id`, `kind`, `split`, `set`; prompts also have `indirect` and `scene` (for `Scene.from_dict`), instructions the
+`layout` of the picture to edit (for `Layout.from_dict`; `project.shapes.editing.rendered_source` renders it). A
+question is `{"question", "tag"}` and, where it depends on others, `depends_on`: their positions in semantic + quality
+questions. Some texts occur in several rows (there are only 6 practised single scenes), each with an `id` of its own;
+no text of the held-out sets of eval.jsonl stands in train.jsonl, because their compositions do not.
 """
 
 from __future__ import annotations

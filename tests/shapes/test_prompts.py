@@ -8,10 +8,11 @@ import pytest
 
 from project.decomposition.shapes import ShapesDecomposer
 from project.prompts import read_prompts
+from project.shapes.editing import EDIT_KINDS, apply, edit_of, questions
 from project.shapes.grammar import parse
-from project.shapes.prompts import EVAL_SETS, write_prompts
+from project.shapes.prompts import EDIT_SETS, EVAL_SETS, write_prompts
 from project.shapes.scenes import KINDS, Scene
-from project.shapes.split import UNSEEN_COLOUR_DESCRIPTORS, UNSEEN_SHAPE_DESCRIPTORS, scene_split
+from project.shapes.split import UNSEEN_COLOUR_DESCRIPTORS, UNSEEN_SHAPE_DESCRIPTORS, pair_split, scene_split
 
 DATA = Path(__file__).parents[2] / "data" / "shapes"
 
@@ -22,7 +23,8 @@ def rows(name: str) -> list[dict]:
 
 def test_the_files_are_what_the_generator_writes(tmp_path):
     write_prompts(tmp_path)
-    for name in ("train.jsonl", "eval.jsonl"):
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in DATA.glob("*.jsonl"))
+    for name in ("train.jsonl", "eval.jsonl", "edit_train.jsonl", "edit.jsonl"):
         assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes()
 
 
@@ -53,6 +55,28 @@ def test_training_practises_what_evaluation_holds_out_not():
     assert not texts & {row["prompt"] for row in evaluation if row["set"].endswith("heldout")}
     assert {row["split"] for row in train} == {"seen", "practised"}
     assert set(Counter(row["kind"] for row in train).values()) == {400}
+
+
+@pytest.mark.parametrize("name", ["edit_train.jsonl", "edit.jsonl"])
+def test_instructions_are_edits_of_their_pictures(name: str):
+    prompts = read_prompts(DATA / name)
+    for prompt in prompts:
+        edit = edit_of(prompt)
+        assert edit.kind == prompt.columns["kind"] and prompt.questions == questions(edit)
+        pairs = [
+            (thing.colour, thing.shape)
+            for _, thing in (*edit.source.things, *apply(edit.change, edit.source)[0].things)
+        ]
+        assert {"seen", prompt.columns["split"]} >= {pair_split(*pair) for pair in pairs}
+    kinds = Counter((prompt.columns["set"], prompt.columns["kind"]) for prompt in prompts)
+    if name == "edit.jsonl":
+        assert kinds == {(name, kind): rows for name, (_, rows) in EDIT_SETS.items() for kind in EDIT_KINDS}
+        assert {kind: sum(rows for _, rows in EDIT_SETS.values()) for kind in EDIT_KINDS} == dict.fromkeys(
+            EDIT_KINDS, 130
+        )
+    else:
+        assert kinds == {("edit", kind): 100 for kind in EDIT_KINDS}
+        assert Counter(prompt.columns["split"] for prompt in prompts) == {"seen": 200, "practised": 200}
 
 
 def test_three_of_five_practised_descriptors_are_unseen():

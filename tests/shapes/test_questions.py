@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from project.shapes.grammar import vocabulary
-from project.shapes.questions import Coloured, Counts, Exists, Related, Sized, parse_question
+from project.shapes.questions import Coloured, Counts, Exists, Related, Sized, Stands, parse_question
 from project.shapes.reading import COLOUR_NAMES, Reading
 from project.shapes.scenes import COLOURS, RELATIONS, SHAPES, SIZES, Layout, Object, place
 
@@ -14,6 +14,7 @@ EVERY = (
     + [Coloured(shape=k, colour=c, many=m) for k in SHAPES for c in COLOURS for m in (False, True)]
     + [Sized(shape=k, size=z, many=m) for k in SHAPES for z in SIZES for m in (False, True)]
     + [Counts(number=n, shape=k) for n in (1, 2, 3, 4) for k in (None, *SHAPES)]
+    + [Stands(shape=k, cell=cell) for k in SHAPES for cell in range(4)]
     + [Related(first=a, relation=r, second=b) for a in SHAPES for b in SHAPES if a != b for r in RELATIONS]
 )
 
@@ -88,12 +89,22 @@ def test_probabilities_by_hand():
     assert ask("is there one shape ?") == pytest.approx(0.5 * 0.2 + 0.5 * 0.8)
     assert ask("is the circle left of the square ?") == pytest.approx(0.5 * 0.8)
     assert ask("is the circle above the square ?") == pytest.approx(0.0)
+    assert ask("is there a circle above left ?") == pytest.approx(0.5)
+    assert ask("is there a square above left ?") == pytest.approx(0.0)
     assert ask("are the shapes clean ?") == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "is it nice ?", "is there a moon ?", "are the circle red ?", "is there two circles ?", "is there a circle"],
+    [
+        "",
+        "is it nice ?",
+        "is there a moon ?",
+        "is there a circle left ?",
+        "are the circle red ?",
+        "is there two circles ?",
+        "is there a circle",
+    ],
 )
 def test_other_questions_are_not_understood(text: str):
     assert parse_question(text) is None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -105,3 +107,35 @@ def test_impossible_scenes_are_refused():
         Object(colour="pink", shape="circle")
     with pytest.raises(ValueError, match="is no scene"):
         Scene.from_dict({"objects": 3})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layout_survives_json(kind):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        layout = sample_layout(rng, sample_scene_of(rng, kind, "seen"))
+        assert Layout.from_dict(json.loads(json.dumps(layout.to_dict()))) == layout
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"cells": [None, None, None], "background": 0},
+        {"cells": [None, None, None, None]},
+        {"cells": [None, None, None, None], "background": 3},
+        {"cells": [["red", "circle", "large"], None, None, None], "background": 0},
+        {"cells": [["red", "moon", "large", 0, 0], None, None, None], "background": 0},
+        {"cells": 4, "background": 0},
+    ],
+)
+def test_what_is_no_layout_is_told(row):
+    with pytest.raises(ValueError, match="is no layout"):
+        Layout.from_dict(row)
+
+
+def test_another_thing_stands_where_the_old_one_stood():
+    old = Layout(cells=(Placed(thing=RED, dx=1, dy=-1), None, None, None), background=2)
+    assert old.with_thing(0, BLUE).cells == (Placed(thing=BLUE, dx=1, dy=-1), None, None, None)
+    assert old.with_thing(0, None).things == () and old.with_thing(0, None).background == 2
+    assert old.with_thing(3, BLUE).cells == (old.cells[0], None, None, Placed(thing=BLUE))

@@ -6,7 +6,7 @@ import pytest
 from project.shapes.degradation import add_noise
 from project.shapes.renderer import render, render_all
 from project.shapes.scenes import KINDS, Layout, Object, Placed, Scene, sample_layout
-from project.shapes.second_opinion import LARGEST_DISTANCE, cell_distances, satisfies
+from project.shapes.second_opinion import LARGEST_DISTANCE, cell_distances, read, satisfies
 from project.shapes.split import sample_scene_of
 
 
@@ -25,6 +25,16 @@ def test_it_agrees_with_the_layouts_that_were_drawn():
     assert satisfies(pictures, scenes).all()
     truth = [scene.satisfied_by(layout) for scene, layout in zip(others, layouts, strict=True)]
     assert satisfies(pictures, others).tolist() == truth
+
+
+def test_layouts_are_read_back():
+    rng = np.random.default_rng(1)
+    layouts = [sample_layout(rng, sample_scene_of(rng, kind, "seen")) for kind in KINDS for _ in range(10)]
+    pictures = np.stack([add_noise(rng, picture, 8.0) for picture in render_all(layouts)])
+    found = read(pictures)
+    assert [layout and layout.things for layout in found] == [layout.things for layout in layouts]
+    pictures[0, :16, :16] = 0
+    assert read(pictures[:2])[0] is None and read(pictures[:2])[1] == found[1]
 
 
 def test_distances_by_hand():
