@@ -18,6 +18,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ def pack(archive: Path, runs: Sequence[Run], curves: Sequence[str]) -> None:
 def unpack(archive: Path, runs: Sequence[Run]) -> list[str]:
     """Lays those of `runs` that are not finished but in the archive into their homes; returns their names.
 
-    Raises ValueError if the archive cannot be read, or holds one of `runs` with other settings.
+    Raises ValueError if the archive cannot be read, or holds one of `runs` with other settings or incomplete; what
+    was found wrong is not laid out.
     """
     contents = _read(archive)
     unpacked = []
@@ -60,12 +62,9 @@ def unpack(archive: Path, runs: Sequence[Run]) -> list[str]:
         files = {name.removeprefix(prefix): text for name, text in contents.items() if name.startswith(prefix)}
         if not files or run.finished() is not None:
             continue
-        noted = _record(archive, run, files)
-        if not run.made_with(noted):
-            raise ValueError(
-                f"{archive} holds {run.name} with other settings (see its {prefix}run.json): give another --archive"
-            )
-        _lay_out(archive, run, files)
+        if wrong := _fault(run, files):
+            raise ValueError(f"{archive} holds {run.name} {wrong}: give another --archive")
+        _lay_out(run, files)
         unpacked.append(run.name)
     return unpacked
 
@@ -105,30 +104,31 @@ def _columns(table: str, names: Sequence[str]) -> str:
     return stream.getvalue()
 
 
-def _record(archive: Path, run: Run, files: Mapping[str, bytes]) -> dict[str, Any]:
-    """What `run.json` in the archive says."""
-    try:
-        noted = json.loads(files["run.json"])
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{archive} has no readable {run.name}/run.json: give another --archive") from error
-    if not isinstance(noted, dict):
-        raise ValueError(f"{archive}: {run.name}/run.json is no record of a run: give another --archive")
-    return noted
+def _fault(run: Run, files: Mapping[str, bytes]) -> str:
+    """What keeps these files from being the finished run; empty if nothing does."""
+    values: dict[str, Any] = {}
+    for name in ("run.json", "results.json"):
+        try:
+            values[name] = json.loads(files[name])
+        except (KeyError, ValueError):
+            return f"without a readable {name}"
+        if not isinstance(values[name], dict):
+            return f"with a {name} that is no record"
+    if not run.made_with(values["run.json"]):
+        return f"with other settings (see its {run.name}/run.json)"
+    if values["results.json"].get("after") is None:
+        return "without a score after training"
+    foreign = [name for name in files if name != "run.json" and not _FILE.fullmatch(name)]
+    return f"with {foreign[0]!r}, which is no file of a run" if foreign else ""
 
 
-def _lay_out(archive: Path, run: Run, files: Mapping[str, bytes]) -> None:
+def _lay_out(run: Run, files: Mapping[str, bytes]) -> None:
     # A run that was begun here keeps its own folders, and what was unpacked only half is not taken up again.
     numbers = [int(path.name.removeprefix("version_")) for path in run.versions()]
     folder = run.home / f"version_{max(numbers, default=-1) + 1}"
     for name, content in files.items():
         if name != "run.json":
-            if not _FILE.fullmatch(name):
-                raise ValueError(
-                    f"{archive} holds {run.name}/{name}, which is no file of a run: give another --archive"
-                )
             write_atomically(folder / name, content)
-    if run.results() != folder:
-        raise ValueError(f"{archive} holds {run.name} without a score after training: give another --archive")
     # Last: what says that the run is finished.
     run.note(finished=True)
 
@@ -140,7 +140,7 @@ def _read(archive: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(archive) as packed:
             return {name: packed.read(name) for name in packed.namelist()}
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error) as error:
         raise ValueError(f"{archive} cannot be read as an archive of runs ({error}): give another --archive") from error
 
 

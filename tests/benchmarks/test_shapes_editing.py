@@ -62,7 +62,7 @@ def test_figures_of_known_outcomes() -> None:
     )
     benchmark = ShapesEditingBenchmark()
     benchmark.update(group)
-    figures = benchmark.metric.compute()
+    figures = benchmark.figures()
     outcomes = benchmark.measure(group.trajectories, [0.5] * 6)
     assert [(o["picture"], o["changed"], o["kept"], o["second_opinion"]) for o in outcomes] == [
         (1, 1, 1, 1),
