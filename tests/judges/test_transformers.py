@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, Qwen2Config, Qwen2ForCausalLM
 
 from project.judges.templates import TEMPLATE_VERSION, judge_text
-from project.judges.transformers import TransformersJudge, load
+from project.judges.transformers import LocalModel, TransformersJudge, load
 from project.trajectory import Question
 
 SIZES = [(64, 64), (96, 64), (64, 160), (32, 32), (64, 64)]
@@ -118,6 +119,56 @@ def test_8bit_stays_near_the_full_precision(vlm: str) -> None:
 def confidences_of(judge: TransformersJudge) -> list[float]:
     answers = judge.answer(pictures(), asked(3, 3, 3, 3, 3), ["a red circle"] * 5)
     return [confidence for row in answers for confidence in row]
+
+
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_questions_that_share_a_picture_get_the_same_answers(vlm: str, batch_size: int) -> None:
+    sharing, alone = judge_of(vlm, batch_size=batch_size), judge_of(vlm, share_pictures=False)
+    questions, prompts = asked(3, 1, 0, 2, 3), ["a red circle", "", "x", "two rings and a star", "a red circle"]
+    answers, expected = (judge.answer(pictures(), questions, prompts) for judge in (sharing, alone))
+    assert sharing._loaded.share and not alone._loaded.share
+    assert [len(row) for row in answers] == [3, 1, 0, 2, 3]
+    for row, other in zip(answers, expected, strict=True):
+        assert row == pytest.approx(other, abs=2e-6)
+    assert sharing.name == alone.name
+
+
+def test_the_picture_is_read_once(vlm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = judge_of(vlm)
+    judge.preflight()
+    tokens: list[int] = []
+    model = judge._loaded.model
+    forward = model.forward
+    monkeypatch.setattr(
+        model, "forward", lambda **inputs: tokens.append(inputs["input_ids"].numel()) or forward(**inputs)
+    )
+    judge.answer(pictures()[:1], asked(3), ["a red circle"])
+    start, ends = tokens
+    tokens.clear()
+    judge.batch_size = 1
+    judge.answer(pictures()[:1], asked(3), ["a red circle"])
+    assert len(tokens) == 3 and start < min(tokens)
+    assert start + ends < 0.6 * sum(tokens)
+
+
+@pytest.mark.parametrize("fault", ["refuses", "confused"])
+def test_a_model_that_cannot_share_is_asked_one_by_one(
+    vlm: str, fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise AttributeError("no cache to repeat")
+
+    def confused(self: LocalModel, image: Any, chats: Any) -> Any:
+        return self.one_by_one([255 - image] * len(chats), [chat.replace("grey", "") for chat in chats][::-1])
+
+    expected = judge_of(vlm, share_pictures=False).answer(pictures()[:1], asked(3), ["a red circle"])
+    monkeypatch.setattr(LocalModel, "about_one_picture", refuse if fault == "refuses" else confused)
+    judge = judge_of(vlm)
+    with caplog.at_level(logging.INFO, "project.judges.transformers"):
+        answers = judge.answer(pictures()[:1], asked(3), ["a red circle"])
+    assert not judge._loaded.share
+    assert answers == [pytest.approx(expected[0], abs=1e-9)]
+    assert "one by one" in caplog.text
 
 
 def test_loading_leaves_the_randomness_of_the_run_alone(vlm: str) -> None:
