@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from project.judges.base import Judge
+from project.judges.base import Judge, JudgeUnavailable
 from project.randomness import keyed_generator
 from project.rewards.dvreward import AGGREGATIONS, DVReward, group_rewards
 from project.trajectory import Group, Scores
@@ -37,7 +37,8 @@ class GoldJudge(Callback):
     (means over the sample), `gold/gap` (train minus gold), `gold/correlation` over the samples,
     `gold/correlation_in_group` after each group's mean is taken away (what advantages are made of) and
     `gold/unanswered`. It warns once, when the gap has grown since the start by more than `threshold` and by more than
-    chance explains. Rank 0 alone asks, about its own trajectories.
+    chance explains. Rank 0 alone asks, about its own trajectories; where the gold judge does not answer, the comparison
+    is left out and training goes on.
 
     Args:
         judge: who answers; best one that is dearer than the judge that is trained against, or another model.
@@ -95,7 +96,12 @@ class GoldJudge(Callback):
         if updates % self.every_n_updates or not isinstance(group, Group) or group.scores is None:
             return
         chosen = chosen_samples(len(group), group.size, self.samples, updates)
-        gold = self.reward.score([group.trajectories[n] for n in chosen], group.size)
+        try:
+            gold = self.reward.score([group.trajectories[n] for n in chosen], group.size)
+        except JudgeUnavailable as error:
+            # It only watches: training does not need it.
+            log.warning("update %d is not compared, the gold judge is away: %s", updates, error)
+            return
         found = compare(self._train_rewards(group, group.scores, chosen), gold.reward_N, group.size)
         figures = {"unanswered": gold.metrics["judge/unanswered"], **found.figures}
         logged = {f"gold/{name}": value for name, value in figures.items() if not math.isnan(value)}

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 from project.callbacks.checkpoint import SaveLast
 from project.callbacks.gold_judge import GoldJudge, chosen_samples, compare, correlation, growth
 from project.datamodule import PromptDataModule
-from project.judges.base import Judge
+from project.judges.base import Judge, JudgeUnavailable
 from project.trajectory import Prompt, Question
 
 
@@ -158,6 +158,17 @@ def test_the_reward_itself_is_compared_where_training_asked_no_judge(toys: Any) 
     gold.on_train_batch_end(run, run, {"group": silent}, None, 0)
     assert run.logged[0]["gold/train_reward"] == 0.5, "toy samples have the rewards 0 and 1"
     assert run.logged[0]["gold/gap"] == pytest.approx(0.3)
+
+
+class Away(Fixed):
+    def answer(self, *_: Any) -> Any:
+        raise JudgeUnavailable("nobody is there")
+
+
+def test_training_goes_on_without_the_gold_judge(toys: Any, caplog: pytest.LogCaptureFixture) -> None:
+    gold, run = GoldJudge(Away(), every_n_updates=1), Run()
+    watch(gold, run, [0.5], toys)
+    assert run.logged == [] and "update 1 is not compared" in caplog.text and "nobody is there" in caplog.text
 
 
 def test_a_mute_gold_judge_compares_nothing(toys: Any, caplog: pytest.LogCaptureFixture) -> None:
