@@ -20,6 +20,7 @@ def advantages(
     scale: Literal["global", "group", "none"] = "global",
     clip: float = 5.0,
     eps: float = 1e-4,
+    image_mask_N: Tensor | None = None,
     reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> Advantages:
     """`A = (r - mean of the group) / (std + eps)` over the survivors: the samples with both rewards.
@@ -33,6 +34,7 @@ def advantages(
         scale: divide by the std of all survivors of all ranks ("global"), of the group, or not at all ("none").
         clip: image advantages are clipped to [-clip, clip].
         eps: added to the std.
+        image_mask_N: bool; the image advantage is 0 where it is false (badly formed text), the text's stays.
         reduce: sum of an fp64 tensor over the ranks; this process alone if None. Called once, by every rank.
 
     Returns:
@@ -60,8 +62,9 @@ def advantages(
     )
     image_PG = _centred(reward_PG, valid_PG) / _divisor(reward_PG, valid_PG, scale, std, eps)
     text_PG = _centred(total_PG, valid_PG) / _divisor(total_PG, valid_PG, scale, total_std, eps)
+    image_N = image_PG.clamp(-clip, clip).flatten().float()
     return Advantages(
-        image_N=image_PG.clamp(-clip, clip).flatten().float(),
+        image_N=image_N if image_mask_N is None else image_N.where(image_mask_N, 0.0),
         text_N=text_PG.flatten().float(),
         valid_N=valid_PG.flatten(),
         metrics={

@@ -160,6 +160,7 @@ class AlphaGRPO(EvaluatedModule):
             scale=self.scale_rewards,
             clip=self.advantage_clip,
             eps=self.scale_floor,
+            image_mask_N=group.scores.well_formed_N,
             reduce=self._sum_over_ranks,
         )
         self.log_dict({f"{prefix(group)}{name}": value for name, value in better.metrics.items()})

@@ -83,9 +83,11 @@ def joined(parts: Sequence[Scores]) -> Scores:
             if value == value:
                 weights[name] = weights.get(name, 0) + len(part.reward_N)
                 sums[name] = sums.get(name, 0.0) + value * len(part.reward_N)
+    well_formed = [part.well_formed_N for part in parts if part.well_formed_N is not None]
     return Scores(
         reward_N=torch.cat([part.reward_N for part in parts]),
         text_reward_N=torch.cat([part.text_reward_N for part in parts]),
         confidence_NQ=tuple(row for part in parts for row in part.confidence_NQ),
+        well_formed_N=torch.cat(well_formed) if well_formed else None,
         metrics={name: sums[name] / weights[name] for name in sums},
     )

@@ -155,3 +155,11 @@ def test_bad_input_is_refused(reward, size, message):
         scored(reward, group_size=size)
     with pytest.raises(ValueError, match="choose global, group or none"):
         scored([1.0, 2.0], scale="batch")
+
+
+def test_badly_formed_text_masks_the_image_advantage_alone():
+    rewards, text = torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.zeros(4)
+    mask = torch.tensor([True, True, False, True])
+    plain, masked = advantages(rewards, text, 4), advantages(rewards, text, 4, image_mask_N=mask)
+    assert masked.image_N[2] == 0 and torch.equal(masked.image_N[mask], plain.image_N[mask])
+    assert torch.equal(masked.text_N, plain.text_N) and torch.equal(masked.valid_N, plain.valid_N)
