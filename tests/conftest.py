@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fixture",
         default="../shared/fixtures/bagel_tiny",
         help="directory of BAGEL reference data; a relative path starts at the repository root",
+    )
+    parser.addoption(
+        "--server-python",
+        default=sys.executable,
+        help="interpreter that has llama-cpp-python[server], for `-m server`",
     )
 
 
@@ -63,11 +69,29 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(scope="session")
-def chat_server() -> ModuleType:
-    """`tests/chat_server.py`: an OpenAI-compatible server for tests."""
-    spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).parent / "chat_server.py")
+def beside(name: str) -> ModuleType:
+    """A module of this folder, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def chat_server() -> ModuleType:
+    """`tests/chat_server.py`: an OpenAI-compatible server for tests."""
+    return beside("chat_server")
+
+
+@pytest.fixture(scope="session")
+def tiny_run() -> ModuleType:
+    """`tests/tiny_run.py`: a whole `fit` of seconds."""
+    return beside("tiny_run")
+
+
+@pytest.fixture(scope="session")
+def tiny_llava() -> ModuleType:
+    """`tests/tiny_llava.py`: a tiny vision-language model for transformers and for llama.cpp."""
+    pytest.importorskip("gguf", reason="pip install gguf")
+    return beside("tiny_llava")

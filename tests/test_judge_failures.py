@@ -16,27 +16,24 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from lightning import Trainer
 
 from project.__main__ import main
 from project.guidance import Guidance
 from project.judges.openai import OpenAIJudge
-from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
 from project.module import AlphaGRPO
 from project.objectives.grpo import GRPO
 from project.rewards.dvreward import DVReward
 from project.samplers.flow_sde import FlowSDE
-from project.shapes.umm import NewEmbeddedModel
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.trajectory import Group, Prompt, Question
 
-ROOT = Path(__file__).parents[1]
 QUESTIONS = tuple(Question(text=f"Is it {word}?") for word in ("red", "round", "large", "alone"))
 PROMPTS = [
     Prompt(id=str(n), text=text, questions=QUESTIONS)
     for n, text in enumerate(["a red circle", "a green square", "two red square"])
 ]
+JUDGE = "project.judges.openai.OpenAIJudge"
 QUICK: dict[str, Any] = {"timeout": 20.0, "probe_seconds": 0.05, "patience": 20.0, "image_size": 16}
 
 
@@ -55,8 +52,12 @@ def start(chat_server: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         server.kill()
 
 
+def judge_arguments(server: Any, **changes: Any) -> dict[str, Any]:
+    return {"base_url": server.url, "model": "tiny-vlm", **QUICK, **changes}
+
+
 def judge_of(server: Any, **changes: Any) -> OpenAIJudge:
-    return OpenAIJudge(server.url, **{"model": "tiny-vlm", **QUICK, **changes})
+    return OpenAIJudge(**judge_arguments(server, **changes))
 
 
 # --------------------------------------------------------------------- gradients
@@ -178,48 +179,18 @@ def storm(seed: int) -> Callable[[int, Any], str | None]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny checkpoint, 8 prompts, and the changes to the demo's YAML that need no judge."""
-    folder = tmp_path_factory.mktemp("world")
-    torch.manual_seed(0)
-    PatchAutoencoder(PatchAutoencoderConfig(width=8, num_res_blocks=1)).save(folder / "ae")
-    model = NewEmbeddedModel(hidden_size=32, intermediate_size=48, num_layers=2, autoencoder=str(folder / "ae")).load()
-    torch.nn.init.normal_(model.llm2vae.weight, std=0.1)
-    model.save_pretrained(folder / "umm")
-    rows = (ROOT / "data/shapes/train.jsonl").read_text(encoding="utf-8").splitlines()[:8]
-    (folder / "train.jsonl").write_text("\n".join(rows) + "\n")
-    changes = {
-        "trainer": {
-            "max_steps": 5,
-            "limit_val_batches": 0,
-            "num_sanity_val_steps": 0,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "callbacks": [],
-        },
-        "model": {
-            "init_args": {
-                "policy": {"init_args": {"directory": str(folder / "umm")}},
-                "num_generations": 2,
-                "sampler": {"init_args": {"num_steps": 5, "window_size": 2, "window_range": [0, 3]}},
-                "lr_scheduler": {"init_args": {"steps": 100}},
-            }
-        },
-        "data": {"init_args": {"train": str(folder / "train.jsonl"), "val": None, "prompts_per_update": 2}},
-        "benchmarks": [],
-    }
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(changes))
-    return folder
+def world(tmp_path_factory: pytest.TempPathFactory, tiny_run: ModuleType) -> Path:
+    return tiny_run.write_world(tmp_path_factory.mktemp("world"))
 
 
-def fit(world: Path, name: str, server: Any, **judge: Any) -> int:
-    arguments = {"base_url": server.url, "model": "tiny-vlm", **QUICK, "image_size": 64, **judge}
-    asked = {"class_path": "project.judges.openai.OpenAIJudge", "init_args": arguments}
-    reward = {"class_path": "project.rewards.dvreward.DVReward", "init_args": {"judge": asked}}
-    run = {"run": {"name": name, "root": str(world / "runs")}, "rewards": [reward]}
-    (world / f"{name}.yaml").write_text(yaml.safe_dump(run))
-    files = (ROOT / "configs/shapes/demo.yaml", world / "tiny.yaml", world / f"{name}.yaml")
-    return main(["fit", *(part for file in files for part in ("--config", str(file)))])
+@pytest.fixture
+def fit(world: Path, tiny_run: ModuleType) -> Callable[..., int]:
+    """Five updates, judged by a server; the exit code."""
+
+    def run(name: str, server: Any, **arguments: Any) -> int:
+        return tiny_run.fit(world, name, JUDGE, **judge_arguments(server, **arguments))
+
+    return run
 
 
 def last(world: Path, name: str) -> dict[str, Any]:
@@ -243,21 +214,23 @@ def assert_same_run(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(world: Path, chat_server: ModuleType) -> dict[str, Any]:
+def whole(world: Path, tiny_run: ModuleType, chat_server: ModuleType) -> dict[str, Any]:
     """The last checkpoint of five updates with a judge that never fails, and how many questions it was asked."""
     with chat_server.ChatServer() as server:
-        assert fit(world, "whole", server) == 0
+        assert tiny_run.fit(world, "whole", JUDGE, **judge_arguments(server)) == 0
         return {"checkpoint": last(world, "whole"), "asked": len(server.bodies)}
 
 
-def test_a_run_through_faults_is_the_run_without(world: Path, whole: dict[str, Any], start: Any) -> None:
+def test_a_run_through_faults_is_the_run_without(world: Path, fit: Any, whole: dict[str, Any], start: Any) -> None:
     server = start(script=storm(1))
-    assert fit(world, "storm", server, timeout=1.0, retries=8, breaker_failures=30) == 0
+    assert fit("storm", server, timeout=1.0, retries=8, breaker_failures=30) == 0
     assert set(server.faults) == {"hang", "500", "truncated", "no log-probs"}
     assert_same_run(last(world, "storm"), whole["checkpoint"])
 
 
-def test_a_judge_restarted_in_the_midst_changes_nothing(world: Path, whole: dict[str, Any], start: Any) -> None:
+def test_a_judge_restarted_in_the_midst_changes_nothing(
+    world: Path, fit: Any, whole: dict[str, Any], start: Any
+) -> None:
     server = start()
 
     def restart() -> None:
@@ -272,13 +245,13 @@ def test_a_judge_restarted_in_the_midst_changes_nothing(world: Path, whole: dict
         return None
 
     server.script = script
-    assert fit(world, "restarted", server, breaker_failures=2) == 0
+    assert fit("restarted", server, breaker_failures=2) == 0
     assert_same_run(last(world, "restarted"), whole["checkpoint"])
 
 
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
 def test_a_dead_judge_ends_the_run_saved(
-    world: Path, whole: dict[str, Any], start: Any, caplog: pytest.LogCaptureFixture, share: float
+    world: Path, fit: Any, whole: dict[str, Any], start: Any, caplog: pytest.LogCaptureFixture, share: float
 ) -> None:
     """Going on as the message says repeats the interrupted update and ends where the whole run ends."""
     server = start()
@@ -290,7 +263,7 @@ def test_a_dead_judge_ends_the_run_saved(
 
     server.script = script
     with caplog.at_level(logging.WARNING):
-        assert fit(world, f"dead_{share}", server, breaker_failures=2, patience=1.0) == 1
+        assert fit(f"dead_{share}", server, breaker_failures=2, patience=1.0) == 1
     (message,) = [record.getMessage() for record in caplog.records if "Go on with" in record.getMessage()]
     assert "no judge has answered for 1 s" in message and server.url in message
     saved = last(world, f"dead_{share}")
@@ -306,9 +279,9 @@ def test_a_dead_judge_ends_the_run_saved(
 
 
 def test_a_judge_dead_from_the_start_is_named_before_training(
-    world: Path, start: Any, capsys: pytest.CaptureFixture[str]
+    fit: Any, start: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = start()
     server.kill()
-    assert fit(world, "never", server) == 1
+    assert fit("never", server) == 1
     assert f"judge at {server.url}: nothing answers there" in capsys.readouterr().err

@@ -32,7 +32,9 @@ UNCERTAIN = 0.05
 PREFLIGHT_ATTEMPTS = 3
 
 # What servers say, in messages of their own making, when a question cannot be answered.
-TOO_LONG = re.compile(r"context|max_model_len|maximum model length|longer than the maximum|exceed", re.IGNORECASE)
+TOO_LONG = re.compile(
+    r"context.(length|size|window)|n_ctx|max_model_len|maximum model length|exceed_context", re.IGNORECASE
+)
 NO_LOG_PROBS = re.compile(r"log_?probs?", re.IGNORECASE)
 NO_PICTURES = re.compile(r"image|multi-?modal|vision|mmproj", re.IGNORECASE)
 
@@ -44,10 +46,6 @@ class Reply:
     alternatives: tuple[tuple[str, float], ...]
     """The most probable tokens with their log-probabilities [nats], in any order; empty if the server gave none."""
     text: str
-
-    @property
-    def confidence(self) -> float | None:
-        return first_token_confidence(self.alternatives)
 
     @property
     def hard_answer(self) -> float | None:
@@ -73,6 +71,7 @@ class OpenAIJudge(Judge):
         probe_seconds: between two attempts to reach a server that is away [s].
         patience: longest wait while every server is away [s].
         text_fallback: where the log-probabilities lack both yes and no, take yes or no of the text as 1 or 0; counted.
+        minimum_mass: an answer whose first token says yes or no with less probability than this is no answer.
         top_logprobs: first tokens whose log-probabilities are asked for; OpenAI and vLLM allow 20.
         image_size: height and width of the picture that `preflight` asks about [pixels]: that of your pictures.
         extra_body: further fields of the request, e.g. {chat_template_kwargs: {enable_thinking: false}}.
@@ -94,6 +93,7 @@ class OpenAIJudge(Judge):
         probe_seconds: float = 5.0,
         patience: float = 1800.0,
         text_fallback: bool = False,
+        minimum_mass: float = 0.01,
         top_logprobs: int = 20,
         image_size: int = 512,
         extra_body: dict[str, Any] | None = None,
@@ -110,9 +110,12 @@ class OpenAIJudge(Judge):
         for name, seconds in (("timeout", timeout), ("probe_seconds", probe_seconds), ("patience", patience)):
             if not seconds > 0:
                 raise ValueError(f"{name}={seconds}: give a number of seconds above 0")
+        if not 0 <= minimum_mass <= 1:
+            raise ValueError(f"minimum_mass={minimum_mass}: give a probability, from 0 to 1")
         self.model = model
         self.concurrency = concurrency
         self.text_fallback = text_fallback
+        self.minimum_mass = minimum_mass
         self.top_logprobs = top_logprobs
         self.image_size = image_size
         self.extra_body = dict(extra_body or {})
@@ -134,7 +137,7 @@ class OpenAIJudge(Judge):
     @property
     def name(self) -> str:
         """Model, template and whatever else changes an answer; not the address."""
-        options = {"top_logprobs": self.top_logprobs, **self.extra_body}
+        options = {"minimum_mass": self.minimum_mass, "top_logprobs": self.top_logprobs, **self.extra_body}
         digest = hashlib.blake2b(json.dumps(options, sort_keys=True).encode(), digest_size=4).hexdigest()
         fallback = "+text" if self.text_fallback else ""
         return f"openai:{self.model}:template-{TEMPLATE_VERSION}{fallback}:{digest}"
@@ -188,7 +191,8 @@ class OpenAIJudge(Judge):
                 reply = self._asked_patiently(url)
             except Failure as failure:
                 raise ValueError(f"judge at {url}: {self._remedy(url, failure)}") from failure
-            if reply.confidence is None and not (self.text_fallback and reply.hard_answer is not None):
+            confidence = first_token_confidence(reply.alternatives, self.minimum_mass)
+            if confidence is None and not (self.text_fallback and reply.hard_answer is not None):
                 raise ValueError(f"judge at {url}: {self._no_confidence(reply)}")
 
     # ----------------------------------------------------------------- one question
@@ -206,7 +210,7 @@ class OpenAIJudge(Judge):
 
     def _confidence(self, reply: Reply) -> float | None:
         """None if the model said neither yes nor no."""
-        if (confidence := reply.confidence) is not None:
+        if (confidence := first_token_confidence(reply.alternatives, self.minimum_mass)) is not None:
             return confidence
         if self.text_fallback and (hard := reply.hard_answer) is not None:
             self._count("fallbacks")
@@ -276,7 +280,7 @@ class OpenAIJudge(Judge):
                 "its answers come without log-probabilities, which confidences are made of: use a server that gives "
                 "them (vLLM, SGLang, llama.cpp), or set text_fallback for hard answers of 0 and 1"
             )
-        if any(is_yes(token) or is_no(token) for token, _ in reply.alternatives):
+        if len(reply.alternatives) < self.top_logprobs and any(is_yes(t) or is_no(t) for t, _ in reply.alternatives):
             return (
                 f"it lists only {len(reply.alternatives)} of {self.top_logprobs} log-probabilities, too few to tell "
                 f"P(yes) from P(no): raise the server's bound (vLLM: --max-logprobs {self.top_logprobs})"
@@ -287,7 +291,7 @@ class OpenAIJudge(Judge):
         )
 
 
-def first_token_confidence(alternatives: Sequence[tuple[str, float]]) -> float | None:
+def first_token_confidence(alternatives: Sequence[tuple[str, float]], minimum_mass: float = 0.0) -> float | None:
     """P(yes) / (P(yes) + P(no)) from the listed first tokens; None if neither is listed, or too little to tell.
 
     An answer that is not listed counts as 0, unless the list is so short that this would be a guess: if the most
@@ -295,14 +299,15 @@ def first_token_confidence(alternatives: Sequence[tuple[str, float]]) -> float |
 
     Args:
         alternatives: tokens and their log-probabilities [nats], in any order; a text may occur several times.
+        minimum_mass: least probability of yes and no together, for an answer.
     """
     masses = [(token, math.exp(min(log_prob, 0.0))) for token, log_prob in alternatives if not math.isnan(log_prob)]
     yes = sum(mass for token, mass in masses if is_yes(token))
     no = sum(mass for token, mass in masses if is_no(token))
     if (yes > 0 and no > 0) or yes + no == 0:
-        return confidence_of(yes, no)
+        return confidence_of(yes, no, minimum_mass)
     unlisted = max(0.0, min(1.0 - sum(mass for _, mass in masses), *(mass for _, mass in masses), 1.0))
-    return confidence_of(yes, no) if unlisted <= UNCERTAIN * (yes + no + unlisted) else None
+    return confidence_of(yes, no, minimum_mass) if unlisted <= UNCERTAIN * (yes + no + unlisted) else None
 
 
 def read_reply(completion: Any) -> Reply:

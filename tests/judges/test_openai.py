@@ -71,6 +71,14 @@ def test_without_either_there_is_no_answer() -> None:
     assert first_token_confidence([("Yes", math.nan), ("The", -0.1)]) is None
 
 
+def test_an_improbable_answer_is_none() -> None:
+    """A model that is about to think says neither yes nor no, whatever is left for both."""
+    tokens = [*listed(Yes=2e-6, No=1e-6), ("<think>", -1e-5)]
+    assert first_token_confidence(tokens, minimum_mass=0.01) is None
+    assert first_token_confidence(tokens) == pytest.approx(2 / 3)
+    assert first_token_confidence(listed(Yes=0.009, No=0.003, The=0.9), minimum_mass=0.01) == pytest.approx(0.75)
+
+
 def test_an_answer_beyond_the_list_is_zero_only_if_it_must_be_small() -> None:
     assert first_token_confidence(listed(Yes=0.9, The=0.06, A=0.03)) == 1.0
     assert first_token_confidence(listed(No=0.999)) == 0.0
@@ -82,9 +90,9 @@ def test_an_answer_beyond_the_list_is_zero_only_if_it_must_be_small() -> None:
 def test_the_token_that_was_chosen_counts_once(chat_server: ModuleType) -> None:
     found = chat_server.completion(0.7)
     token = found["choices"][0]["logprobs"]["content"][0]
-    assert read_reply(found).confidence == pytest.approx(0.7)
+    assert first_token_confidence(read_reply(found).alternatives) == pytest.approx(0.7)
     token["top_logprobs"] = [t for t in token["top_logprobs"] if t["token"] != token["token"]]
-    assert read_reply(found).confidence == pytest.approx(0.7)
+    assert first_token_confidence(read_reply(found).alternatives) == pytest.approx(0.7)
 
 
 def test_answers_of_a_server_are_those_of_the_rule(start: Any, chat_server: ModuleType) -> None:
@@ -134,6 +142,7 @@ def test_the_name_tells_what_changes_an_answer(start: Any) -> None:
         {},
         {"model": "other"},
         {"text_fallback": True},
+        {"minimum_mass": 0.5},
         {"extra_body": {"chat_template_kwargs": {"enable_thinking": False}}},
     ]
     names = [judge_of(server, **change).name for change in changes]
@@ -430,6 +439,7 @@ def test_the_key_comes_from_the_argument_or_the_environment(start: Any, monkeypa
         ({"base_url": "http://localhost/v1/chat/completions"}, "without /chat/completions"),
         ({"concurrency": 0}, "concurrency=0: give 1 or more"),
         ({"timeout": 0}, "timeout=0"),
+        ({"minimum_mass": 1.5}, "minimum_mass=1.5"),
         ({"retries": -1}, "retries=-1"),
         ({"api_key": "a", "api_key_env": "B"}, "both given"),
         ({"api_key_env": "NO_SUCH_VARIABLE"}, "NO_SUCH_VARIABLE is not set"),
