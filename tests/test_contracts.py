@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ PLACES = {
 
 # Example arguments of every class that has required ones (or more sides than one to show): plain YAML values.
 # In "$name" stand what only the test knows: "$checkpoint" and "$autoencoder" are folders, "$height" and "$width" the
-# size [pixels] that suits the backbone.
+# size [pixels] that suits the backbone, "$server" the address of a model server.
 FIRST = {
     "class_path": "project.tasks.reasoning_t2i.ReasoningT2I",
     "init_args": {"height": "$height", "width": "$width", "max_tokens": 3},
@@ -100,6 +101,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     ],
     "NewEmbeddedModel": [
         {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "autoencoder": "$autoencoder", "seed": 3}
+    ],
+    "OpenAIJudge": [
+        {"base_url": "$server", "model": "tiny-vlm"},
+        {"base_url": ["$server", "$server"], "model": "tiny-vlm", "image_size": 64, "text_fallback": True},
     ],
     "ReasoningT2I": [
         {"height": "$height", "width": "$width", "max_tokens": 5, "guidance": {"text": 2.0, "interval": [0.2, 0.9]}},
@@ -204,6 +209,8 @@ def made(family: type, class_path: str, arguments: dict[str, Any]) -> Any:
 def filled(value: Any, known: dict[str, Any]) -> Any:
     if isinstance(value, dict):
         return {key: filled(inner, known) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [filled(inner, known) for inner in value]
     if isinstance(value, str) and value.startswith("$"):
         return known[value[1:]]
     return value
@@ -494,11 +501,17 @@ def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory]
     torch.testing.assert_close(scores.text_reward_N if reward.text_only else scores.reward_N, weighted, equal_nan=True)
 
 
+@pytest.fixture(scope="module")
+def server(chat_server: ModuleType) -> Iterator[str]:
+    with chat_server.ChatServer() as running:
+        yield running.url
+
+
 @pytest.mark.parametrize("case", cases(Judge))
 def test_a_judge_answers_every_question_or_says_that_it_cannot(
-    case: Case, trajectories: list[Trajectory], known: dict[str, Any], tmp_path: Path
+    case: Case, trajectories: list[Trajectory], known: dict[str, Any], server: str, tmp_path: Path
 ) -> None:
-    judge = case.make(**known, folder=str(tmp_path))
+    judge = case.make(**known, server=server, folder=str(tmp_path))
     assert isinstance(judge.name, str) and judge.name
     assert judge.preflight() is None
     pictures = [t.image.pixels_HWC.numpy() for t in trajectories]
