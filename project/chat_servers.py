@@ -128,6 +128,7 @@ class ChatServers:
         self._servers = [_Server(url) for url in urls]
         self._changed = threading.Condition()
         self._dead_since: float | None = None
+        self._impatient = False
         self._counts: Counter[str] = Counter()
         self._seconds = 0.0
         self._warned: set[str] = set()
@@ -202,15 +203,19 @@ class ChatServers:
         except (Failure, httpx.HTTPError, KeyError, TypeError):
             return []
 
+    def stop_waiting(self) -> None:
+        """From now on do not wait while every server is away. Takes no lock: a signal's handler may call it."""
+        self._impatient = True
+
     def metrics(self) -> dict[str, float]:
-        """Requests, retries, failures by kind and seconds spent waiting for answers, since the last call."""
+        """Requests, retries, failures by kind, and the seconds that all requests took together, since the last call."""
         with self._changed:
             counts, self._counts = self._counts, Counter()
             seconds, self._seconds = self._seconds, 0.0
         return {
             "calls": float(counts["calls"]),
             "retries": float(counts["retries"]),
-            "seconds": seconds,
+            "request_seconds": seconds,
             **{f"failures/{kind}": float(counts[kind]) for kind in KINDS},
         }
 
@@ -289,11 +294,12 @@ class ChatServers:
             )
         for server in self._servers:
             self._start_probe(server)
-        if now - self._dead_since > self.patience:
+        waited = now - self._dead_since
+        if waited > self.patience or self._impatient:
             self._dead_since = None
             stop.set()
             raise ServersUnavailable(
-                f"no {self.who} has answered for {self.patience:.0f} s ({', '.join(self.urls)}): start the server again"
+                f"no {self.who} has answered for {waited:.0f} s ({', '.join(self.urls)}): start the server again"
             )
 
     def _start_probe(self, server: _Server) -> None:

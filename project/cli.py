@@ -150,6 +150,7 @@ class ProjectCLI(LightningCLI):
         try:
             self.trainer.fit(**kwargs)
         except JudgeUnavailable as error:
+            self.stop.raise_if_stopped(self.trainer)
             raise JudgeUnavailable(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
         except ValueError as error:
             if getattr(self.model, "updates", 0) and not _raised_here(error):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import logging
+import os
 import random
 import shlex
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -187,8 +189,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, tiny_run: ModuleType) -> Pat
 def fit(world: Path, tiny_run: ModuleType) -> Callable[..., int]:
     """Five updates, judged by a server; the exit code."""
 
-    def run(name: str, server: Any, **arguments: Any) -> int:
-        return tiny_run.fit(world, name, JUDGE, **judge_arguments(server, **arguments))
+    def run(name: str, server: Any, *options: str, **arguments: Any) -> int:
+        return tiny_run.fit(world, name, JUDGE, *options, **judge_arguments(server, **arguments))
 
     return run
 
@@ -249,33 +251,76 @@ def test_a_judge_restarted_in_the_midst_changes_nothing(
     assert_same_run(last(world, "restarted"), whole["checkpoint"])
 
 
-@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
-def test_a_dead_judge_ends_the_run_saved(
-    world: Path, fit: Any, whole: dict[str, Any], start: Any, caplog: pytest.LogCaptureFixture, share: float
-) -> None:
-    """Going on as the message says repeats the interrupted update and ends where the whole run ends."""
-    server = start()
+def dies_at(server: Any, number: int) -> None:
+    """From question `number` on the server fails, and soon it is gone."""
 
     def script(n: int, body: Any) -> str | None:
-        if n == int(whole["asked"] * share):
+        if n == number:
             threading.Thread(target=server.kill).start()
-        return "500" if n >= int(whole["asked"] * share) else None
+        return "500" if n >= number else None
 
     server.script = script
-    with caplog.at_level(logging.WARNING):
-        assert fit(f"dead_{share}", server, breaker_failures=2, patience=1.0) == 1
-    (message,) = [record.getMessage() for record in caplog.records if "Go on with" in record.getMessage()]
-    assert "no judge has answered for 1 s" in message and server.url in message
-    saved = last(world, f"dead_{share}")
-    assert saved["updates"] == {0.3: 1, 0.7: 3, 0.95: 4}[share], "4 updates are an epoch"
-    assert f"Stopped after update {saved['updates']}" in message
 
+
+def goes_on(server: Any, message: str) -> None:
+    """Starts the server again and does as the message says."""
     server.script = lambda n, body: None
     server.start()
     command = shlex.split(message.splitlines()[-1])
     assert command[:3] == ["python", "-m", "project"]
     assert main(command[3:]) == 0
-    assert_same_run(last(world, f"dead_{share}"), whole["checkpoint"])
+
+
+OVERLAP = "--model.init_args.overlap=true"
+
+
+@pytest.mark.parametrize("share, options", [(0.3, []), (0.7, []), (0.95, []), (0.7, [OVERLAP])])
+def test_a_dead_judge_ends_the_run_saved(
+    world: Path,
+    fit: Any,
+    whole: dict[str, Any],
+    start: Any,
+    caplog: pytest.LogCaptureFixture,
+    share: float,
+    options: list[str],
+) -> None:
+    """Going on as the message says repeats the interrupted update and ends where the whole run ends."""
+    server, name = start(), f"dead_{share}_{len(options)}"
+    dies_at(server, int(whole["asked"] * share))
+    with caplog.at_level(logging.WARNING):
+        assert fit(name, server, *options, breaker_failures=2, patience=1.0) == 1
+    (message,) = [record.getMessage() for record in caplog.records if "Go on with" in record.getMessage()]
+    assert "no judge has answered for 1 s" in message and server.url in message
+    saved = last(world, name)
+    assert saved["updates"] == {0.3: 1, 0.7: 3, 0.95: 4}[share], "4 updates are an epoch"
+    assert f"Stopped after update {saved['updates']}" in message
+    goes_on(server, message)
+    assert_same_run(last(world, name), whole["checkpoint"])
+
+
+@pytest.mark.parametrize("options", [[], [OVERLAP]])
+def test_a_signal_ends_the_wait_for_a_dead_judge(
+    world: Path, fit: Any, whole: dict[str, Any], start: Any, caplog: pytest.LogCaptureFixture, options: list[str]
+) -> None:
+    """A cluster that takes the machine away does not wait for the judge's patience; nothing is lost either."""
+    server, name = start(), f"signalled_{len(options)}"
+    dies_at(server, int(whole["asked"] * 0.7))
+
+    def signalled() -> None:
+        while server.server is not None:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=signalled).start()
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        assert fit(name, server, *options, breaker_failures=2, patience=600.0) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 60
+    (message,) = [record.getMessage() for record in caplog.records if "Go on with" in record.getMessage()]
+    assert last(world, name)["updates"] == 3 and "Stopped after update 3" in message
+    goes_on(server, message)
+    assert_same_run(last(world, name), whole["checkpoint"])
 
 
 def test_a_judge_dead_from_the_start_is_named_before_training(

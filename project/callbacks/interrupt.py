@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from project.callbacks.checkpoint import SaveLast
+from project.rewards.base import Reward
 from project.run_folder import on_rank_zero, run_folder
 
 _log = logging.getLogger(__name__)
@@ -26,15 +27,18 @@ class Interrupted(Exception):
 
 class GracefulStop(Callback):
     """On the first SIGINT or SIGTERM the update at work finishes, `SaveLast` saves, and training ends; a second
-    signal ends it at once. A validation is left at its next batch (the state was saved before it began).
+    signal ends it at once. A validation is left at its next batch (the state was saved before it began), and a judge
+    that is away is not waited for: the state before this update is saved.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.folder = ""
+        self.rewards: list[Reward] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = str(run_folder(trainer))
+        self.rewards = [c for c in trainer.callbacks if isinstance(c, Reward)]  # type: ignore[attr-defined]
 
     # Lightning sets its own handlers after `on_fit_start` and restores the original ones at the end.
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,5 +95,7 @@ class GracefulStop(Callback):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise KeyboardInterrupt
         self.signal = signal.Signals(signum)
+        for reward in self.rewards:
+            reward.stop_waiting()
         if on_rank_zero():
             _log.warning("%s: stopping after this update; once more stops at once, unsaved", self.signal.name)

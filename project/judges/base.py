@@ -46,6 +46,13 @@ class Judge(ABC):
     def preflight(self) -> None:
         """Check, before any training, that the judge can answer. Raises ValueError with the remedy if it cannot."""
 
+    def stop_waiting(self) -> None:
+        """The run is to end: wait no longer for a judge that is away, raise JudgeUnavailable at once.
+
+        For answers under way in any thread; it may be called from a signal's handler.
+        """
+        return None
+
     def metrics(self) -> dict[str, float]:
         """Counters since the last call, by name; reset on read."""
         return {}
@@ -72,6 +79,13 @@ class TextJudge(ABC):
     @abstractmethod
     def preflight(self) -> None:
         """Check, before any training, that the judge can answer. Raises ValueError with the remedy if it cannot."""
+
+    def stop_waiting(self) -> None:
+        """The run is to end: wait no longer for a judge that is away, raise JudgeUnavailable at once.
+
+        For answers under way in any thread; it may be called from a signal's handler.
+        """
+        return None
 
     def metrics(self) -> dict[str, float]:
         """Counters since the last call, by name; reset on read."""

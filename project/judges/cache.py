@@ -63,6 +63,9 @@ class CachedJudge(Judge):
     def name(self) -> str:
         return self.judge.name
 
+    def stop_waiting(self) -> None:
+        self.judge.stop_waiting()
+
     def preflight(self) -> None:
         """Also of the judge. Raises ValueError if the file is no cache or cannot be written."""
         try:

@@ -40,6 +40,9 @@ class NoisyJudge(Judge):
     def name(self) -> str:
         return f"{self.judge.name}+noise{self.noise:g}-floor{self.floor:g}-seed{self.seed}"
 
+    def stop_waiting(self) -> None:
+        self.judge.stop_waiting()
+
     def preflight(self) -> None:
         self.judge.preflight()
 

@@ -177,6 +177,9 @@ class OpenAIJudge(Judge):
         }
         return regrouped([found[key] for key in keys], questions)
 
+    def stop_waiting(self) -> None:
+        self.servers.stop_waiting()
+
     def metrics(self) -> dict[str, float]:
         """Counters since the last call, by name; reset on read."""
         with self._lock:

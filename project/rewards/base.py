@@ -47,6 +47,10 @@ class Reward(Callback, ABC):
         """Raise ValueError, before any training, if the prompts lack what this reward needs."""
         return None
 
+    def stop_waiting(self) -> None:
+        """The run is to end: do not wait for what is away. Called from a signal's handler, see `Judge.stop_waiting`."""
+        return None
+
     def preflight(self) -> None:
         """Raise, before any training, if what this reward relies on (a judge, a server) does not work."""
         return None

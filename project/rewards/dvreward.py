@@ -73,6 +73,9 @@ class DVReward(Reward):
         self.minimum_answered = minimum_answered
         self.tag_weights = dict(tag_weights or {})
 
+    def stop_waiting(self) -> None:
+        self.judge.stop_waiting()
+
     def preflight(self) -> None:
         self.judge.preflight()
 

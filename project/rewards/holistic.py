@@ -43,6 +43,9 @@ class HolisticReward(Reward):
         self.instruction = instruction
         self.binary = binary
 
+    def stop_waiting(self) -> None:
+        self.judge.stop_waiting()
+
     def preflight(self) -> None:
         self.judge.preflight()
 

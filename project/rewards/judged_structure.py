@@ -55,6 +55,9 @@ class JudgedStructure(Reward):
         self.minimum_answered = minimum_answered
         self.mask_image = mask_image
 
+    def stop_waiting(self) -> None:
+        self.judge.stop_waiting()
+
     def preflight(self) -> None:
         self.judge.preflight()
 

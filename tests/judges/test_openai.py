@@ -203,7 +203,7 @@ def test_a_passing_fault_is_asked_again(start: Any, fault: Any, kind: str) -> No
     assert answers == expected
     metrics = judge.metrics()
     assert metrics[f"judge/failures/{kind}"] == metrics["judge/retries"] == len(faulty.faults) >= 4
-    assert metrics["judge/calls"] == 12 + len(faulty.faults) and metrics["judge/seconds"] > 0
+    assert metrics["judge/calls"] == 12 + len(faulty.faults) and metrics["judge/request_seconds"] > 0
     assert set(judge.metrics().values()) == {0.0}, "read twice"
 
 
