@@ -9,6 +9,8 @@ import os
 import random
 import shlex
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -330,3 +332,16 @@ def test_a_judge_dead_from_the_start_is_named_before_training(
     server.kill()
     assert fit("never", server) == 1
     assert f"judge at {server.url}: nothing answers there" in capsys.readouterr().err
+
+
+def test_a_judge_lost_to_one_rank_ends_the_run_of_all(tmp_path: Path) -> None:
+    """Both ranks stop at one place and save together; going on repeats the update."""
+    command = [sys.executable, str(Path(__file__).parent / "two_ranks_dead_judge.py"), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    ranks = [torch.load(tmp_path / f"rank_{rank}.pt") for rank in (0, 1)]
+    assert [rank["caught"] for rank in ranks] == ["the judge of another rank stopped answering", "nobody answers"]
+    for rank in ranks:
+        assert rank["updates"] == 2
+        assert same(rank["resumed"], rank["whole"])
