@@ -18,6 +18,8 @@ import numpy as np
 from PIL import Image
 
 MODEL = "tiny-vlm"
+NO_PICTURE = np.zeros((0, 0, 3), dtype=np.uint8)
+"""Of a question about a text."""
 Rule = Callable[[np.ndarray, str], float]
 Fault = tuple[int, Any]
 """Status and JSON body."""
@@ -170,7 +172,10 @@ class Handler(BaseHTTPRequestHandler):
 
 def asked(body: dict[str, Any]) -> tuple[np.ndarray, str]:
     """Picture and text of a request."""
-    image, text = body["messages"][-1]["content"]
+    content = body["messages"][-1]["content"]
+    if isinstance(content, str):
+        return NO_PICTURE, content
+    image, text = content
     encoded = image["image_url"]["url"].partition("base64,")[2]
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as opened:
         assert opened.format == "PNG"

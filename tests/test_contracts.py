@@ -106,6 +106,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"base_url": "$server", "model": "tiny-vlm"},
         {"base_url": ["$server", "$server"], "model": "tiny-vlm", "image_size": 64, "text_fallback": True},
     ],
+    "OpenAITextJudge": [{"base_url": "$server", "model": "tiny-vlm"}],
     "ReasoningT2I": [
         {"height": "$height", "width": "$width", "max_tokens": 5, "guidance": {"text": 2.0, "interval": [0.2, 0.9]}},
         {"height": "$height", "width": "$width", "max_tokens": 2, "temperature": 0.7, "prompts_per_forward": 1},
@@ -528,8 +529,10 @@ def test_a_judge_answers_every_question_or_says_that_it_cannot(
 
 
 @pytest.mark.parametrize("case", cases(TextJudge))
-def test_a_judge_of_texts_answers_every_question_or_says_that_it_cannot(case: Case, prompts: list[Prompt]) -> None:
-    judge = case.make()
+def test_a_judge_of_texts_answers_every_question_or_says_that_it_cannot(
+    case: Case, prompts: list[Prompt], server: str
+) -> None:
+    judge = case.make(server=server)
     assert isinstance(judge.name, str) and judge.name
     assert judge.preflight() is None
     texts, about = ["<think> the circle is red not blue </think>", ""], [prompt.text for prompt in prompts[:2]]

@@ -15,6 +15,11 @@ INSTRUCTION = (
     "Look closely at the picture and answer one question about it. Judge only what can be seen: where the picture "
     "does not clearly show it, the answer is No. Answer with a single word, Yes or No."
 )
+TEXT_TEMPLATE_VERSION = "1"
+TEXT_INSTRUCTION = (
+    "Read the text closely and answer one question about it. Judge only what the text says: where it does not clearly "
+    "say it, the answer is No. Answer with a single word, Yes or No."
+)
 _AROUND = string.whitespace + string.punctuation + "▁ĠĊčĉ“”«»…。"
 """What may stand around the word in a token: spaces and line ends (also as tokenizers write them), punctuation."""
 
@@ -35,6 +40,13 @@ def judge_messages(prompt: str, question: str, image: Mapping[str, Any]) -> list
             "image_url": {"url": ...}} for OpenAI-compatible servers, {"type": "image", "image": ...} for transformers.
     """
     return [{"role": "user", "content": [dict(image), {"type": "text", "text": judge_text(prompt, question)}]}]
+
+
+def text_messages(prompt: str, text: str, question: str) -> list[dict[str, Any]]:
+    """The chat of one question about a text that was written for a prompt; an empty prompt is not mentioned."""
+    request = f"It was written for this request: {prompt.strip()}\n\n" if prompt.strip() else ""
+    asked = f"{TEXT_INSTRUCTION}\n\n{request}Text:\n{text.strip()}\n\nQuestion: {question.strip()}\nAnswer:"
+    return [{"role": "user", "content": asked}]
 
 
 def is_yes(token: str) -> bool:

@@ -16,8 +16,10 @@ import pytest
 
 from project.decomposition.shapes import scene_questions
 from project.judges.base import JudgeUnavailable
-from project.judges.openai import OpenAIJudge, first_token_confidence, read_reply
+from project.judges.openai import OpenAIJudge
+from project.judges.openai_text import OpenAITextJudge
 from project.judges.shapes import DetectorJudge
+from project.judges.yes_no_model import first_token_confidence, read_reply
 from project.shapes.renderer import render
 from project.shapes.scenes import KINDS, sample_layout
 from project.shapes.split import SPLITS, sample_scene_of
@@ -149,6 +151,22 @@ def test_the_name_tells_what_changes_an_answer(start: Any) -> None:
     assert len(set(names)) == len(names)
     assert judge_of(server, concurrency=1, retries=0, patience=1.0).name == names[0]
     assert OpenAIJudge("https://elsewhere.example/v1", "tiny-vlm").name == names[0]
+
+
+def test_questions_about_texts(start: Any, chat_server: ModuleType) -> None:
+    server = start(script=lambda n, body: "500" if "Is it long?" in str(body) and "two" in str(body) else None)
+    judge = OpenAITextJudge(server.url, "tiny-vlm", retries=1)
+    judge.preflight()
+    texts, asked, prompts = ["one", "two", "one"], ["Is it long?", "Is it clear?"], ["a circle", "a square", "a circle"]
+    answers = judge.answer_texts(texts, asked, prompts)
+    assert answers[0] == answers[2] and answers[1][0] is None
+    said = [chat_server.asked(body)[1] for body in server.bodies]
+    (text,) = {text for text in said if "one" in text and "a circle" in text and "Is it clear?" in text}
+    assert answers[0][1] == pytest.approx(chat_server.by_hash(chat_server.NO_PICTURE, text))
+    assert judge.metrics()["judge/calls"] == 1 + 4 + 1 and judge.answer_texts([], asked, []) == []
+    assert judge.name != judge_of(server).name
+    with pytest.raises(ValueError, match="one prompt per text"):
+        judge.answer_texts(["one"], asked, [])
 
 
 # --------------------------------------------------------------------- many at once
