@@ -37,6 +37,8 @@ class LLMServer(base.ChatServer):
     def __init__(self, mischief: Mischief = lambda stage, prompt, attempt: None, seconds: float = 0.0) -> None:
         super().__init__(seconds=seconds)
         self.mischief = mischief
+        self.dies_after: int | None = None
+        """Requests of the three stages after which everything is answered with 500."""
         self.requests: list[tuple[str, str, int]] = []
 
     def start(self) -> LLMServer:
@@ -51,6 +53,8 @@ class Handler(base.Handler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         home = self.home
+        if home.dies_after is not None and len(home.requests) >= home.dies_after:
+            return self.reply(500, {"error": {"message": "out of memory"}})
         if home.key is not None and self.headers.get("Authorization") != f"Bearer {home.key}":
             return self.reply(401, {"error": {"message": "invalid api key"}})
         if body["model"] != MODEL:

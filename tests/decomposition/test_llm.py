@@ -91,7 +91,8 @@ def test_unreadable_replies_are_asked_for_again_each_in_its_stage():
     )
     assert len(LLMDecomposer(model).decompose("a car")) == 2
     assert model.stages == [
-        ("decompose", 0), ("decompose", 1), ("validate", 0), ("validate", 1), ("validate", 2), ("quality", 0), ("quality", 1)
+        ("decompose", 0), ("decompose", 1), ("validate", 0), ("validate", 1), ("validate", 2),
+        ("quality", 0), ("quality", 1),
     ]  # fmt: skip
     assert "there is no JSON object in 'Sure!'" in model.chats[1][2][-1]
 
@@ -103,14 +104,14 @@ def test_what_stays_wrong_is_refused_with_the_reason():
     assert model.stages == [("decompose", n) for n in range(6)]
     model = Scripted(decompose=[questions(CAR)] * 3, validate=[verdicts(False)] * 3)
     with pytest.raises(
-        ValueError, match="no valid questions in 3 attempts, at last because 'Is there a car[?]': demands"
+        ValueError, match=r"no valid questions in 3 attempts, at last because 'Is there a car[?]': demands"
     ):
         LLMDecomposer(model, again=2).decompose("a car")
     model = Scripted(decompose=[questions(CAR)], validate=["no"])
     with pytest.raises(ValueError, match="no readable verdicts in 1 attempts"):
         LLMDecomposer(model, again=0).decompose("a car")
     model = Scripted(decompose=[questions(CAR)], quality=[questions()])
-    with pytest.raises(ValueError, match="no readable quality questions in 1 attempts.*is empty"):
+    with pytest.raises(ValueError, match=r"no readable quality questions in 1 attempts.*is empty"):
         LLMDecomposer(model, again=0, validate=False).decompose("a car")
 
 

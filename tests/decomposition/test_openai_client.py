@@ -75,10 +75,10 @@ def test_close_ends_the_wait(start):
 def test_preflight_says_what_to_do(start):
     server = start()
     chat(server).preflight()
-    with pytest.raises(ValueError, match="there is no model 'other' .*set model to one of tiny-llm"):
+    with pytest.raises(ValueError, match=r"there is no model 'other' .*set model to one of tiny-llm"):
         chat(server, model="other").preflight()
     server.key = "secret"
-    with pytest.raises(ValueError, match="refuses the key .*api_key_env"):
+    with pytest.raises(ValueError, match=r"refuses the key .*api_key_env"):
         chat(server).preflight()
     chat(server, api_key="secret").preflight()
     server.kill()
