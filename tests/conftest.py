@@ -64,6 +64,16 @@ def _seeded() -> None:
 
 
 @pytest.fixture(scope="session")
+def llm_server() -> ModuleType:
+    """`tests/llm_server.py`: a scripted OpenAI-compatible language model for tests."""
+    spec = importlib.util.spec_from_file_location("llm_server", Path(__file__).parent / "llm_server.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
 def chat_server() -> ModuleType:
     """`tests/chat_server.py`: an OpenAI-compatible server for tests."""
     spec = importlib.util.spec_from_file_location("chat_server", Path(__file__).parent / "chat_server.py")
