@@ -71,7 +71,7 @@ class ServersUnavailable(RuntimeError):
     """No server has answered for longer than the patience of the caller."""
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """The caller has given up on its questions."""
 
 
@@ -150,7 +150,7 @@ class ChatServers:
         workers = min(len(bodies), self.concurrency * len(self.urls))
         pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="chat")
         try:
-            pending = [pool.submit(self._ask, body, read, stop) for body in bodies]
+            pending = [pool.submit(self.ask, body, read, stop) for body in bodies]
             wait(pending, return_when=FIRST_EXCEPTION)
         finally:
             # Also on Ctrl-C: nobody waits on, and what has not begun never does.
@@ -158,11 +158,15 @@ class ChatServers:
             pool.shutdown(wait=True, cancel_futures=True)
         errors = [error for future in pending if not future.cancelled() and (error := future.exception())]
         if errors:
-            raise next((error for error in errors if not isinstance(error, _Stopped)), errors[0])
+            raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
         return [future.result() for future in pending]
 
-    def _ask(self, body: Mapping[str, Any], read: Callable[[Any], T], stop: threading.Event) -> T | Failure:
-        """The answer, or the last failure when the retries are used up or would not help."""
+    def ask(self, body: Mapping[str, Any], read: Callable[[Any], T], stop: threading.Event) -> T | Failure:
+        """One of `ask_all`, for callers with threads of their own.
+
+        The answer, or the last failure when the retries are used up or would not help. Raises Stopped when `stop` is
+        set meanwhile, and ServersUnavailable, with `stop` set for the others.
+        """
         content = json.dumps(body).encode()
         attempt = 0
         last: _Server | None = None
@@ -183,7 +187,7 @@ class ChatServers:
                 with self._changed:
                     self._counts["retries"] += 1
                 if stop.wait(max(pause, min(failure.retry_after, longest))):
-                    raise _Stopped from failure
+                    raise Stopped from failure
             except BaseException:
                 self._release(server)
                 raise
@@ -271,7 +275,7 @@ class ChatServers:
         with self._changed:
             while True:
                 if stop.is_set():
-                    raise _Stopped
+                    raise Stopped
                 if free := [s for s in self._servers if not s.open and s.in_flight < self.concurrency]:
                     chosen = min(free, key=lambda server: (server is avoid, server.in_flight))
                     chosen.in_flight += 1

@@ -2,8 +2,8 @@
 
 A JSONL row is an object with `prompt` and, optionally, `semantic_questions` and `quality_questions` (lists of
 `{"question", "is_valid", "tag", "depends_on"}`), `id` and `image`; every other key lands in `Prompt.columns`.
-Questions with `is_valid: false` are dropped; `question_type` is written and not read, the list tells. `depends_on` holds positions, from 0, in the list of all questions of
-the row (semantic first, then quality).
+Questions with `is_valid: false` are dropped; `question_type` is written but not read, as the list says it already.
+`depends_on` holds positions, from 0, in the list of all questions of the row (semantic first, then quality).
 """
 
 from __future__ import annotations

@@ -95,3 +95,9 @@ def tiny_llava() -> ModuleType:
     """`tests/tiny_llava.py`: a tiny vision-language model for transformers and for llama.cpp."""
     pytest.importorskip("gguf", reason="pip install gguf")
     return beside("tiny_llava")
+
+
+@pytest.fixture(scope="session")
+def llm_server() -> ModuleType:
+    """`tests/llm_server.py`: a scripted OpenAI-compatible language model for tests."""
+    return beside("llm_server")

@@ -29,7 +29,7 @@ from jsonargparse import ArgumentParser
 
 import project
 from project.benchmarks.base import Benchmark, flatten
-from project.decomposition.base import Decomposer
+from project.decomposition.base import ChatModel, Decomposer
 from project.guidance import Guidance
 from project.judges.base import Judge, TextJudge
 from project.judges.reflection import CLARIFY
@@ -52,11 +52,24 @@ from project.timing import Stopwatch
 from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, TextSegment, Trajectory
 
 ROOT = Path(__file__).parents[1]
-FAMILIES = (Sampler, Objective, Reward, Judge, TextJudge, Decomposer, Task, Benchmark, ModelSource, UnifiedModel)
+FAMILIES = (
+    Sampler,
+    Objective,
+    Reward,
+    Judge,
+    TextJudge,
+    Decomposer,
+    ChatModel,
+    Task,
+    Benchmark,
+    ModelSource,
+    UnifiedModel,
+)
 PLACES = {
     **dict.fromkeys((Sampler, Objective, Reward, Judge, Task, Benchmark), "{family}s"),
     TextJudge: "judges",
     Decomposer: "decomposition",
+    ChatModel: "decomposition",
     ModelSource: "models",
     UnifiedModel: "models",
 }
@@ -69,6 +82,10 @@ FIRST = {
     "init_args": {"height": "$height", "width": "$width", "max_tokens": 3},
 }
 DETECTOR = {"class_path": "project.judges.shapes.DetectorJudge"}
+CHAT = {
+    "class_path": "project.decomposition.openai_client.OpenAIChat",
+    "init_args": {"base_url": "$llm", "model": "tiny-llm"},
+}
 REFLECTION = {"class_path": "project.judges.reflection.ReflectionJudge"}
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "BagelCheckpoint": [{"directory": "$checkpoint"}, {"directory": "$checkpoint", "random_weights": True}],
@@ -99,6 +116,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"judge": REFLECTION, "mask_image": True},
         {"judge": REFLECTION, "steps": {"clarify": CLARIFY}},
     ],
+    "LLMDecomposer": [{"client": CHAT}, {"client": CHAT, "again": 0, "validate": False, "quality": False}],
     "NewEmbeddedModel": [
         {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "autoencoder": "$autoencoder", "seed": 3}
     ],
@@ -548,8 +566,18 @@ def test_a_judge_of_texts_answers_every_question_or_says_that_it_cannot(
 
 
 @pytest.mark.parametrize("case", cases(Decomposer))
-def test_a_decomposer_writes_questions_that_a_reward_can_use(case: Case, prompts: list[Prompt]) -> None:
-    decomposer = case.make()
+def test_a_decomposer_writes_questions_that_a_reward_can_use(
+    case: Case, prompts: list[Prompt], llm_server: ModuleType
+) -> None:
+    with llm_server.LLMServer() as server:
+        decomposer = case.make(llm=server.url)
+        assert isinstance(decomposer.name, str) and decomposer.name
+        assert decomposer.preflight() is None
+        check_decomposer(decomposer, prompts)
+        decomposer.close()
+
+
+def check_decomposer(decomposer: Decomposer, prompts: list[Prompt]) -> None:
     for prompt in prompts:
         questions = decomposer.decompose(prompt.text)
         kinds = [question.kind for question in questions]

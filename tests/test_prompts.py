@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from project.prompts import read_prompts
-from project.trajectory import Question
+from project.prompts import prompt_row, read_prompts
+from project.trajectory import Prompt, Question
 
 
 def write(path: Path, *rows: Any) -> Path:
@@ -60,6 +60,40 @@ def test_an_image_is_found_beside_the_file(tmp_path: Path) -> None:
     (tmp_path / "cat.png").write_bytes(b"")
     (prompt,) = read_prompts(write(tmp_path / "p.jsonl", {"prompt": "a", "image": "cat.png"}))
     assert prompt.image == str(tmp_path / "cat.png")
+
+
+def test_rows_round_trip(tmp_path: Path) -> None:
+    (tmp_path / "cat.png").write_bytes(b"")
+    prompts = [
+        Prompt(
+            id="x",
+            text="ein Bär",
+            questions=(
+                Question(text="A?", tag="Existence"),
+                Question(text="B?", tag="Count", depends_on=(0,)),
+                Question(text="C?", kind="quality", tag="Anatomy", depends_on=(0, 1)),
+            ),
+            image=str(tmp_path / "cat.png"),
+            columns={"original_index": 3, "kind": "animal"},
+        ),
+        Prompt(id="y", text="nothing"),
+    ]
+    file = write(tmp_path / "p.jsonl", *(prompt_row(prompt, tmp_path) for prompt in prompts))
+    assert read_prompts(file) == prompts
+    assert json.loads(file.read_text().splitlines()[0]) == {
+        "id": "x",
+        "prompt": "ein Bär",
+        "image": "cat.png",
+        "original_index": 3,
+        "kind": "animal",
+        "semantic_questions": [
+            {"question_type": "semantic", "question": "A?", "is_valid": True, "tag": "Existence"},
+            {"question_type": "semantic", "question": "B?", "is_valid": True, "tag": "Count", "depends_on": [0]},
+        ],
+        "quality_questions": [
+            {"question_type": "quality", "question": "C?", "is_valid": True, "tag": "Anatomy", "depends_on": [0, 1]},
+        ],
+    }
 
 
 BAD = {

@@ -44,6 +44,8 @@ def run(args: Any) -> int:
     Raises ValueError or FileNotFoundError for an unusable input, an output that exists, and a decomposer that cannot
     work.
     """
+    from contextlib import closing
+
     from tqdm import tqdm
 
     from project.decomposition.progress import Journal, decompose_all
@@ -67,12 +69,13 @@ def run(args: Any) -> int:
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         bar = tqdm(total=len(prompts), initial=len(prompts) - len(left), unit="prompt", desc="decompose", leave=False)
         try:
-            for outcome in decompose_all(left, decomposer, args.concurrency):
-                if outcome.open:
-                    failed.append(outcome)
-                else:
-                    journal.add(outcome)
-                    bar.update()
+            with closing(decompose_all(left, decomposer, args.concurrency)) as found:
+                for outcome in found:
+                    if outcome.open:
+                        failed.append(outcome)
+                    else:
+                        journal.add(outcome)
+                        bar.update()
         except KeyboardInterrupt:
             log.warning("stopped with %d of %d prompts done: the same command goes on", bar.n, len(prompts))
             return 128 + signal.SIGINT
@@ -80,7 +83,7 @@ def run(args: Any) -> int:
             bar.close()
             signal.signal(signal.SIGTERM, before)
     outcomes = [journal.settled(prompt) for prompt in prompts]
-    if any(outcome is None for outcome in outcomes):
+    if failed:
         places = {prompt.id: prompt.place for prompt in prompts}
         log.error(
             "%d of %d prompts could not be asked about (the first: %s: %s): give the same command again to go on",

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from project.chat_servers import ChatServers, Failure, ServersUnavailable, addresses, key_of
+from project.chat_servers import ChatServers, Failure, ServersUnavailable, Stopped, addresses, key_of
 from project.decomposition.base import ChatModel, DecomposerUnavailable
 
 PROBE = ({"role": "user", "content": "Answer with the word yes."},)
@@ -79,13 +79,16 @@ class OpenAIChat(ChatModel):
 
     def chat(self, messages: Sequence[Mapping[str, str]], attempt: int = 0) -> str:
         try:
-            return self.servers.ask(self._body(messages, attempt), _content, self._stop)
+            reply = self.servers.ask(self._body(messages, attempt), _content, self._stop)
         except ServersUnavailable as error:
             raise DecomposerUnavailable(str(error), for_good=True) from error
-        except Failure as failure:
-            if failure.kind == "rejected":
-                raise ValueError(f"the server does not take the request: {failure}") from failure
-            raise DecomposerUnavailable(f"{failure.kind}: {failure}") from failure
+        except Stopped as error:
+            raise DecomposerUnavailable("given up", for_good=True) from error
+        if isinstance(reply, str):
+            return reply
+        if reply.kind == "rejected":
+            raise ValueError(f"the server does not take the request: {reply}") from reply
+        raise DecomposerUnavailable(f"{reply.kind}: {reply}") from reply
 
     def preflight(self) -> None:
         """A short chat with every server. Raises ValueError with the remedy."""

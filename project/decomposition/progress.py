@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +35,8 @@ class Outcome:
 class Journal:
     """The settled outcomes of one output file, made by one decomposer.
 
+    The file appears with the first of them.
+
     Raises:
         ValueError: if it was begun by another decomposer, or is no journal.
     """
@@ -42,14 +44,15 @@ class Journal:
     def __init__(self, file: Path, decomposer: str) -> None:
         self.file = file
         self.outcomes: dict[str, Outcome] = {}
+        self.decomposer = decomposer
         if file.exists():
-            self._read(decomposer)
-        else:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._append({"decomposer": decomposer})
+            self._read()
 
     def add(self, outcome: Outcome) -> None:
         """Keeps a settled outcome, on disk too."""
+        if not self.file.exists():
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._append({"decomposer": self.decomposer})
         self.outcomes[outcome.id] = outcome
         self._append({key: value for key, value in asdict(outcome).items() if key != "open"})
 
@@ -62,13 +65,16 @@ class Journal:
         with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
-    def _read(self, decomposer: str) -> None:
+    def _read(self) -> None:
         content = self.file.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             with self.file.open("r+b") as stream:
                 stream.truncate(len(whole))
-        header, *entries = whole.splitlines() or [b"{}"]
+        if not whole:
+            self.file.unlink()
+            return
+        header, *entries = whole.splitlines()
         try:
             begun = json.loads(header)["decomposer"]
             for entry in map(json.loads, entries):
@@ -79,14 +85,16 @@ class Journal:
                 self.outcomes[entry["id"]] = Outcome(**entry, questions=questions)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{self.file} is no journal of begun work ({error}): remove it to start anew") from error
-        if begun != decomposer:
+        if begun != self.decomposer:
             raise ValueError(
-                f"{self.file} was begun with {begun}, not with {decomposer}: give the same decomposer to go on, or "
-                "remove the file to start anew"
+                f"{self.file} was begun with {begun}, not with {self.decomposer}: give the same decomposer to go on, "
+                "or remove the file to start anew"
             )
 
 
-def decompose_all(prompts: Sequence[Prompt], decomposer: Decomposer, concurrency: int) -> Iterator[Outcome]:
+def decompose_all(
+    prompts: Sequence[Prompt], decomposer: Decomposer, concurrency: int
+) -> Generator[Outcome, None, None]:
     """The outcomes of the prompts, in the order in which they are known.
 
     Ends early, with the others open, when the decomposer is unavailable for good.

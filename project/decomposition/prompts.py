@@ -33,8 +33,8 @@ Rules
 - Ask only what the prompt says or necessarily implies. Invent nothing, however likely it is.
 - Work out riddles and hints first: where the prompt describes a thing without naming it, ask about the thing meant.
 - Each question is understood by itself, names what it is about, and can be answered by looking.
-- depends_on: ids of the questions that need the answer "yes" before this one makes sense. "Is the car red?" depends on \
-"Is there a car?".
+- depends_on: ids of the questions that need the answer "yes" before this one makes sense: "Is the car red?" depends \
+on "Is there a car?".
 - tag: exactly one of {", ".join(SEMANTIC_TAGS)}.
     Style: medium or manner. Environment: place, time of day, weather, background. Viewpoint: camera and framing.
     Existence: something is there. Count: how many. Attribute: colour, size, material, state, and the like.

@@ -72,7 +72,7 @@ def read_objections(reply: str, questions: Sequence[Question]) -> list[str]:
         ]
         if faults:
             reason = str(verdict.get("reason") or "").strip()
-            objections.append(f"{question.text!r} is {', '.join(faults)}" + (f" ({reason})" if reason else ""))
+            objections.append(f"{question.text!r}: {', '.join(faults)}" + (f" ({reason})" if reason else ""))
     return objections
 
 

@@ -1,0 +1,24 @@
+"""The scripted language model of tests/llm_server.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def start(llm_server: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Starts servers, which end with the test; waiting between attempts is short."""
+    monkeypatch.setattr("project.chat_servers.BACKOFF", (0.01, 0.05))
+    servers = []
+
+    def started(**arguments: Any) -> Any:
+        servers.append(llm_server.LLMServer(**arguments).start())
+        return servers[-1]
+
+    yield started
+    for server in servers:
+        server.kill()
