@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from project.benchmarks.base import Benchmark
 from project.cli import ProjectCLI
 from project.module import AlphaGRPO
+from project.out_of_memory import out_of_memory
 
 PHASES = ("rollout_text", "rollout_image", "judge", "judge_wait", "replay", "reference", "backward", "optimizer")
 """In the order in which they are reported; others follow."""
@@ -146,6 +147,8 @@ class UnrecordedCLI(ProjectCLI):
             trainer.fit(self.model, datamodule=self.datamodule)
         except MisconfigurationException as error:
             raise ValueError(str(error)) from error
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(error, self.model, trainer, self.datamodule) from error
 
 
 def rotations(configurations: Mapping[str, Sequence[str]], updates: int) -> Iterator[dict[str, Cost]]:

@@ -143,11 +143,12 @@ def memory(work: Workload, sizes: Sizes, how: Arithmetic, weights: Weights, rank
     gathered = {"gathered weights": whole * (1 - 1 / share)} if sharded else {}
     gathered_layers = {"gathered layers": 2.0 * weights.largest_layer} if sharded else {}
     caches = {"caches": float(rollout_caches(work, sizes, how))}
+    narrow = {"narrow copies of weights": _narrow_copies(how, weights.trained)} if how.autocast else {}
     return Memory(
         always={name: size for name, size in always.items() if size},
         phases={
-            "rollout": {**gathered, **caches, "working set": float(rollout_working_set(work, sizes, how))},
-            "decoding": {**gathered, **caches, "pictures": float(work.rows * weights.decoding)},
+            "rollout": {**gathered, **caches, **narrow, "working set": float(rollout_working_set(work, sizes, how))},
+            "decoding": {**gathered, **caches, **narrow, "pictures": float(work.rows * weights.decoding)},
             "replay": {**gathered_layers, **replay_memory(work, sizes, how, weights.trained)},
         },
     )
@@ -163,13 +164,15 @@ def rollout_working_set(work: Workload, sizes: Sizes, how: Arithmetic) -> int:
     """Bytes that a denoising forward of all branches holds at its widest place: in a layer's MLP or attention."""
     tokens = work.rows * work.latents * (1 + work.branches)
     kept = tokens * 2 * sizes.key * how.computed * sizes.layers
-    mlp = tokens * (3 * sizes.inner * how.computed + 2 * sizes.hidden * how.stored)
+    # The layer's input, what attention read and said, their sum, what the MLP reads and says.
+    stream = tokens * 6 * sizes.hidden * how.stored
+    mlp = tokens * sizes.inner * _mlp_values(how)
     longest = work.read + work.latents
     masked = work.rows > 1 and work.reasoning > 0
     repeated = 2 * (sizes.query if masked else 0) * longest * work.rows * how.computed
     bias = work.rows * work.latents * longest * (FP32 + how.computed) if masked else 0
-    heads = tokens * (3 * sizes.query * how.computed + 2 * sizes.hidden * how.stored)
-    return kept + (bias if masked else 0) + max(mlp, heads + repeated)
+    heads = tokens * 3 * sizes.query * how.computed
+    return kept + stream + bias + max(mlp, heads + repeated)
 
 
 def replay_memory(work: Workload, sizes: Sizes, how: Arithmetic, trained: int) -> dict[str, float]:
@@ -177,14 +180,12 @@ def replay_memory(work: Workload, sizes: Sizes, how: Arithmetic, trained: int) -
     samples = work.micro_batch
     read_once = work.prefix + work.picture + work.prompt
     texts = read_once + samples * work.reasoning
-    pairs = read_once**2 + samples * work.reasoning * work.read if work.reasoning else read_once**2
     rows = samples * (work.trained + work.branches * work.trained_guided)
     pictures = rows * work.latents
     slots = samples * work.trained * (work.read + work.latents)
     slots += sum(samples * work.trained_guided * (read + work.latents) for read in work.branch_read)
     masked = samples > 1 and work.reasoning > 0
     text_layer = layer_bytes(texts, read_once + samples * (work.read if work.reasoning else 0), sizes, how)
-    text_layer += pairs // max(texts, 1) * 0
     picture_layer = layer_bytes(pictures, slots, sizes, how, repeated=masked)
     if masked:
         picture_layer += samples * work.trained * work.latents * (work.read + work.latents) * how.computed
@@ -196,15 +197,15 @@ def replay_memory(work: Workload, sizes: Sizes, how: Arithmetic, trained: int) -
     else:
         kept, again, keys = (text_layer + picture_layer) * sizes.layers, 0, 0
     contexts = samples * (work.read + sum(work.branch_read)) * 2 * sizes.key * how.computed * sizes.layers
-    backward = max(texts, pictures) * (2 * sizes.inner * how.computed + 2 * sizes.hidden * how.stored)
+    at_once = max(texts, pictures) * (sizes.inner * _mlp_values(how) - sizes.inner * how.computed)
     logits = samples * work.reasoning * sizes.vocabulary
     return {
         "contexts": float(contexts),
         "activations": float(kept),
         "a layer again": float(max(again, keys)),
-        "a layer's gradients": float(backward),
+        "a layer's own": float(at_once),
         "logits": 2.0 * FP32 * logits + logits * how.computed,
-        "narrow copies of weights": trained / FP32 * how.computed if how.autocast else 0.0,
+        "narrow copies of weights": _narrow_copies(how, trained),
     }
 
 
@@ -225,6 +226,20 @@ def layer_bytes(tokens: int, slots: int, sizes: Sizes, how: Arithmetic, repeated
     if how.computed != FP32:
         per_token += 4 * how.computed * sizes.query // sizes.heads  # rotary cosines and sines, copied
     return tokens * per_token + slots * 2 * how.computed * (sizes.query if repeated else sizes.key)
+
+
+def _mlp_values(how: Arithmetic) -> int:
+    """Bytes per value of an MLP's inner width that are held at once: gate, up and product; adapters hold more."""
+    if not how.adapters:
+        return 3 * how.computed
+    # Beside the product, its wide copy for the adapter, and in mixed precision the narrow copy of that.
+    copies = FP32 + (how.computed if how.autocast else 0) if how.computed != FP32 else 0
+    return max(4 * how.computed, how.computed + copies)
+
+
+def _narrow_copies(how: Arithmetic, trained: int) -> float:
+    """Bytes of the trained weights in the format of the products, kept as long as mixed precision lasts."""
+    return trained / FP32 * how.computed if how.autocast else 0.0
 
 
 def _inputs(width: int, products: int, how: Arithmetic) -> int:

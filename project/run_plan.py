@@ -25,8 +25,8 @@ PROBE = 2**16
 """Weights that the optimizer is tried on; 8-bit optimizers keep fewer than 4096 at once in fp32."""
 CUDA_CONTEXT = 1.5e9
 """Bytes that kernels and libraries take on a GPU before the first tensor: an estimate."""
-FRAGMENTATION = 0.05
-"""Share of a GPU's memory that the allocator cannot hand out: an estimate."""
+RESERVE = 0.1
+"""Share of a GPU that is kept free: for fragments, and because activations are estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,6 @@ class RunPlan:
     """A configuration as `project.planning` sees it.
 
     Attributes:
-        exact: number formats and weights are those of the outline; the optimizer's state is measured on a probe.
         decoding_flops: of the autoencoder, for one picture.
     """
 
@@ -62,7 +61,7 @@ class RunPlan:
 
 def usable(gpu_bytes: float) -> float:
     """Bytes of a GPU that tensors can have."""
-    return gpu_bytes * (1 - FRAGMENTATION) - CUDA_CONTEXT
+    return gpu_bytes * (1 - RESERVE) - CUDA_CONTEXT
 
 
 def plan_of(
