@@ -7,6 +7,7 @@ weights, gradients and caches are exact, the optimizer's are measured on a few w
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +59,8 @@ def run(args: Any) -> int:
 
     if args.ranks < 1 or args.gpu_memory <= 0:
         raise ValueError(f"--ranks {args.ranks}, --gpu-memory {args.gpu_memory}: give at least 1, and more than 0")
+    # What Lightning says of this machine is not of interest.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     cli = UnrecordedCLI(["fit", *(f"--config={file}" for file in args.config), *options(args.set), *QUIET])
     plan = plan_of(
         cli.model,
@@ -88,9 +91,9 @@ def report(plan: RunPlan, gpu_bytes: float, taken: Mapping[str, float] | None, t
         "",
         f"{'memory of a GPU':<34}{'GB':>8}",
     ]
-    lines += _parts("always", memory.always, sum(memory.always.values()))
+    lines += _parts("always", memory.always)
     for phase, parts in memory.phases.items():
-        lines += _parts(f"+ {phase}", parts, sum(parts.values()))
+        lines += _parts(f"+ {phase}", parts)
     phase = max(memory.peaks, key=memory.peaks.__getitem__)
     room = usable(gpu_bytes)
     verdict = "fits" if memory.peak <= room else "does not fit"
@@ -138,8 +141,8 @@ def _seconds(plan: RunPlan, args: Any) -> dict[str, float] | None:
     return seconds(plan.work, plan.sizes, plan.how, plan.flops(), speed, args.bandwidth * 1e9)
 
 
-def _parts(title: str, parts: Mapping[str, float], total: float) -> list[str]:
-    lines = [f"{title:<34}{total / 1e9:>8.2f}"]
+def _parts(title: str, parts: Mapping[str, float]) -> list[str]:
+    lines = [f"{title:<34}{sum(parts.values()) / 1e9:>8.2f}"]
     return lines + [f"  {name:<32}{size / 1e9:>8.2f}  {SURE.get(name, 'estimate')}" for name, size in parts.items()]
 
 
