@@ -10,7 +10,6 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 from project.commands.plan import settings_of
 from project.module import AlphaGRPO
-from project.planning import largest
 from project.run_plan import RunPlan, plan_of, usable
 
 LESS = 0.9
@@ -57,14 +56,14 @@ def _advice(model: LightningModule, trainer: Trainer, data: Any) -> str:
 def advised(plan: RunPlan, limit: float, task: Any) -> str:
     """Settings that the plan expects to need at most `limit` bytes, in words."""
     for checkpointing in dict.fromkeys((plan.how.checkpointing, True)):
-        best = largest(plan.work, lambda work, again=checkpointing: plan.memory(work, again).peak <= limit)
+        best = plan.largest_below(limit, checkpointing)
         if best is None:
             continue
         also = "" if checkpointing == plan.how.checkpointing else _CHECKPOINTING
         return (
-            f"the plan expects {plan.memory().peak / 1e9:.2g} GB with the settings now, and "
-            f"{plan.memory(best, checkpointing).peak / 1e9:.2g} GB with {settings_of(best, task)}{also}; "
-            "`python -m project plan` tells the whole plan"
+            f"the plan expects {plan.memory().peak / 1e9:.3g} GB with the settings now; with "
+            f"{settings_of(best, task)}{also} it expects {plan.memory(best, checkpointing).peak / 1e9:.3g} GB "
+            "(`python -m project plan` tells the whole plan)"
         )
     return (
         "even a micro-batch of 1 and one prompt at a time need more: share the weights out (more ranks with fsdp2), "

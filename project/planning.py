@@ -121,7 +121,9 @@ class Memory:
         return max(self.peaks.values())
 
 
-def memory(work: Workload, sizes: Sizes, how: Arithmetic, weights: Weights, ranks: int = 1, sharded: bool = False) -> Memory:
+def memory(
+    work: Workload, sizes: Sizes, how: Arithmetic, weights: Weights, ranks: int = 1, sharded: bool = False
+) -> Memory:
     """What an update holds on each of `ranks` devices.
 
     Args:

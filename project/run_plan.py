@@ -18,8 +18,10 @@ from project.models.transforms import ImageTransform
 from project.module import AlphaGRPO, prepare
 from project.planning import Arithmetic, Memory, Weights, Workload, flops, largest, memory
 from project.samplers.base import Sampler
+from project.tasks.base import Task
 from project.tasks.drawing import Canvas
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.turn import Turn
 
 PROBE = 2**16
 """Weights that the optimizer is tried on; 8-bit optimizers keep fewer than 4096 at once in fp32."""
@@ -55,8 +57,11 @@ class RunPlan:
 
     def largest(self, gpu_bytes: float, checkpointing: bool | None = None) -> Workload | None:
         """The largest micro-batch and number of prompts drawn together that fit; None if nothing does."""
-        room = usable(gpu_bytes)
-        return largest(self.work, lambda work: self.memory(work, checkpointing).peak <= room)
+        return self.largest_below(usable(gpu_bytes), checkpointing)
+
+    def largest_below(self, limit: float, checkpointing: bool | None = None) -> Workload | None:
+        """The same for a number of bytes that tensors may take."""
+        return largest(self.work, lambda work: self.memory(work, checkpointing).peak <= limit)
 
 
 def usable(gpu_bytes: float) -> float:
@@ -96,7 +101,7 @@ def plan_of(
         checkpointing=bool(getattr(model, "gradient_checkpointing", False)),
     )
     work = workload(module, model, prompts, prompt_tokens, reasoning_tokens)
-    decoding, decoding_flops = decoding_cost(model, _canvas(module.task))
+    decoding, decoding_flops = decoding_cost(model, turn_of(module.task).canvas)
     loaded = _bytes(model)
     with torch.device("meta"):
         lora = dataclasses.replace(module.lora, adapter=None) if module.lora else None
@@ -120,9 +125,8 @@ def workload(
     module: AlphaGRPO, model: UnifiedModel, prompts: int, prompt_tokens: int, reasoning_tokens: int | None
 ) -> Workload:
     """What a turn of the module's task asks of the model. Tasks other than ReasoningT2I look at a picture first."""
-    task: Any = module.task
-    turn: Any = getattr(task, "turn", task)
-    canvas: Canvas = turn.canvas
+    task, turn = module.task, turn_of(module.task)
+    canvas = turn.canvas
     rows, columns = model.latent_grid(canvas.height, canvas.width)
     latents = rows * columns + 2
     picture = 0
@@ -180,9 +184,14 @@ def state_per_weight(make_optimizer: Callable[[Any], Any]) -> float:
     return sum(value.numel() * value.element_size() for value in kept) / PROBE
 
 
-def _canvas(task: Any) -> Canvas:
-    canvas: Canvas = getattr(task, "turn", task).canvas
-    return canvas
+def turn_of(task: Task) -> Turn:
+    """How a task's trained turns are made. Raises ValueError for a task that is not made of turns."""
+    turn = getattr(task, "turn", None)
+    if not isinstance(turn, Turn):
+        raise ValueError(
+            f"{type(task).__name__} is not made of turns (project/tasks/turn.py), so there is no plan of it"
+        )
+    return turn
 
 
 def _bytes(model: nn.Module) -> int:

@@ -97,7 +97,9 @@ def peak_shares(arguments: Sequence[str], cost: Cost, peak_tflops: float) -> dic
     )
     operations = {name: count for name, count in plan.flops().items() if name != "recomputation"}
     shares = {
-        name: count / cost.seconds(name) / peak_tflops / 1e12 for name, count in operations.items() if cost.seconds(name)
+        name: count / cost.seconds(name) / peak_tflops / 1e12
+        for name, count in operations.items()
+        if cost.seconds(name)
     }
     return {**shares, "total": sum(operations.values()) / cost.seconds("total") / peak_tflops / 1e12}
 

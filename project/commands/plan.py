@@ -21,7 +21,14 @@ QUIET = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy
 """A plan for another machine is made on this one."""
 SURE = {
     **dict.fromkeys(
-        ("frozen weights", "trained weights (fp32)", "gradients (fp32)", "autoencoder", "reference of the KL", "caches"),
+        (
+            "frozen weights",
+            "trained weights (fp32)",
+            "gradients (fp32)",
+            "autoencoder",
+            "reference of the KL",
+            "caches",
+        ),
         "exact",
     ),
     "buckets of the gradients": "exact",
@@ -150,7 +157,9 @@ def _suggestion(plan: RunPlan, gpu_bytes: float, checkpointing: bool, task: Any)
     how = "with" if checkpointing else "without"
     best = plan.largest(gpu_bytes, checkpointing)
     if best is None:
-        return f"{how} gradient checkpointing nothing fits: more ranks with fsdp2, smaller pictures or fewer trained steps"
+        return (
+            f"{how} gradient checkpointing nothing fits: more ranks with fsdp2, smaller pictures or fewer trained steps"
+        )
     peak = plan.memory(best, checkpointing).peak / 1e9
     return f"{how} gradient checkpointing the largest that fits ({peak:.1f} GB): {settings_of(best, task)}"
 
