@@ -187,7 +187,9 @@ def replay_memory(work: Workload, sizes: Sizes, how: Arithmetic, trained: int) -
     slots = samples * work.trained * (work.read + work.latents)
     slots += sum(samples * work.trained_guided * (read + work.latents) for read in work.branch_read)
     masked = samples > 1 and work.reasoning > 0
-    text_layer = layer_bytes(texts, read_once + samples * (work.read if work.reasoning else 0), sizes, how)
+    # A text's mask is causal, so its keys are always repeated.
+    looked_at = read_once + samples * (work.read if work.reasoning else 0)
+    text_layer = layer_bytes(texts, looked_at, sizes, how, repeated=True)
     picture_layer = layer_bytes(pictures, slots, sizes, how, repeated=masked)
     if masked:
         picture_layer += samples * work.trained * work.latents * (work.read + work.latents) * how.computed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from project.__main__ import main
 from project.checkpoints import load_policy
 from project.export import export_adapter, parse_size, whole_folder
 from project.models.bagel import Bagel
-from project.models.lora import adapter_parameters, load_adapter, merge_adapters
+from project.models.lora import LoRA, adapter_parameters, add_lora, load_adapter, merge_adapters
 from project.pipeline import UnifiedPipeline
 
 EMBEDDED = "data/shapes/umm"
@@ -152,6 +153,29 @@ def test_the_layout_is_that_of_the_base(trained):
     for name in ("llm_config.json", "vit_config.json", "config.json"):
         ours, theirs = (json.loads((folder / name).read_text()) for folder in (out, Path(base)))
         assert kept(theirs, ours) == theirs, name
+
+
+def test_what_other_tools_read_goes_along(bagel_fixture, tmp_path):
+    """The slow tokenizer's files, settings that are not ours, and in an adapter the name of its base."""
+    base = tmp_path / "base"
+    shutil.copytree(bagel_fixture.directory, base)
+    foreign = {"do_sample": True, "temperature": 0.7}
+    (base / "generation_config.json").write_text(json.dumps(foreign))
+    model = load_policy(str(base))
+    model.save_pretrained(tmp_path / "again")
+    vocabularies = [json.loads((folder / "vocab.json").read_text()) for folder in (base, tmp_path / "again")]
+    assert vocabularies[0] == vocabularies[1]
+    ours, theirs = ((folder / "merges.txt").read_text().splitlines() for folder in (tmp_path / "again", base))
+    assert [line for line in ours if line[:1] != "#"] == [line for line in theirs if line[:1] != "#"]
+    settings = json.loads((tmp_path / "again/generation_config.json").read_text())
+    assert {name: settings[name] for name in foreign} == foreign and "alphagrpo" in settings
+    (tmp_path / "again/tokenizer.json").unlink()
+    text = "Draw a small red cube, left of THE 3 trees!"
+    assert load_policy(str(tmp_path / "again")).encode_text(text).tolist() == model.encode_text(text).tolist()
+    add_lora(model, LoRA(rank=2, alpha=4))
+    export_adapter(model, tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(base)
 
 
 def test_a_bf16_base_goes_out_as_a_merge_in_memory(bagel_fixture, tmp_path):
