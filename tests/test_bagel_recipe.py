@@ -9,6 +9,14 @@ import torch
 import yaml
 
 from project.__main__ import main
+from project.models.bagel.config import BagelConfig
+
+
+def small_size(checkpoint):
+    """Height and width [pixels] of 4 x 6 latent tokens, as far as the position table goes."""
+    config = BagelConfig.from_directory(checkpoint)
+    rows, columns = (min(n, config.max_latent_size) for n in (4, 6))
+    return {"height": rows * config.pixels_per_latent, "width": columns * config.pixels_per_latent}
 
 
 @pytest.mark.parametrize("overlay", [[], ["configs/bagel/rt2i_kl.yaml"]])
@@ -21,7 +29,7 @@ def test_two_updates(bagel_fixture, tmp_path, overlay):
             "init_args": {
                 "policy": {"init_args": {"directory": str(bagel_fixture.directory)}},
                 "num_generations": 2,
-                "task": {"init_args": {"height": 16, "width": 24, "max_tokens": 4}},
+                "task": {"init_args": {**small_size(bagel_fixture.directory), "max_tokens": 4}},
             }
         },
         "data": {"init_args": {"train": str(tmp_path / "train.jsonl"), "prompts_per_update": 2}},
@@ -46,7 +54,7 @@ def test_the_measurement_is_ready(bagel_fixture, tmp_path, capsys):
             "init_args": {
                 "policy": {"init_args": {"directory": str(bagel_fixture.directory)}},
                 "num_generations": 2,
-                "task": {"init_args": {"height": 16, "width": 24, "max_tokens": 4}},
+                "task": {"init_args": {**small_size(bagel_fixture.directory), "max_tokens": 4}},
             }
         },
     }

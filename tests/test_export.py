@@ -17,18 +17,22 @@ from safetensors import safe_open
 from project.__main__ import main
 from project.checkpoints import load_policy
 from project.export import export_adapter, parse_size, whole_folder
-from project.models.bagel import Bagel
+from project.models.bagel import Bagel, BagelConfig
 from project.models.lora import LoRA, adapter_parameters, add_lora, load_adapter, merge_adapters
 from project.pipeline import UnifiedPipeline
 
 EMBEDDED = "data/shapes/umm"
-SIZE = {True: (64, 64), False: (16, 24)}
-"""Pixels, of the embedded checkpoint and of the reference checkpoint."""
+
+
+def small_size(config):
+    """Height and width [pixels] of 4 x 6 latent tokens, as far as the position table goes."""
+    rows, columns = (min(n, config.max_latent_size) for n in (4, 6))
+    return rows * config.pixels_per_latent, columns * config.pixels_per_latent
 
 
 def picture(model, steps=4):
     pipe = UnifiedPipeline(model)
-    height, width = SIZE[model.config.vocab_size < 100]
+    height, width = small_size(model.config)
     noise = torch.Generator().manual_seed(0)
     drawn = pipe("a red circle", height=height, width=width, num_steps=steps, generator=noise, think=True, max_tokens=6)
     return np.asarray(drawn.images[0])
@@ -40,7 +44,7 @@ def digest(model):
 
 def run(base, folder, dtype="float32"):
     """A run of two updates; its last checkpoint."""
-    height, width = SIZE[base == EMBEDDED]
+    height, width = small_size(BagelConfig.from_directory(base))
     small = {
         "trainer": {"accelerator": "cpu", "precision": "32-true", "max_steps": 2, "callbacks": []},
         "rewards": [{"class_path": "project.rewards.random.RandomReward"}],

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from project.models.hub import local_copy
 from project.models.json_files import positive, read_object, section
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,11 @@ class BagelConfig:
             files={"llm_config": llm, "vit_config": vit, "config": root},
             **extra,
         )
+
+    @classmethod
+    def from_pretrained(cls, directory: str) -> BagelConfig:
+        """The same for a hub id too, under the name by which peft asks for the configuration of an adapter's base."""
+        return cls.from_directory(local_copy(directory, ["*.json"]))
 
     def save(self, directory: str | Path) -> None:
         """Write the three configuration files in the upstream layout."""
