@@ -137,7 +137,7 @@ class UnrecordedCLI(ProjectCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         if not isinstance(self.model, AlphaGRPO):
             found = type(self.model).__name__
-            raise ValueError(f"bench measures project.module.AlphaGRPO, not {found}: give a YAML of it")
+            raise ValueError(f"only project.module.AlphaGRPO is measured and planned, not {found}: give a YAML of it")
 
     def turn(self, cost: Cost, updates: int) -> None:
         """One warm-up update and `updates` measured ones, which are added to `cost`."""

@@ -120,6 +120,11 @@ def test_understanding_interleaved(model, bagel_fixture, near):
     assert text.ids_RT[0].tolist() == expected
 
 
+def test_vae_reads_normalised_levels(bagel_fixture):
+    pixels = bagel_fixture.tensor("vae.in.pixels")
+    assert torch.equal(normalise(bagel_fixture.tensor("vae.in.image_u8")).view_as(pixels), pixels)
+
+
 @pytest.mark.parametrize("kind", ["static", "functional"])
 def test_t2i_velocity(model, bagel_fixture, near, kind):
     case, tensor = bagel_fixture.cases["t2i_velocity"], bagel_fixture.tensor
