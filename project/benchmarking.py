@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from project.benchmarks.base import Benchmark
 from project.cli import ProjectCLI
 from project.module import AlphaGRPO
+from project.out_of_memory import out_of_memory
 
 PHASES = ("rollout_text", "rollout_image", "judge", "judge_wait", "replay", "reference", "backward", "optimizer")
 """In the order in which they are reported; others follow."""
@@ -136,7 +137,7 @@ class UnrecordedCLI(ProjectCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         if not isinstance(self.model, AlphaGRPO):
             found = type(self.model).__name__
-            raise ValueError(f"bench measures project.module.AlphaGRPO, not {found}: give a YAML of it")
+            raise ValueError(f"only project.module.AlphaGRPO is measured and planned, not {found}: give a YAML of it")
 
     def turn(self, cost: Cost, updates: int) -> None:
         """One warm-up update and `updates` measured ones, which are added to `cost`."""
@@ -146,6 +147,8 @@ class UnrecordedCLI(ProjectCLI):
             trainer.fit(self.model, datamodule=self.datamodule)
         except MisconfigurationException as error:
             raise ValueError(str(error)) from error
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(error, self.model, trainer, self.datamodule) from error
 
 
 def rotations(configurations: Mapping[str, Sequence[str]], updates: int) -> Iterator[dict[str, Cost]]:

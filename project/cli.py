@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -152,6 +153,10 @@ class ProjectCLI(LightningCLI):
         except JudgeUnavailable as error:
             self.stop.raise_if_stopped(self.trainer)
             raise JudgeUnavailable(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
+        except torch.OutOfMemoryError as error:
+            from project.out_of_memory import out_of_memory
+
+            raise out_of_memory(error, self.model, self.trainer, self.datamodule) from error
         except ValueError as error:
             if getattr(self.model, "updates", 0) and not _raised_here(error):
                 raise RuntimeError(f"training failed after update {self.model.updates}") from error

@@ -185,6 +185,10 @@ class UnifiedPipeline:
         generators = _each(generator, len(prompts), "generators")
         rows = []
         for place, (text, image, own) in enumerate(zip(prompts, images, generators, strict=True)):
+            if image is not None and not isinstance(image, Image.Image):
+                raise ValueError(
+                    f"{image!r} is no picture: give a PIL image (project.generation.read_image opens a file)"
+                )
             source = None if image is None else self.vae_transform.resize(image)
             height, width = size or (0, 0)
             if source is not None:

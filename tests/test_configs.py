@@ -72,7 +72,7 @@ def test_its_command_builds_what_it_names(file: str, tmp_path: Path) -> None:
                 options = [f"--{key}={value}" for key, value in {**study.overrides, **arm.overrides}.items()]
                 check(build(["fit", *(f"--config={config}" for config in arm.configs), *options], tmp_path))
             continue
-        if command[0] == "bench":
+        if command[0] in ("bench", "plan"):
             command = ["fit", *(word for word in command if word == "--config" or word.endswith(".yaml"))]
         assert command[0] in LIGHTNING, f"{file}: {command[0]} reads no YAML"
         check(build(command, tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -16,18 +17,22 @@ from safetensors import safe_open
 from project.__main__ import main
 from project.checkpoints import load_policy
 from project.export import export_adapter, parse_size, whole_folder
-from project.models.bagel import Bagel
-from project.models.lora import adapter_parameters, load_adapter, merge_adapters
+from project.models.bagel import Bagel, BagelConfig
+from project.models.lora import LoRA, adapter_parameters, add_lora, load_adapter, merge_adapters
 from project.pipeline import UnifiedPipeline
 
 EMBEDDED = "data/shapes/umm"
-SIZE = {True: (64, 64), False: (16, 24)}
-"""Pixels, of the embedded checkpoint and of the reference checkpoint."""
+
+
+def small_size(config):
+    """Height and width [pixels] of 4 x 6 latent tokens, as far as the position table goes."""
+    rows, columns = (min(n, config.max_latent_size) for n in (4, 6))
+    return rows * config.pixels_per_latent, columns * config.pixels_per_latent
 
 
 def picture(model, steps=4):
     pipe = UnifiedPipeline(model)
-    height, width = SIZE[model.config.vocab_size < 100]
+    height, width = small_size(model.config)
     noise = torch.Generator().manual_seed(0)
     drawn = pipe("a red circle", height=height, width=width, num_steps=steps, generator=noise, think=True, max_tokens=6)
     return np.asarray(drawn.images[0])
@@ -39,7 +44,7 @@ def digest(model):
 
 def run(base, folder, dtype="float32"):
     """A run of two updates; its last checkpoint."""
-    height, width = SIZE[base == EMBEDDED]
+    height, width = small_size(BagelConfig.from_directory(base))
     small = {
         "trainer": {"accelerator": "cpu", "precision": "32-true", "max_steps": 2, "callbacks": []},
         "rewards": [{"class_path": "project.rewards.random.RandomReward"}],
@@ -152,6 +157,29 @@ def test_the_layout_is_that_of_the_base(trained):
     for name in ("llm_config.json", "vit_config.json", "config.json"):
         ours, theirs = (json.loads((folder / name).read_text()) for folder in (out, Path(base)))
         assert kept(theirs, ours) == theirs, name
+
+
+def test_what_other_tools_read_goes_along(bagel_fixture, tmp_path):
+    """The slow tokenizer's files, settings that are not ours, and in an adapter the name of its base."""
+    base = tmp_path / "base"
+    shutil.copytree(bagel_fixture.directory, base)
+    foreign = {"do_sample": True, "temperature": 0.7}
+    (base / "generation_config.json").write_text(json.dumps(foreign))
+    model = load_policy(str(base))
+    model.save_pretrained(tmp_path / "again")
+    vocabularies = [json.loads((folder / "vocab.json").read_text()) for folder in (base, tmp_path / "again")]
+    assert vocabularies[0] == vocabularies[1]
+    ours, theirs = ((folder / "merges.txt").read_text().splitlines() for folder in (tmp_path / "again", base))
+    assert [line for line in ours if line[:1] != "#"] == [line for line in theirs if line[:1] != "#"]
+    settings = json.loads((tmp_path / "again/generation_config.json").read_text())
+    assert {name: settings[name] for name in foreign} == foreign and "alphagrpo" in settings
+    (tmp_path / "again/tokenizer.json").unlink()
+    text = "Draw a small red cube, left of THE 3 trees!"
+    assert load_policy(str(tmp_path / "again")).encode_text(text).tolist() == model.encode_text(text).tolist()
+    add_lora(model, LoRA(rank=2, alpha=4))
+    export_adapter(model, tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(base)
 
 
 def test_a_bf16_base_goes_out_as_a_merge_in_memory(bagel_fixture, tmp_path):

@@ -85,6 +85,11 @@ def test_wrong_numbers_and_sizes_are_refused(pipe):
         pipe("a red circle", latents=[torch.zeros(3, 4)])
 
 
+def test_a_path_is_no_picture(pipe):
+    with pytest.raises(ValueError, match=r"'cat\.png' is no picture"):
+        pipe("a red circle", "cat.png")
+
+
 def test_files_that_are_no_images(tmp_path):
     (tmp_path / "no.png").write_text("not a picture")
     with pytest.raises(ValueError, match=r"no\.png is no image"):

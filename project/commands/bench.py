@@ -35,6 +35,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--random-weights", action="store_true", help="of the policy: read only its checkpoint's configuration files"
     )
+    parser.add_argument(
+        "--peak-tflops", type=float, help="matrix peak of the device: tells the share of it that is reached"
+    )
     parser.add_argument("--json", metavar="FILE", help="where to write all figures")
 
 
@@ -42,6 +45,8 @@ def run(args: Any) -> int:
     """Writes the table to stdout. Raises ValueError and UsageError for what `fit` would refuse."""
     if args.updates < 1:
         raise ValueError(f"--updates {args.updates}: give at least 1")
+    if args.peak_tflops is not None and args.peak_tflops <= 0:
+        raise ValueError(f"--peak-tflops {args.peak_tflops}: give the device's peak, say 989 for an H100 in bf16")
     common = [f"--config={config}" for config in args.config]
     common += options([*args.set, *([RANDOM_WEIGHTS] if args.random_weights else [])])
     configurations = {BASE: common}
@@ -51,6 +56,7 @@ def run(args: Any) -> int:
     from tqdm import tqdm
 
     from project.benchmarking import rotations
+    from project.run_folder import write_atomically
 
     total = 1 if len(configurations) == 1 else args.updates
     lightning = logging.getLogger("lightning.pytorch")
@@ -63,9 +69,50 @@ def run(args: Any) -> int:
     finally:
         lightning.setLevel(level)
     sys.stdout.write(table(costs))
+    shares = {}
+    if args.peak_tflops is not None:
+        shares = {name: peak_shares(configurations[name], cost, args.peak_tflops) for name, cost in costs.items()}
+        sys.stdout.write(share_table(shares, args.peak_tflops))
     if args.json:
-        Path(args.json).write_text(json.dumps(record(costs, configurations), indent=2) + "\n", encoding="utf-8")
+        figures = {**record(costs, configurations), **({"peak_shares": shares} if shares else {})}
+        write_atomically(Path(args.json), json.dumps(figures, indent=2) + "\n")
     return 0
+
+
+def peak_shares(arguments: Sequence[str], cost: Cost, peak_tflops: float) -> dict[str, float]:
+    """Share of the matrix peak by phase: the plan's operations of an update with the texts that were written.
+
+    What checkpointing computes again does not count. Raises ValueError for a model that has no plan.
+    """
+    from project.benchmarking import UnrecordedCLI
+    from project.run_plan import plan_of
+
+    cli = UnrecordedCLI(["fit", *arguments])
+    update = cost.updates[0]
+    plan = plan_of(
+        cli.model,
+        cli.settings.get("precision"),
+        prompts=update.images // cli.model.num_generations,
+        reasoning_tokens=round(sum(u.tokens for u in cost.updates) / max(1, sum(u.images for u in cost.updates))),
+    )
+    operations = {name: count for name, count in plan.flops().items() if name != "recomputation"}
+    shares = {
+        name: count / cost.seconds(name) / peak_tflops / 1e12
+        for name, count in operations.items()
+        if cost.seconds(name)
+    }
+    return {**shares, "total": sum(operations.values()) / cost.seconds("total") / peak_tflops / 1e12}
+
+
+def share_table(shares: dict[str, dict[str, float]], peak_tflops: float) -> str:
+    """The shares as text, a column for each configuration."""
+    phases = list(dict.fromkeys(phase for of in shares.values() for phase in of))
+    letters = [chr(ord("A") + n) for n in range(len(shares))]
+    lines = ["", f"share of the matrix peak of {peak_tflops:g} TFLOP/s (planned operations, none counted twice)"]
+    lines.append(f"{'':<14}" + "".join(f"  {letter:>9}" for letter in letters))
+    for phase in phases:
+        lines.append(f"{phase:<14}" + "".join(f"  {of.get(phase, 0.0):>9.2%}" for of in shares.values()))
+    return "\n".join(lines) + "\n"
 
 
 def options(assignments: Sequence[str]) -> list[str]:

@@ -1,4 +1,8 @@
-"""Write a trained policy as a PEFT adapter, or as merged weights in the layout of its base."""
+"""Write a trained policy as a PEFT adapter, or as merged weights in the layout of its base.
+
+A PEFT adapter draws the very pictures of the policy. Merged weights are rounded once: with --dtype float32 pictures
+stay within 1 level of 255 of the policy's; in bfloat16 they move by 2 to 3 levels.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--adapter", help="PEFT adapter (folder or hub id) to put over a checkpoint folder")
     parser.add_argument("--weights", choices=["ema", "raw"], default="raw", help="of a .ckpt: average or last")
     parser.add_argument(
-        "--dtype", choices=["float32", "bfloat16", "float16"], help="of the files; default: that of the weights"
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        help="of the files; default: that of the weights. A merge in bfloat16 moves pictures by 2 to 3 levels",
     )
     parser.add_argument(
         "--max-shard-size",

@@ -21,18 +21,19 @@ def attention(query_RHTC: Tensor, key_RKSC: Tensor, value_RKSC: Tensor, bias_R1T
         bias_R1TS: added to the logits: 0 where a query may look, -inf elsewhere; None = everywhere. Every query
             token must see at least one key.
     """
-    if query_RHTC.device.type == "cpu" and query_RHTC.shape[-1] <= _SMALL_HEADS:
-        groups = query_RHTC.shape[1] // key_RKSC.shape[1]
-        if groups > 1:
-            key_RKSC, value_RKSC = (x.repeat_interleave(groups, dim=1) for x in (key_RKSC, value_RKSC))
+    groups = query_RHTC.shape[1] // key_RKSC.shape[1]
+    plain = query_RHTC.device.type == "cpu" and query_RHTC.shape[-1] <= _SMALL_HEADS
+    # With a mask and shared heads CUDA would fall back to a kernel that holds all scores: repeat the few key heads.
+    if groups > 1 and (plain or bias_R1TS is not None):
+        key_RKSC, value_RKSC = (x.repeat_interleave(groups, dim=1) for x in (key_RKSC, value_RKSC))
+        groups = 1
+    if plain:
         logits = (query_RHTC * (1 / math.sqrt(query_RHTC.shape[-1]))) @ key_RKSC.transpose(-1, -2)
         if bias_R1TS is not None:
             logits = logits + bias_R1TS
         return torch.softmax(logits, dim=-1).to(value_RKSC.dtype) @ value_RKSC
     bias = None if bias_R1TS is None else bias_R1TS.to(query_RHTC.dtype)
-    return F.scaled_dot_product_attention(
-        query_RHTC, key_RKSC, value_RKSC, attn_mask=bias, enable_gqa=query_RHTC.shape[1] != key_RKSC.shape[1]
-    )
+    return F.scaled_dot_product_attention(query_RHTC, key_RKSC, value_RKSC, attn_mask=bias, enable_gqa=groups > 1)
 
 
 def bias_from_mask(mask: Tensor) -> Tensor:

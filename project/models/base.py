@@ -94,6 +94,8 @@ class UnifiedModel(nn.Module, ABC):
     tokenizer: Any
     special: SpecialTokens
     defaults: Defaults
+    name_or_path: str | None = None
+    """Hub id or folder that the weights came from, if any (an adapter's files name it as their base)."""
 
     # ----------------------------------------------------------------- what a backbone supplies
 

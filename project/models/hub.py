@@ -17,11 +17,11 @@ def local_copy(directory: str, patterns: Sequence[str], what: str = "checkpoint"
     if len(folder.parts) != 2 or folder.is_absolute() or folder.parts[0] in (".", "..", "data", "runs"):
         raise FileNotFoundError(f"no {what} folder {directory}: give a folder, or a hub id such as owner/name")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(directory, allow_patterns=list(patterns)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"{directory} is neither a folder here nor a hub id that can be fetched: {error}"
         ) from None

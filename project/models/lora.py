@@ -80,7 +80,8 @@ def save_adapter(model: nn.Module, directory: str | Path, dtype: torch.dtype | N
     """
     if not has_adapters(model):
         raise ValueError("the model has no adapters to save: all its weights are its own")
-    config: Any = model.peft_config[ADAPTER]  # type: ignore[index, union-attr]
+    config: Any = copy.deepcopy(model.peft_config[ADAPTER])  # type: ignore[index, union-attr]
+    config.base_model_name_or_path = getattr(model, "name_or_path", None)
     write_adapter(directory, config, {n: p.detach() for n, p in adapter_parameters(model).items()}, dtype)
 
 

@@ -15,11 +15,13 @@ from project.guidance import Guidance
 from project.models.bagel import Bagel
 from project.models.context import Contexts
 from project.models.query import Query
-from project.models.transforms import ImageTransform, to_uint8
+from project.models.transforms import ImageTransform, normalise, patchify, to_uint8
 from project.pipeline import UnifiedPipeline
 from project.samplers.flow_ode import FlowODE
 
 ROOT = Path(__file__).parents[2]
+ROOM = 4096
+"""Slots of a context: more than any case of a fixture reads."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def no_grad():
 
 
 def contexts_of(model, kind):
-    return model.static_context(1, 256) if kind == "static" else model.functional_context(1)
+    return model.static_context(1, ROOM) if kind == "static" else model.functional_context(1)
 
 
 def last_layer(model, context):
@@ -44,12 +46,28 @@ def last_layer(model, context):
     return keys[0].transpose(0, 1), values[0].transpose(0, 1)
 
 
+def named(outputs, prefix):
+    """The tensor name or number under the key that begins so (its end tells a length)."""
+    (value,) = (value for key, value in outputs.items() if key.startswith(prefix))
+    return value
+
+
+def written_after_start(bagel_fixture, outputs, prefix):
+    """Greedy tokens without the start token that upstream returns too."""
+    return bagel_fixture.tensor(named(outputs, prefix)).long().flatten()[1:].tolist()
+
+
 def test_text_logits(model, bagel_fixture, near):
     ids = bagel_fixture.tensor("text_logits.in.token_ids").long().view(1, -1)
     everywhere = torch.ones_like(ids, dtype=torch.bool)
+    normed = []
+    hook = model.language_model.model.norm.register_forward_hook(lambda *call: normed.append(call[-1]))
     output = model(
         Query(ids_RT=ids, position_RT=torch.arange(ids.shape[1])[None], mask="causal", logits=everywhere), []
     )
+    hook.remove()
+    hidden = bagel_fixture.tensor("text_logits.out.hidden")
+    near(normed[0].view_as(hidden), hidden)
     near(output.logits, bagel_fixture.tensor("text_logits.out.logits").view_as(output.logits))
 
 
@@ -63,24 +81,48 @@ def test_understanding(model, bagel_fixture, near, kind):
     order = torch.arange(context.slots)
     near(keys[order], tensor("understanding.out.last_layer_key_cache"))
     near(values[order], tensor("understanding.out.last_layer_value_cache"))
-    context = context.select(torch.tensor([0]), room=16)
-    _, text = model.sample_text(context, torch.zeros(1, 8), temperature=0)
-    expected = tensor("understanding.out.greedy_ids").long().flatten()[1:]
-    assert text.ids_RT[0].tolist() == expected.tolist()
+    start = torch.tensor([[model.special.text_start]])
+    query = Query(ids_RT=start, position_RT=context.position_R[:, None], mask="causal", logits="last")
+    context = context.select(torch.tensor([0]), room=ROOM)
+    near(model(query, [context]).logits, tensor("understanding.out.next_token_logits"))
+    expected = written_after_start(bagel_fixture, case["outputs"], "greedy_ids")
+    _, text = model.sample_text(context, torch.zeros(1, len(expected)), temperature=0)
+    assert text.ids_RT[0].tolist() == expected
+
+
+def test_understanding_picture(model, bagel_fixture, near):
+    tensor, out = bagel_fixture.tensor, "understanding.out."
+    pixels = tensor("understanding.in.pixels")
+    assert torch.equal(normalise(tensor("understanding.in.image_u8")), pixels)
+    patches, index = model.picture_patches(pixels)
+    assert index.tolist() == tensor(out + "vit_position_ids").tolist()
+    near(patches, tensor(out + "vit_patches"))
+    everything = torch.ones(1, len(patches), dtype=torch.bool)
+    features = model.vit_model.vision_model(patches[None], index[None], everything)
+    near(features[0], tensor(out + "vit_hidden"))
+    near((model.connector(features) + model.vit_pos_embed(index))[0], tensor(out + "vit_embed"))
 
 
 def test_understanding_interleaved(model, bagel_fixture, near):
     case, tensor = bagel_fixture.cases["understanding_interleaved"], bagel_fixture.tensor
-    context = model.append_text(model.static_context(1, 256), [tensor("understanding_interleaved.in.text1_ids").long()])
+    context = model.append_text(
+        model.static_context(1, ROOM), [tensor("understanding_interleaved.in.text1_ids").long()]
+    )
     for name in ("understanding.in.pixels", "understanding_interleaved.in.imageB_pixels"):
         context = model.append_picture(context, [tensor(name)])
     context = model.append_text(context, [tensor("understanding_interleaved.in.text2_ids").long()])
     assert context.slots == case["outputs"]["kv_len"] and context.position_R.item() == case["outputs"]["next_rope"]
-    keys, _ = last_layer(model, context)
+    keys, values = last_layer(model, context)
     near(keys, tensor("understanding_interleaved.out.last_layer_key_cache"))
-    _, text = model.sample_text(context, torch.zeros(1, 8), temperature=0)
-    expected = tensor(case["outputs"]["greedy_ids_start_plus_8"]).long().flatten()[1:]
-    assert text.ids_RT[0].tolist() == expected.tolist()
+    near(values, tensor("understanding_interleaved.out.last_layer_value_cache"))
+    expected = written_after_start(bagel_fixture, case["outputs"], "greedy_ids")
+    _, text = model.sample_text(context, torch.zeros(1, len(expected)), temperature=0)
+    assert text.ids_RT[0].tolist() == expected
+
+
+def test_vae_reads_normalised_levels(bagel_fixture):
+    pixels = bagel_fixture.tensor("vae.in.pixels")
+    assert torch.equal(normalise(bagel_fixture.tensor("vae.in.image_u8")).view_as(pixels), pixels)
 
 
 @pytest.mark.parametrize("kind", ["static", "functional"])
@@ -89,6 +131,8 @@ def test_t2i_velocity(model, bagel_fixture, near, kind):
     grid = model.latent_grid(*case["inputs"]["image_hw"])
     assert model.latent_index(grid).tolist() == tensor("t2i_velocity.out.latent_position_ids").tolist()
     main = model.append_text(contexts_of(model, kind), [tensor("t2i_velocity.in.prompt_ids").long()])
+    for ours, name in zip(last_layer(model, main), ("key", "value"), strict=True):
+        near(ours, tensor(f"t2i_velocity.out.last_layer_{name}_cache"))
     both = Contexts(main=main, text_free=contexts_of(model, kind), image_free=main)
     x, sigma = tensor("t2i_velocity.in.x_t")[None, None], torch.tensor([case["inputs"]["timestep"]])
 
@@ -103,6 +147,8 @@ def test_t2i_velocity(model, bagel_fixture, near, kind):
     near(velocity(text=4.0, renorm="global", renorm_min=1.0), tensor(out + "v_cfg4_global_min1"))
     near(velocity(text=4.0, renorm="channel", renorm_min=0.7), tensor(out + "v_cfg4_channel_min07"))
     near(velocity(text=4.0, image=1.5, renorm="global"), tensor(out + "v_cfg4_img15_global"))
+    free = Contexts(main=contexts_of(model, kind), text_free=main)
+    near(model.velocity(x, sigma, free, Guidance(text=1.0), grid)[0, 0], tensor(out + "v_uncond"))
 
 
 @pytest.mark.parametrize("kind", ["static", "functional"])
@@ -110,17 +156,26 @@ def test_edit_velocity(model, bagel_fixture, near, kind):
     case, tensor = bagel_fixture.cases["edit_velocity"], bagel_fixture.tensor
     inputs, outputs = case["inputs"], case["outputs"]
     pixels = tensor("edit_velocity.in.cond_vae_pixels")
+    for name, shown in (("cond_image", "cond_vae_pixels"), ("vit_image", "vit_pixels")):
+        assert torch.equal(normalise(tensor(f"edit_velocity.in.{name}_u8")), tensor(f"edit_velocity.in.{shown}"))
+    near(model.autoencoder.encode(pixels[None]), tensor("edit_velocity.out.cond_latent"))
     grid = model.latent_grid(*pixels.shape[-2:])
     main = model.append_latents(contexts_of(model, kind), model.encode_image(pixels[None]), grid)
+    # Ours stores a picture's delimiters before its latents.
+    stored = torch.tensor([0, *range(2, main.slots), 1])
+    near(last_layer(model, main)[0][stored], tensor("edit_velocity.out.after_vae_last_key"))
     assert (
         main.slots == outputs["after_vae_block_kv_len"]
         and main.position_R.item() == outputs["after_vae_block_next_rope"]
     )
     main = model.append_picture(main, [tensor("edit_velocity.in.vit_pixels")])
-    text_free = main.select(torch.tensor([0]), room=64)
+    text_free = main.select(torch.tensor([0]), room=ROOM)
     ids = [tensor("edit_velocity.in.prompt_ids").long()]
     main = model.append_text(main, ids)
     assert main.slots == outputs["kv_len"] and main.position_R.item() == outputs["next_rope"]
+    stored = torch.cat([stored, torch.arange(len(stored), main.slots)])
+    for ours, name in zip(last_layer(model, main), ("key", "value"), strict=True):
+        near(ours[stored], tensor(f"edit_velocity.out.last_layer_{name}_cache"))
     contexts = Contexts(main=main, text_free=text_free, image_free=model.append_text(contexts_of(model, kind), ids))
     x, sigma = tensor("edit_velocity.in.x_t")[None, None], torch.tensor([inputs["timestep"]])
     target = model.latent_grid(*inputs["image_hw"])
@@ -139,18 +194,18 @@ def test_edit_velocity(model, bagel_fixture, near, kind):
 def test_greedy_text(model, bagel_fixture):
     case, tensor = bagel_fixture.cases["greedy_text"], bagel_fixture.tensor
     outputs = case["outputs"]
-    context = model.append_text(model.static_context(1, 256), [tensor(case["inputs"]["prompt_ids"]).long()])
+    context = model.append_text(model.static_context(1, ROOM), [tensor(case["inputs"]["prompt_ids"]).long()])
 
     def written(tokens):
-        _, text = model.sample_text(context.select(torch.tensor([0]), room=16), torch.zeros(1, tokens), temperature=0)
+        _, text = model.sample_text(context.select(torch.tensor([0]), room=ROOM), torch.zeros(1, tokens), temperature=0)
         return text.ids_RT[0, : text.length_R[0]].tolist(), text.finished_R.item()
 
-    expected = tensor(outputs["upstream_max_length_9"]).long().flatten()[1:].tolist()
-    assert written(8)[0] == expected
-    stopped = tensor(outputs["ids_when_stopped"]).long().flatten()[1:].tolist()
+    expected = written_after_start(bagel_fixture, outputs, "upstream_max_length")
+    assert written(len(expected))[0] == expected
+    stopped = written_after_start(bagel_fixture, outputs, "ids_when_stopped")
     end, model.special = model.special, replace(model.special, text_end=outputs["end_token_id_for_stop_run"])
     try:
-        assert written(8) == ([*stopped, outputs["end_token_id_for_stop_run"]], True)
+        assert written(len(expected)) == ([*stopped, outputs["end_token_id_for_stop_run"]], True)
     finally:
         model.special = end
 
@@ -182,15 +237,15 @@ def guidance_of(inputs):
 def velocity_contexts(model, tensor, edit):
     """Those of the cases `t2i_velocity` and `edit_velocity`."""
     if not edit:
-        main = model.append_text(model.static_context(1, 256), [tensor("t2i_velocity.in.prompt_ids").long()])
-        return Contexts(main=main, text_free=model.static_context(1, 256), image_free=main)
+        main = model.append_text(model.static_context(1, ROOM), [tensor("t2i_velocity.in.prompt_ids").long()])
+        return Contexts(main=main, text_free=model.static_context(1, ROOM), image_free=main)
     ids = [tensor("edit_velocity.in.prompt_ids").long()]
     pixels = tensor("edit_velocity.in.cond_vae_pixels")
-    main = model.static_context(1, 256)
+    main = model.static_context(1, ROOM)
     main = model.append_latents(main, model.encode_image(pixels[None]), model.latent_grid(*pixels.shape[-2:]))
     main = model.append_picture(main, [tensor("edit_velocity.in.vit_pixels")])
-    text_free = main.select(torch.tensor([0]), room=64)
-    image_free = model.append_text(model.static_context(1, 256), ids)
+    text_free = main.select(torch.tensor([0]), room=ROOM)
+    image_free = model.append_text(model.static_context(1, ROOM), ids)
     return Contexts(main=model.append_text(main, ids), text_free=text_free, image_free=image_free)
 
 
@@ -203,6 +258,7 @@ def test_ode(model, bagel_fixture, near, record_error, case):
     assert sampler.evaluations == outputs["n_model_evals"]
     used = [guidance.text if guidance.active(sigma) else 1.0 for sigma in sampler.sigma_N[:-1].tolist()]
     assert used == outputs["cfg_text_scale_used"]
+    near(sampler.sigma_N[:-1], tensor(outputs["timesteps"]))
     x, path = tensor(inputs["initial_noise"])[None], []
     for step in range(sampler.evaluations):
         path.append(x[0])
@@ -210,6 +266,8 @@ def test_ode(model, bagel_fixture, near, record_error, case):
         x = sampler.euler(x, v, torch.tensor([step]))
     near(torch.stack(path), tensor(outputs["x_t_before_each_eval"]))
     near(x[0], tensor(outputs["final_packed_latent"]))
+    if "final_latent_nchw" in outputs:
+        near(patchify(tensor(outputs["final_latent_nchw"]), model.config.latent_patch_size), x)
     decoded = model.decode_latents(x, grid)
     near(decoded[0], tensor(outputs["decoded"]).view_as(decoded[0]))
     same_picture(to_uint8(decoded)[0], tensor(outputs["decoded_uint8_hwc"]))

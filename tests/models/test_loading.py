@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from project.models.bagel import Bagel
@@ -90,20 +91,122 @@ def test_a_missing_file_is_named(folder, name):
 def test_a_broken_root_config_does_not_matter_for_what_it_only_repeats(folder):
     """Upstream's was once invalid JSON: BAGEL-7B's own numbers are then taken, which do not fit this model."""
     (folder / "config.json").write_text("{,}")
-    with pytest.raises(ValueError, match="latent_pos_embed"):
+    with pytest.raises(ValueError, match=r"latent_pos_embed(.|\n)*config\.json is missing or invalid"):
         Bagel.from_pretrained(str(folder))
+
+
+def edited(file, **changes):
+    """A configuration file with other values; None takes a key away."""
+    content = {**json.loads(file.read_text()), **changes}
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("llm_config.json", "vit_config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+        *("ema.safetensors.index.json", "ae_config.json"),
+    ],
+)
+@pytest.mark.parametrize("content", ['{"a": 1,\n}', "[1]"])
+def test_a_broken_json_file_is_named(folder, name, content):
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+        Bagel.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("llm_config.json", {"rope_theta": None}, "lacks the key 'rope_theta'"),
+        ("llm_config.json", {"hidden_size": "big"}, "'hidden_size' is 'big'"),
+        ("llm_config.json", {"num_attention_heads": 3}, "must be a multiple of the next"),
+        ("llm_config.json", {"num_hidden_layers": 0}, "'num_hidden_layers' is 0"),
+        ("vit_config.json", {"patch_size": True}, "'patch_size' is True"),
+        ("config.json", {"vae_config": []}, "'vae_config' is"),
+        ("generation_config.json", {"alphagrpo": {"hieght": 64}}, "unknown setting 'hieght'"),
+        ("generation_config.json", {"alphagrpo": {"height": "big"}}, "'height' is 'big'"),
+        ("generation_config.json", {"alphagrpo": {"vae_sides": [64, 64]}}, "'vae_sides' is"),
+        ("ema.safetensors.index.json", {"weight_map": {"a": 1}}, "weight_map names no files"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_file(folder, name, changes, message):
+    if not (folder / name).exists():
+        (folder / name).write_text("{}")
+    edited(folder / name, **changes)
+    with pytest.raises(ValueError, match=f"{name.replace('.', '[.]')}(.|\n)*{message}"):
+        Bagel.from_pretrained(str(folder))
+
+
+def test_a_missing_tokenizer_is_named(folder):
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json is missing"):
+        Bagel.from_pretrained(str(folder))
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder):
+    edited(folder / "llm_config.json", vocab_size=3)
+    with pytest.raises(ValueError, match=r"embed_tokens\.weight has 3 rows"):
+        Bagel.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize("name", ["ema.safetensors", "ae.safetensors"])
+def test_an_empty_or_cut_file_is_named(folder, name):
+    content = (folder / name).read_bytes()
+    for size in (0, 4, len(content) - 1):
+        (folder / name).write_bytes(content[:size])
+        with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+            Bagel.from_pretrained(str(folder))
+
+
+def test_a_shard_that_is_not_there_is_named(folder):
+    (folder / "ema.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "gone.safetensors"}}))
+    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors is missing"):
+        Bagel.from_pretrained(str(folder))
+
+
+def test_a_path_may_hold_spaces(model, tmp_path):
+    place = tmp_path / "my models" / "a b"
+    model.save_pretrained(place)
+    assert Bagel.from_pretrained(str(place)).name_or_path == str(place)
+
+
+def test_weights_are_put_where_the_context_says(folder, monkeypatch):
+    """A rank that loads under its own device never holds the weights on the CPU first."""
+    from project.models.bagel import autoencoder, loading
+
+    asked = []
+
+    def loaded(file, device):
+        asked.append((file.name, device))
+        return load_file(file)
+
+    def opened(file, framework, device):
+        asked.append((file.name, device))
+        return safe_open(file, framework=framework)
+
+    monkeypatch.setattr(autoencoder, "load_file", loaded)
+    monkeypatch.setattr(loading, "safe_open", opened)
+    with torch.device("cpu", 0):
+        Bagel.from_pretrained(str(folder))
+    assert asked == [("ae.safetensors", "cpu:0"), ("ema.safetensors", "cpu:0")]
 
 
 def test_no_folder_and_no_hub_id(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
         Bagel.from_pretrained(str(tmp_path / "nowhere" / "at" / "all"))
+    with pytest.raises(FileNotFoundError, match="no hub/id with spaces is neither a folder"):
+        Bagel.from_pretrained("no hub/id with spaces")
 
 
 def test_pictures_that_do_not_fit_are_refused(model):
     with pytest.raises(ValueError, match="multiples of 16"):
         model.latent_grid(64, 40)
-    with pytest.raises(ValueError, match="position table ends at 128"):
+    with pytest.raises(ValueError, match=r"position table ends at 128 .*latent_pos_embed\.pos_embed holds 8 x 8"):
         model.latent_grid(64, 256)
+    patch, side = model.config.vision.patch_size, model.config.vit_max_num_patch_per_side
+    with pytest.raises(ValueError, match=rf"vit_pos_embed\.pos_embed holds {side} x {side}"):
+        model.picture_patches(torch.zeros(3, patch * (side + 1), patch))
 
 
 def test_the_autoencoder_is_no_part_of_the_policy(model):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -53,8 +54,10 @@ def test_uint8_matches_the_reference(bagel_fixture, case):
 
 def test_latent_tokens_match_the_reference(bagel_fixture):
     latents, tokens = (bagel_fixture.tensor(f"ode_edit.out.final_latent{kind}") for kind in ("_nchw", ""))
-    assert torch.equal(patchify(latents[0], 2), tokens)
-    assert torch.equal(unpatchify(tokens, *latents.shape[-2:], patch=2, channels=latents.shape[1]), latents[0])
+    channels = latents.shape[1]
+    patch = math.isqrt(tokens.shape[-1] // channels)
+    assert torch.equal(patchify(latents[0], patch), tokens)
+    assert torch.equal(unpatchify(tokens, *latents.shape[-2:], patch=patch, channels=channels), latents[0])
 
 
 @pytest.mark.parametrize(

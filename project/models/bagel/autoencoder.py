@@ -107,7 +107,7 @@ class Autoencoder(nn.Module, ABC):
 
     @classmethod
     def from_directory(cls, directory: str | Path) -> Autoencoder:
-        """The autoencoder of a checkpoint, fp32 on the CPU, in evaluation mode.
+        """The autoencoder of a checkpoint, fp32 on the device of the context, in evaluation mode.
 
         Raises FileNotFoundError without weights, and ValueError (naming the file) for an unreadable file, an
         unknown architecture or key, and tensors that are missing, unexpected or of another shape.
@@ -116,7 +116,7 @@ class Autoencoder(nn.Module, ABC):
         architecture, config = _read_config(directory / CONFIG_FILE)
         with torch.device("meta"):
             autoencoder = architecture(config)
-        load_weights(autoencoder, directory / WEIGHTS_FILE)
+        load_weights(autoencoder, directory / WEIGHTS_FILE, torch.get_default_device())
         return autoencoder.eval()
 
     @classmethod
@@ -150,8 +150,8 @@ def _read_config(file: Path) -> tuple[type[Autoencoder], AutoencoderConfig]:
         raise ValueError(f"{file}: {error}") from error
 
 
-def load_weights(module: nn.Module, file: Path) -> None:
-    """Put the tensors of a safetensors file into `module` (which may be on the meta device) as fp32.
+def load_weights(module: nn.Module, file: Path, device: torch.device | str = "cpu") -> None:
+    """Put the tensors of a safetensors file into `module` (which may be on the meta device) as fp32, on `device`.
 
     Raises FileNotFoundError without the file, and ValueError if it is cut off or no safetensors file, or for all
     tensors at once that are missing, unexpected or of another shape.
@@ -159,7 +159,7 @@ def load_weights(module: nn.Module, file: Path) -> None:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: not found; the checkpoint is incomplete, download or write it again")
     try:
-        tensors = load_file(file)
+        tensors = load_file(file, device=str(device))
     except (SafetensorError, OSError, ValueError) as error:
         raise ValueError(
             f"{file}: cannot be read ({error}); it is probably cut off (a stopped download or a run killed while "

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from project.models.hub import local_copy
+from project.models.json_files import positive, read_object, section
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,45 +67,70 @@ class BagelConfig:
     def from_directory(cls, directory: str | Path) -> BagelConfig:
         """Read `llm_config.json` and `vit_config.json` (authoritative) and what only `config.json` holds.
 
-        Upstream's root `config.json` was once invalid JSON; it is then ignored in favour of BAGEL-7B's numbers.
-        Raises FileNotFoundError or ValueError naming the file.
+        Upstream's root `config.json` was once invalid JSON; BAGEL-7B's numbers are then taken, with a warning.
+        Raises FileNotFoundError or ValueError naming the file and, where there is one, the key.
         """
-        folder = Path(directory)
-        llm, vit = _read(folder / "llm_config.json"), _read(folder / "vit_config.json")
+        files = {name: Path(directory) / f"{name}.json" for name in ("llm_config", "vit_config", "config")}
+        llm, vit = (
+            read_object(files[name], "a BAGEL checkpoint folder (as well as vit_config.json and ema.safetensors)")
+            for name in ("llm_config", "vit_config")
+        )
         try:
-            root = _read(folder / "config.json")
-        except (FileNotFoundError, ValueError):
+            root = read_object(files["config"], "a BAGEL checkpoint folder")
+        except (FileNotFoundError, ValueError) as error:
+            log.warning("%s (taking BAGEL-7B's numbers for what only this file tells)", error)
             root = {}
-        extra = {
-            name: root[name]
+        vae = section(root, "vae_config", files["config"])
+        extra: dict[str, Any] = {
+            name: positive(root, name, files["config"])
             for name in ("latent_patch_size", "max_latent_size", "vit_max_num_patch_per_side", "position_scale")
             if name in root
         }
-        vae = root.get("vae_config", {})
-        try:
-            return cls(
-                hidden_size=llm["hidden_size"],
-                intermediate_size=llm["intermediate_size"],
-                num_layers=llm["num_hidden_layers"],
-                num_heads=llm["num_attention_heads"],
-                num_kv_heads=llm["num_key_value_heads"],
-                vocab_size=llm["vocab_size"],
-                rms_norm_eps=llm["rms_norm_eps"],
-                rope_theta=llm["rope_theta"],
-                vision=VisionConfig(
-                    hidden_size=vit["hidden_size"],
-                    intermediate_size=vit["intermediate_size"],
-                    num_layers=vit["num_hidden_layers"] - 1,
-                    num_heads=vit["num_attention_heads"],
-                    patch_size=vit["patch_size"],
-                ),
-                z_channels=vae.get("z_channels", 16),
-                vae_downsample=vae.get("downsample", 8),
-                files={"llm_config": llm, "vit_config": vit, "config": root},
-                **extra,
+        extra |= {
+            field: positive(vae, name, files["config"])
+            for field, name in (("z_channels", "z_channels"), ("vae_downsample", "downsample"))
+            if name in vae
+        }
+        llm_number = {
+            field: positive(llm, name, files["llm_config"])
+            for field, name in (
+                ("hidden_size", "hidden_size"),
+                ("intermediate_size", "intermediate_size"),
+                ("num_layers", "num_hidden_layers"),
+                ("num_heads", "num_attention_heads"),
+                ("num_kv_heads", "num_key_value_heads"),
+                ("vocab_size", "vocab_size"),
+                ("rms_norm_eps", "rms_norm_eps"),
+                ("rope_theta", "rope_theta"),
             )
-        except KeyError as error:
-            raise ValueError(f"{folder}: llm_config.json or vit_config.json lacks the key {error}") from None
+        }
+        hidden, heads, shared = (llm_number[name] for name in ("hidden_size", "num_heads", "num_kv_heads"))
+        if hidden % heads or heads % shared:
+            raise ValueError(
+                f"{files['llm_config']}: hidden_size {hidden}, num_attention_heads {heads}, num_key_value_heads "
+                f"{shared}: each must be a multiple of the next"
+            )
+        vision = {
+            name: positive(vit, name, files["vit_config"])
+            for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "patch_size")
+        }
+        return cls(
+            **llm_number,
+            vision=VisionConfig(
+                hidden_size=vision["hidden_size"],
+                intermediate_size=vision["intermediate_size"],
+                num_layers=vision["num_hidden_layers"] - 1,
+                num_heads=vision["num_attention_heads"],
+                patch_size=vision["patch_size"],
+            ),
+            files={"llm_config": llm, "vit_config": vit, "config": root},
+            **extra,
+        )
+
+    @classmethod
+    def from_pretrained(cls, directory: str) -> BagelConfig:
+        """The same for a hub id too, under the name by which peft asks for the configuration of an adapter's base."""
+        return cls.from_directory(local_copy(directory, ["*.json"]))
 
     def save(self, directory: str | Path) -> None:
         """Write the three configuration files in the upstream layout."""
@@ -157,15 +188,3 @@ BAGEL_7B = BagelConfig(
     vision=VisionConfig(hidden_size=1152, intermediate_size=4304, num_layers=26, num_heads=16, patch_size=14),
 )
 """The sizes of ByteDance-Seed/BAGEL-7B-MoT."""
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: a BAGEL checkpoint folder holds llm_config.json and vit_config.json"
-        )
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
-    return content

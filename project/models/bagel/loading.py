@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from project.models.bagel.model import Bagel
 from project.models.bagel.well_known import HUB_ID, StandInTokenizer
 from project.models.base import Defaults
 from project.models.hub import local_copy
+from project.models.json_files import read_object, section
 from project.models.lora import has_adapters
 from project.models.weight_files import save_weights
 
@@ -31,6 +32,8 @@ SECTION = "alphagrpo"
 DESCRIPTION = ("*.json", "merges.txt")
 TENSORS = ("ema.safetensors", "ema-*-of-*.safetensors", "ae.safetensors")
 """What is fetched of a hub repository: configurations, index and tokenizer; the weights."""
+VOCABULARIES = ("tokenizer.json", "vocab.json")
+"""Either makes a tokenizer (the second one with merges.txt)."""
 THINK_PROMPT = (
     "You should first think about the planning process in the mind and then generate the image. \n"
     "The planning process is enclosed within <think> </think> tags, "
@@ -54,8 +57,16 @@ def load_bagel(directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
             (all of them listed at once).
     """
     folder = local_copy(directory, [*DESCRIPTION, *TENSORS])
+    files = _files(folder)
     model = _on_meta(folder, lambda: Autoencoder.from_directory(folder))
-    fill(model, _files(folder), dtype)
+    try:
+        fill(model, files, dtype)
+    except ValueError as error:
+        if model.config.files.get("config"):
+            raise
+        unread = f"{folder / 'config.json'} is missing or invalid: BAGEL-7B's numbers stand for what only it tells"
+        raise ValueError(f"{error}\n{unread}") from None
+    model.name_or_path = directory
     return model.eval()
 
 
@@ -108,26 +119,65 @@ def save_bagel(
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder)
-    (folder / SETTINGS).write_text(json.dumps({SECTION: asdict(model.defaults)}, indent=2) + "\n")
-    model.tokenizer.save_pretrained(folder)
+    settings = {**model.config.files.get("generation_config", {}), SECTION: asdict(model.defaults)}
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+    _save_tokenizer(model.tokenizer, folder)
     model.autoencoder.save(folder)
     save_weights(model.state_dict(), folder, WEIGHTS, dtype, max_shard_size)
 
 
-def _on_meta(folder: Path, autoencoder: Callable[[], Autoencoder], autoencoder_device: str = "cpu") -> Bagel:
+def _on_meta(folder: Path, autoencoder: Callable[[], Autoencoder], autoencoder_device: str | None = None) -> Bagel:
     """The folder's model without weights, but for those of its autoencoder. (A path that is no folder: BAGEL-7B.)"""
-    from transformers import AutoTokenizer, PreTrainedConfig
-
-    config = BAGEL_7B
+    config, settings = BAGEL_7B, {}
     tokenizer: Any = StandInTokenizer()
     if folder.is_dir():
         config = BagelConfig.from_directory(folder)
-        # An empty configuration: the tokenizer's own files say all, and upstream's config.json is not always valid.
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig())
-    with torch.device(autoencoder_device):
+        tokenizer = _tokenizer(folder)
+        if (folder / SETTINGS).is_file():
+            settings = read_object(folder / SETTINGS)
+            config = replace(config, files={**config.files, "generation_config": settings})
+    with torch.device(autoencoder_device or _device()):
         made = autoencoder()
+    defaults = _defaults(settings, folder / SETTINGS)
     with torch.device("meta"):
-        return Bagel(config, made, tokenizer, _defaults(folder / SETTINGS))
+        model = Bagel(config, made, tokenizer, defaults)
+    model.name_or_path = str(folder)
+    return model
+
+
+def _device() -> torch.device:
+    """Where weights are put: the device of the context that the model is loaded in."""
+    device = torch.get_default_device()
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+def _tokenizer(folder: Path) -> Any:
+    """Raises FileNotFoundError or ValueError naming the file."""
+    from transformers import AutoTokenizer, PreTrainedConfig
+
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise FileNotFoundError(
+            f"{folder / VOCABULARIES[0]} is missing: a checkpoint folder holds it (or vocab.json and merges.txt)"
+        )
+    for name in (*VOCABULARIES, "tokenizer_config.json"):
+        if (folder / name).is_file():
+            read_object(folder / name)
+    try:
+        # An empty configuration: the tokenizer's own files say all, and upstream's config.json is not always valid.
+        return AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig())
+    except Exception as error:  # the tokenizers library raises no narrower class
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{folder}: its tokenizer files do not make a tokenizer ({said}): copy them again") from error
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Every file that upstream's folder has: its own tools read vocab.json and merges.txt."""
+    from tokenizers.models import BPE
+
+    tokenizer.save_pretrained(folder)
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    if isinstance(model, BPE):
+        model.save(str(folder))
 
 
 def _description(directory: str) -> Path:
@@ -175,7 +225,7 @@ def _assign(model: torch.nn.Module, name: str, tensor: Tensor) -> None:
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     try:
-        with safe_open(file, framework="pt") as tensors:
+        with safe_open(file, framework="pt", device=str(_device())) as tensors:
             yield tensors
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} cannot be read ({error}): it is damaged or half-written, copy it again") from None
@@ -185,8 +235,10 @@ def _files(folder: Path) -> list[Path]:
     """The weight file, or the shards that an index beside it names."""
     index = folder / f"{WEIGHTS}.index.json"
     if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        files = [folder / name for name in names]
+        where = section(read_object(index), "weight_map", index)
+        if not where or not all(isinstance(name, str) for name in where.values()):
+            raise ValueError(f"{index}: its weight_map names no files: copy or download it again")
+        files = [folder / name for name in sorted(set(where.values()))]
     else:
         files = [folder / WEIGHTS]
     for file in files:
@@ -197,11 +249,22 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _defaults(file: Path) -> Defaults:
+def _defaults(settings: dict[str, Any], file: Path) -> Defaults:
     """The project's own section of `generation_config.json`; upstream's file has none and means BAGEL's defaults."""
-    settings = json.loads(file.read_text()).get(SECTION, {}) if file.is_file() else {}
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-    try:
-        return Defaults(**{"think_prompt": THINK_PROMPT, "ask_think_prompt": ASK_THINK_PROMPT, **settings})
-    except TypeError as error:
-        raise ValueError(f"{file}: unknown setting under {SECTION!r}: {error}") from None
+    own = section(settings, SECTION, file)
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
+    standard = asdict(Defaults(think_prompt=THINK_PROMPT, ask_think_prompt=ASK_THINK_PROMPT))
+    for key, value in values.items():
+        if key not in standard:
+            raise ValueError(f"{file}: unknown setting {key!r} under {SECTION!r}: it knows {', '.join(standard)}")
+        if not _like(value, standard[key]):
+            raise ValueError(f"{file}: {key!r} is {value!r}, which is nothing like {standard[key]!r}")
+    return Defaults(**{**standard, **values})
+
+
+def _like(value: Any, example: Any) -> bool:
+    """Whether a value has the type (and, for several, the number) of another; whole numbers pass for broken ones."""
+    if isinstance(example, tuple):
+        return isinstance(value, tuple) and len(value) == len(example) and all(map(_like, value, example))
+    kinds = (int, float) if isinstance(example, float) else type(example)
+    return isinstance(value, kinds) and not isinstance(value, bool)

@@ -67,7 +67,7 @@ class Bagel(UnifiedModel):
         self.config = config
         self.tokenizer = tokenizer
         self.defaults = defaults
-        self.special = _special_tokens(tokenizer)
+        self.special = _special_tokens(tokenizer, config.vocab_size)
         self.language_model = _LanguageModel(config)
         self.time_embedder = TimeEmbedder(config.hidden_size)
         self.vae2llm = nn.Linear(config.latent_size, config.hidden_size)
@@ -186,7 +186,10 @@ class Bagel(UnifiedModel):
         if height % unit or width % unit:
             raise ValueError(f"pictures of {height}x{width} pixels: both sides must be multiples of {unit}")
         if max(height, width) > unit * side:
-            raise ValueError(f"pictures of {height}x{width} pixels: the position table ends at {unit * side}")
+            raise ValueError(
+                f"pictures of {height}x{width} pixels: the position table ends at {unit * side} "
+                f"(latent_pos_embed.pos_embed holds {side} x {side} latent tokens): ask for smaller ones"
+            )
         return height // unit, width // unit
 
     def latent_index(self, grid: tuple[int, int]) -> Tensor:
@@ -207,7 +210,8 @@ class Bagel(UnifiedModel):
         height, width = pixels_CHW.shape[-2:]
         if height % patch or width % patch or max(height, width) > patch * side:
             raise ValueError(
-                f"the vision encoder reads sides of n * {patch} <= {patch * side} pixels, not {height}x{width}"
+                f"the vision encoder reads sides of n * {patch} <= {patch * side} pixels, not {height}x{width} "
+                f"(vit_pos_embed.pos_embed holds {side} x {side} patches): resize the picture"
             )
         index = _table_index((height // patch, width // patch), side).to(pixels_CHW.device)
         return patchify(pixels_CHW, patch), index
@@ -218,10 +222,15 @@ def _table_index(grid: tuple[int, int], side: int) -> Tensor:
     return (rows[:, None] * side + columns).flatten()
 
 
-def _special_tokens(tokenizer: Any) -> SpecialTokens:
+def _special_tokens(tokenizer: Any, words: int) -> SpecialTokens:
     names = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
     ids = [tokenizer.convert_tokens_to_ids(name) for name in names]
     missing = [name for name, i in zip(names, ids, strict=True) if i is None or i == tokenizer.unk_token_id]
     if missing:
         raise ValueError(f"the tokenizer does not know {', '.join(missing)}: use the tokenizer files of the checkpoint")
+    if max(ids) >= words:
+        raise ValueError(
+            f"the tokenizer's ids of {', '.join(names)} are {ids}, but language_model.model.embed_tokens.weight has "
+            f"{words} rows (vocab_size): use the tokenizer files of the checkpoint"
+        )
     return SpecialTokens(text_start=ids[0], text_end=ids[1], image_start=ids[2], image_end=ids[3])
