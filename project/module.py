@@ -148,6 +148,7 @@ class AlphaGRPO(EvaluatedModule):
         """Rewards from the reward callbacks, which were asked as soon as the pictures were drawn."""
         scores = collected(group.pending, self.stopwatch)
         self.log_dict({f"{prefix(group)}{name}": value for name, value in scores.metrics.items()})
+        self.log("reward", scores.reward_N.nanmean(), prog_bar=True, logger=False)
         return dataclasses.replace(group, scores=scores, pending=())
 
     def advantages(self, group: Group) -> Group:
@@ -165,7 +166,6 @@ class AlphaGRPO(EvaluatedModule):
         )
         self.log_dict({f"{prefix(group)}{name}": value for name, value in better.metrics.items()})
         self.log_dict(dict(group.metrics), sync_dist=True)
-        self.log("reward", better.metrics["reward/mean"], prog_bar=True, logger=False)
         return group.with_advantages(better)
 
     def replay(self, batch: MicroBatch) -> Replay:

@@ -61,8 +61,9 @@ def rectify(
     known_N = ~torch.isnan(reward_N) & ~torch.isnan(before_N)
     false_N = known_N & (reward_N <= before_N)
     gain = (reward_N - before_N).where(known_N, 0.0)
-    local = torch.stack([known_N.sum(), false_N.sum(), (~known_N).sum(), gain.sum()]).double()
-    judged, false, lost, gained = (local if reduce is None else reduce(local)).tolist()
+    total = reward_N.where(known_N, 0.0).sum()
+    local = torch.stack([known_N.sum(), false_N.sum(), (~known_N).sum(), gain.sum(), total]).double()
+    judged, false, lost, gained, rewards = (local if reduce is None else reduce(local)).tolist()
     skipped = floor is not None and judged == false
     rectified_N = reward_N.where(known_N, math.nan)
     if floor is not None:
@@ -74,6 +75,7 @@ def rectify(
         reward_N=rectified_N,
         false_positive_N=false_N,
         metrics={
+            "raw_reward": rewards / judged if judged else math.nan,
             "false_positives": false / judged if judged else math.nan,
             "gain": gained / judged if judged else math.nan,
             "unjudged": lost,

@@ -148,10 +148,10 @@ def test_two_ranks_with_unequal_work_equal_one(tmp_path, task):
         torch.testing.assert_close(two["weights"][name], weight, atol=1e-6, rtol=1e-5, msg=name)
     assert one["logged"].keys() == two["logged"].keys()
     for name, value in one["logged"].items():
-        if name.endswith("reward/random"):
-            continue  # what a reward says of its own work is its rank's
+        if name.endswith("reward/random") or name == "reward":
+            continue  # what a reward says of its own work is its rank's, and so is the progress bar
         # Rounding errors themselves are what the on_policy and ratio-error figures show.
-        assert two["logged"][name] == pytest.approx(value, rel=1e-4, abs=2e-6), name
+        assert two["logged"][name] == pytest.approx(value, rel=1e-4, abs=2e-6, nan_ok=True), name
 
 
 def test_an_update_without_survivors_is_skipped_and_counted():

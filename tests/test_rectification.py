@@ -22,6 +22,7 @@ def test_what_does_not_beat_its_first_picture_gets_that_pictures_reward():
     torch.testing.assert_close(result.reward_N, torch.tensor([0.5, 0.5, 0.7, 0.9]))
     assert result.false_positive_N.tolist() == [True, True, False, False]
     assert result.metrics["false_positives"] == 0.5 and result.metrics["skipped"] == 0
+    assert result.metrics["raw_reward"] == pytest.approx(0.625), "what it was before rectification is told too"
     assert result.metrics["gain"] == pytest.approx((-0.1 + 0 + 0.2 + 0.4) / 4)
 
 
@@ -54,7 +55,7 @@ def test_where_nothing_improved_there_is_nothing_to_learn(floor):
 
 
 def test_an_improvement_on_another_rank_keeps_the_terms():
-    elsewhere = torch.tensor([2.0, 1.0, 0.0, 0.3], dtype=torch.float64)
+    elsewhere = torch.tensor([2.0, 1.0, 0.0, 0.3, 1.1], dtype=torch.float64)
     result = rectified([0.4, 0.3], [0.5, 0.5], size=2, reduce=lambda local: local + elsewhere)
     torch.testing.assert_close(result.reward_N, torch.tensor([0.5, 0.5]))
     assert result.metrics["skipped"] == 0 and result.metrics["false_positives"] == 3 / 4
