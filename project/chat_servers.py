@@ -260,6 +260,8 @@ class ChatServers:
     def _http(self) -> httpx.Client:
         with self._changed:
             if self._client is None:
+                # Its line per request would bury what a command has to say.
+                logging.getLogger("httpx2").setLevel(logging.WARNING)
                 # Bounded by `concurrency`; a bound on connections too would only turn waiting into time-outs.
                 self._client = httpx.Client(
                     headers=self._headers,
