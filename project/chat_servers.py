@@ -168,16 +168,16 @@ class ChatServers:
         set meanwhile, and ServersUnavailable, with `stop` set for the others.
         """
         content = json.dumps(body).encode()
-        attempt = 0
+        attempt = opened = 0
         last: _Server | None = None
         while True:
             server = self._take(last, stop)
             try:
                 answer = read(self._completion(server.url, content))
             except Failure as failure:
-                if not self._failed(server, failure):
-                    # The server went away: that says nothing about the question.
-                    last = None
+                if not self._failed(server, failure) and opened < self.retries:
+                    # The server went away: that says nothing about the question, unless it happens each time.
+                    opened, last = opened + 1, None
                     continue
                 if not KINDS[failure.kind].retry or attempt == self.retries:
                     return failure

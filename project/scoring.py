@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -68,8 +69,9 @@ def collected(pending: Sequence[Future[Scores]], stopwatch: Stopwatch) -> Scores
 
 
 def joined(parts: Sequence[Scores]) -> Scores:
-    """The scores of consecutive trajectories as one; metrics are means over the samples that have them.
+    """The scores of consecutive trajectories as one.
 
+    Metrics are means over the samples that have them; a judge's counters (`judge/...`, but no shares) are summed.
     Raises ValueError if there are none.
     """
     if not parts:
@@ -80,14 +82,19 @@ def joined(parts: Sequence[Scores]) -> Scores:
     sums: dict[str, float] = {}
     for part in parts:
         for name, value in part.metrics.items():
-            if value == value:
-                weights[name] = weights.get(name, 0) + len(part.reward_N)
-                sums[name] = sums.get(name, 0.0) + value * len(part.reward_N)
+            if not math.isnan(value):
+                weight = 1 if _counter(name) else len(part.reward_N)
+                weights[name] = weights.get(name, 0) + weight
+                sums[name] = sums.get(name, 0.0) + value * weight
     well_formed = [part.well_formed_N for part in parts if part.well_formed_N is not None]
     return Scores(
         reward_N=torch.cat([part.reward_N for part in parts]),
         text_reward_N=torch.cat([part.text_reward_N for part in parts]),
         confidence_NQ=tuple(row for part in parts for row in part.confidence_NQ),
         well_formed_N=torch.cat(well_formed) if well_formed else None,
-        metrics={name: sums[name] / weights[name] for name in sums},
+        metrics={name: sums[name] if _counter(name) else sums[name] / weights[name] for name in sums},
     )
+
+
+def _counter(name: str) -> bool:
+    return name.startswith("judge/") and not name.endswith(("unanswered", "rate"))

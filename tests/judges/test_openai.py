@@ -337,6 +337,19 @@ def test_a_dead_judge_is_waited_for_and_then_said_to_be_dead(start: Any, how: st
         assert all(value is not None for row in ask(judge) for value in row), "it does not recover"
 
 
+def test_a_question_that_fails_each_time_is_given_up_though_the_server_is_there(
+    start: Any, chat_server: ModuleType
+) -> None:
+    """The probe is answered, every question is not: no breaker setting may turn this into an endless loop."""
+    judge = judge_of(start(script=lambda n, body: None if chat_server.asked(body)[0].shape[0] == 16 else "500"), **{
+        "breaker_failures": 1, "retries": 2, "patience": 20.0, "image_size": 16,
+    })  # fmt: skip
+    began = time.monotonic()
+    with pytest.raises(JudgeUnavailable, match="every one of 12 questions failed"):
+        ask(judge)
+    assert time.monotonic() - began < 30
+
+
 def test_a_caller_that_is_interrupted_does_not_wait_on(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     server = start()
     judge = judge_of(server, breaker_failures=1, patience=60.0)
