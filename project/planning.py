@@ -92,6 +92,7 @@ class Weights:
         optimizer: state of the optimizer.
         reference: frozen copy that the KL terms compare with; 0 with adapters.
         decoding: most that the autoencoder holds at once to make one picture.
+        decoded_at_once: pictures that it makes together.
     """
 
     frozen: int
@@ -101,6 +102,7 @@ class Weights:
     reference: int
     autoencoder: int
     decoding: int
+    decoded_at_once: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +152,12 @@ def memory(
         always={name: size for name, size in always.items() if size},
         phases={
             "rollout": {**gathered, **caches, **narrow, "working set": float(rollout_working_set(work, sizes, how))},
-            "decoding": {**gathered, **caches, **narrow, "pictures": float(work.rows * weights.decoding)},
+            "decoding": {
+                **gathered,
+                **caches,
+                **narrow,
+                "pictures": float(min(work.rows, weights.decoded_at_once) * weights.decoding),
+            },
             "replay": {**gathered_layers, **replay_memory(work, sizes, how, weights.trained)},
         },
     )

@@ -115,6 +115,7 @@ def plan_of(
         reference=loaded if module.objective.needs_reference and module.lora is None else 0,
         autoencoder=sizes.autoencoder,
         decoding=decoding,
+        decoded_at_once=turn_of(module.task).canvas.decoded_at_once,
     )
     return RunPlan(
         work=work, sizes=sizes, how=how, weights=weights, decoding_flops=decoding_flops, ranks=ranks, sharded=sharded

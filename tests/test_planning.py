@@ -45,7 +45,16 @@ WORK = Workload(
     branches=1,
 )
 HOW = Arithmetic(stored=2, computed=2, autocast=True, adapters=True, checkpointing=True)
-WEIGHTS = Weights(frozen=800, trained=400, largest_layer=100, optimizer=900, reference=0, autoencoder=11, decoding=1000)
+WEIGHTS = Weights(
+    frozen=800,
+    trained=400,
+    largest_layer=100,
+    optimizer=900,
+    reference=0,
+    autoencoder=11,
+    decoding=1000,
+    decoded_at_once=99,
+)
 
 
 # --------------------------------------------------------------------- by hand

@@ -16,6 +16,9 @@ from project.randomness import normal
 from project.samplers.base import Sampler, Transition
 from project.trajectory import ImageSegment, SampleKey
 
+PIXELS_DECODED = 2**20
+"""Most pixels that the autoencoder decodes at once: four pictures of 512x512, 256 of 64x64."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
@@ -30,6 +33,11 @@ class Canvas:
     width: int = 512
     guidance: Guidance = Guidance()
     shared_noise: bool = False
+
+    @property
+    def decoded_at_once(self) -> int:
+        """Most pictures that go through the autoencoder together."""
+        return max(PIXELS_DECODED // (self.height * self.width), 1)
 
 
 @torch.no_grad()
@@ -67,7 +75,9 @@ def draw(
         else:
             x_NLD = sampler.euler(x_NLD, v_NLD, step_N)
             states = states if steps else [x_NLD]
-    pixels = to_uint8(model.decode_latents(x_NLD, grid)).cpu()
+    # A few at a time: the autoencoder's activations are the largest of a whole rollout.
+    parts = x_NLD.split(canvas.decoded_at_once)
+    pixels = torch.cat([to_uint8(model.decode_latents(part, grid)).cpu() for part in parts])
     states_NKLD = torch.stack(states, 1).cpu()
     log_prob_NK = torch.stack(log_probs, 1).cpu() if log_probs else torch.zeros(len(x_NLD), 0)
     return [
