@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from project.advantages import advantages
 from project.evaluation import EvaluatedModule
+from project.judges.agreement import together
 from project.lr_schedules import over_whole_run
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import LoRA, adapters_at_start, adapters_off, add_lora, keep_start
@@ -126,8 +127,9 @@ class AlphaGRPO(EvaluatedModule):
 
     def training_step(self, prompts: Sequence[Prompt], batch_idx: int) -> dict[str, Any]:
         """One rollout and the optimizer steps it gives."""
-        groups = self.rollout(prompts)
-        groups = [self.score(group) for group in groups]
+        with together(self._on_any_rank):  # a judge lost to one rank ends the run of all
+            groups = self.rollout(prompts)
+            groups = [self.score(group) for group in groups]
         groups = self.task.credit(groups, self._sum_over_ranks)
         groups = [self.advantages(group) for group in groups]
         for step in range(self.updates_per_rollout):
@@ -296,6 +298,9 @@ class AlphaGRPO(EvaluatedModule):
     @property
     def trainable(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def _on_any_rank(self, true: bool) -> bool:
+        return self.trainer.strategy.reduce_boolean_decision(true, all=False)
 
     def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self._over_ranks(tensor, "sum")
