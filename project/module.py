@@ -57,6 +57,7 @@ class AlphaGRPO(EvaluatedModule):
         advantage_clip: largest image advantage.
         gradient_clip: largest norm of the gradient.
         overlap: judge in a thread of its own while drawing goes on; for judges that work elsewhere (a server).
+        max_skipped: updates in a row without anything to learn from after which the run stops.
         context_gradient: let the image loss reach the reasoning's states (exact), or cut it there (the paper).
         freeze: patterns of parameter names (re.search) that stay as they are.
         parameter_groups: options of the optimizer (lr, eps, weight_decay ...) of their own for the parameters whose
@@ -83,6 +84,7 @@ class AlphaGRPO(EvaluatedModule):
         advantage_clip: float = 5.0,
         gradient_clip: float = 1.0,
         overlap: bool = False,
+        max_skipped: int = 100,
         context_gradient: bool = True,
         freeze: Sequence[str] = (),
         parameter_groups: Mapping[str, dict[str, Any]] | None = None,
@@ -116,6 +118,8 @@ class AlphaGRPO(EvaluatedModule):
         self.advantage_clip = advantage_clip
         self.gradient_clip = gradient_clip
         self.overlap = overlap
+        self.max_skipped = max_skipped
+        self._skipped = 0
         self.context_gradient = context_gradient
         self.freeze_patterns = tuple(freeze)
         self.parameter_groups = dict(parameter_groups or {})
@@ -197,8 +201,9 @@ class AlphaGRPO(EvaluatedModule):
         skipped = not any(count.samples for count in counts.values())
         self.log("update/skipped", float(skipped))
         if skipped:
-            log.warning("update %d is skipped: no group has two samples with a reward", self.updates)
+            self._skip()
             return
+        self._skipped = 0
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
@@ -212,6 +217,18 @@ class AlphaGRPO(EvaluatedModule):
             self.log_dict({f"on_policy/{name}": value for name, value in maxima.items()})
         self.log_dict({name: mean.value for name, mean in metrics.items()})
         self.log("grad_norm", norm)
+
+    def _skip(self) -> None:
+        """Note an update without a step; too many in a row end the run, which `max_steps` alone would not."""
+        self._skipped += 1
+        log.warning("update %d is skipped: no group has two samples with a reward", self.updates)
+        if self._skipped >= self.max_skipped:
+            log.error(
+                "%d updates in a row had nothing to learn from: the run stops, saved. Look at judge/unanswered, "
+                "reward/dropped_groups and srr/1/skipped; model.init_args.max_skipped sets how many are borne",
+                self._skipped,
+            )
+            self.trainer.should_stop = True
 
     def _accumulate(
         self, groups: Sequence[Group], counts: Mapping[str, Counts]

@@ -172,6 +172,8 @@ class Group:
     """G."""
     task: str = ""
     """Groups of one task share the denominators of their loss; prefix of what is logged."""
+    label: str = ""
+    """Tells what an evaluation arrives at from its first pictures: `round1`, `best2` ..."""
     text_weight: float = 1.0
     """Of the text loss, on top of the objective's own."""
     pending: tuple[Future[Scores], ...] = ()

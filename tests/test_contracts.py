@@ -133,7 +133,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "Editing": [
         {"height": "$height", "width": "$width", "max_tokens": 3, "source": "contract_backbones.grey_picture"},
     ],
-    "Redrawing": [{"first": FIRST}, {"first": FIRST, "draws": 3, "keep": "last"}],
+    "Comparing": [
+        {"tasks": [{"class_path": "project.tasks.redrawing.Redrawing", "init_args": {"first": FIRST}}, FIRST]},
+    ],
+    "Redrawing": [{"first": FIRST}, {"first": FIRST, "draws": 3, "keep": "last"}, {"first": FIRST, "keep": "both"}],
     "SelfReflection": [
         {"first": FIRST, "max_tokens": 4},
         {"first": FIRST, "max_tokens": 4, "rounds": 2, "train_first": True, "credit": "own", "requests_per_forward": 2},
@@ -160,7 +163,7 @@ READS_NO_PICTURES = {"DenseModel"}
 """Backbones without a vision encoder: they must say so."""
 LOOKS = {"Editing", "SelfReflection"}
 """Tasks that look at pictures."""
-EVALUATION_ONLY = {"Redrawing"}
+EVALUATION_ONLY = {"Comparing", "Redrawing"}
 """Tasks that are not trained: they must say so."""
 
 

@@ -402,3 +402,9 @@ def test_an_overlapped_judge_gives_the_same_update():
     assert "time/judge" not in trainer.callback_metrics and trainer.callback_metrics["judge/seconds"] > 0
     for (name, ours), theirs in zip(at_once.named_parameters(), overlapped.named_parameters(), strict=True):
         torch.testing.assert_close(ours, theirs[1], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_run_that_never_learns_ends(caplog):
+    module = make_module(max_skipped=3)
+    train(module, updates=50, rewards=[PartlyUnscored(range(12), None)], batches=[PROMPTS] * 50)
+    assert module.updates == 3 and "3 updates in a row had nothing to learn from" in caplog.text

@@ -32,14 +32,14 @@ class Benchmark(Callback, ABC):
     outputs of the module's `validation_step` and `test_step` are a `Group` with one trajectory a prompt (alone, or
     under the key "group").
 
-    Where a task refines or redraws (several groups under the key "groups"), every round is measured: the first
-    pictures as ever, round K's figures under `rounds/K`. Where `right` names the outcome that tells a right picture
-    from a wrong one, `rounds/K/oracle` holds what it would be worth to refine the wrong ones alone: an oracle, since
-    nobody but the benchmark knows which those are.
+    Where a task refines or redraws (several groups under the key "groups"), all of them are measured: the first
+    pictures as ever, the others' figures under `rounds/LABEL`. Where `right` names the outcome that tells a right
+    picture from a wrong one, `rounds/LABEL/oracle` holds what it would be worth to go on with the wrong ones alone: an
+    oracle, since nobody but the benchmark knows which those are.
 
     The figures are kept in `latest`, logged as `NAME/...` at step `module.updates` (also in the
     evaluation before training, where `self.log` does nothing), and every outcome goes into the run folder as
-    `evaluations/NAME_UPDATE.jsonl` (`NAME_roundK_UPDATE.jsonl`), for paired comparisons.
+    `evaluations/NAME_UPDATE.jsonl`, for paired comparisons; numbers of the other groups there as `OUTCOME@LABEL`.
 
     Args:
         metric: What turns outcomes into figures.
@@ -55,7 +55,7 @@ class Benchmark(Callback, ABC):
         self.metric = metric
         self.reward = reward
         self._folder: Path | None = None
-        self._rounds: list[list[Outcome]]
+        self._outcomes: dict[str, list[Outcome]]
         self.reset()
 
     @property
@@ -67,12 +67,11 @@ class Benchmark(Callback, ABC):
     def measure(self, trajectories: Sequence[Trajectory], rewards: Sequence[float | None]) -> list[Outcome]:
         """Outcome of each trajectory: JSON values by name. A reward is None where nothing scored the trajectory."""
 
-    def update(self, group: Group, rewards: Sequence[Reward] = (), round: int = 0) -> None:
+    def update(self, group: Group, rewards: Sequence[Reward] = ()) -> None:
         """Adds the outcomes of a batch; prompts that only fill up a batch are left out."""
         kept = [n for n, t in enumerate(group.trajectories) if not t.prompt.columns.get("padding")]
         trajectories = [group.trajectories[n] for n in kept]
-        while len(self._rounds) <= round:
-            self._rounds.append([])
+        outcomes = self._outcomes.setdefault(group.label, [])
         if not trajectories:
             return
         if group.scores is not None:
@@ -83,22 +82,32 @@ class Benchmark(Callback, ABC):
             reward_N = torch.full((len(trajectories),), torch.nan)
         values = [None if math.isnan(value) else value for value in reward_N.tolist()]
         for trajectory, outcome in zip(trajectories, self.measure(trajectories, values), strict=True):
-            self._rounds[round].append({"id": trajectory.prompt.id, **outcome})
+            outcomes.append({"id": trajectory.prompt.id, **outcome})
 
     def reset(self) -> None:
         """Forget what was measured."""
-        self._rounds = [[]]
+        self._outcomes = {"": []}
 
     def figures(self) -> Results:
         """What was measured since the evaluation began, over all ranks."""
-        figures = self._computed(self._rounds[0])
+        first, *_ = self._outcomes.values()
+        figures = self._computed(first)
         rounds = {}
-        for number, outcomes in enumerate(self._rounds[1:], start=1):
-            rounds[str(number)] = self._computed(outcomes)
+        for label, outcomes in list(self._outcomes.items())[1:]:
+            rounds[label] = self._computed(outcomes)
             if self.right is not None:
-                chosen = [a if a[self.right] else b for a, b in zip(self._rounds[0], outcomes, strict=True)]
-                rounds[str(number)]["oracle"] = self._computed(chosen)
+                chosen = [a if a[self.right] else b for a, b in zip(first, outcomes, strict=True)]
+                rounds[label]["oracle"] = self._computed(chosen)
         return {**figures, "rounds": rounds} if rounds else figures
+
+    def _rows(self) -> list[Outcome]:
+        """A row per prompt: the outcomes of its first picture, and the numbers among those of the others."""
+        first, *_ = self._outcomes.values()
+        rows = [dict(outcome) for outcome in first]
+        for label, outcomes in list(self._outcomes.items())[1:]:
+            for row, outcome in zip(rows, outcomes, strict=True):
+                row |= {f"{k}@{label}": v for k, v in outcome.items() if isinstance(v, int | float) or v is None}
+        return rows
 
     def _computed(self, outcomes: Sequence[Outcome]) -> Results:
         metric = copy.deepcopy(self.metric)
@@ -132,8 +141,8 @@ class Benchmark(Callback, ABC):
             )
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         own = [self.reward] if self.reward else [c for c in callbacks if isinstance(c, Reward)]
-        for round, group in enumerate(groups):
-            self.update(group, own, round)
+        for group in groups:
+            self.update(group, own)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.latest = self.figures()
@@ -144,12 +153,10 @@ class Benchmark(Callback, ABC):
             logger.save()
         if not trainer.sanity_checking:
             pl_module.log_dict(scalars, logger=False, batch_size=1, sync_dist=True)
-        for round, own in enumerate(self._rounds):
-            outcomes = gather(own)
-            if trainer.is_global_zero and self._folder is not None:
-                rows = (json.dumps(outcome) + "\n" for outcome in sorted(outcomes, key=lambda o: str(o["id"])))
-                name = f"{self.name}_round{round}" if round else self.name
-                write_atomically(self._folder / f"{name}_{updates}.jsonl", "".join(rows))
+        outcomes = gather(self._rows())
+        if trainer.is_global_zero and self._folder is not None:
+            rows = (json.dumps(outcome) + "\n" for outcome in sorted(outcomes, key=lambda o: str(o["id"])))
+            write_atomically(self._folder / f"{self.name}_{updates}.jsonl", "".join(rows))
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end

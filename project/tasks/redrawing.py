@@ -19,24 +19,24 @@ from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
 
 class Redrawing(Task):
-    """Draws every prompt `draws` times; group k holds what k + 1 draws arrive at.
+    """Draws every prompt `draws` times: the first pictures, then what 2, 3 ... draws arrive at (`last2`, `best2` ...).
 
     Args:
         first: how a picture is drawn.
         draws: of every prompt.
-        keep: the `best` by reward so far, or simply the `last`.
+        keep: the `best` by reward so far, simply the `last`, or `both` (groups of their own).
     """
 
-    def __init__(self, first: ReasoningT2I, draws: int = 2, keep: Literal["best", "last"] = "best") -> None:
-        if draws < 1 or keep not in ("best", "last"):
-            raise ValueError(f"draws={draws}, keep={keep!r}: give at least 1, and best or last")
+    def __init__(self, first: ReasoningT2I, draws: int = 2, keep: Literal["best", "last", "both"] = "best") -> None:
+        if draws < 1 or keep not in ("best", "last", "both"):
+            raise ValueError(f"draws={draws}, keep={keep!r}: give at least 1, and best, last or both")
         self.first = first
         self.draws = draws
         self.keep = keep
 
     @property
     def evaluates_with_scores(self) -> bool:
-        return self.keep == "best"
+        return self.keep != "last"
 
     def rollout(
         self,
@@ -51,25 +51,28 @@ class Redrawing(Task):
         """Raises ValueError for trained steps, more than one sample a prompt, or `best` without rewards."""
         if len(window) or len(keys) != len(prompts):
             raise ValueError("redrawing is for evaluation: no trained steps, one sample a prompt")
-        if self.keep == "best" and score is None:
+        if self.evaluates_with_scores and score is None:
             raise ValueError("the best picture is chosen by its reward: name a reward under `rewards:`")
         groups: list[Group] = []
-        kept: list[Trajectory] = []
-        best = torch.full((len(keys),), math.nan)
-        for draw in range(self.draws):
+        best: list[Trajectory] = []
+        highest_N = torch.full((len(keys),), math.nan)
+        for draw in range(1, self.draws + 1):
             # The first draw is the very one that is evaluated without redrawing.
-            again = [dataclasses.replace(key, occurrence=key.occurrence + draw) for key in keys]
+            again = [dataclasses.replace(key, occurrence=key.occurrence + draw - 1) for key in keys]
             (group,) = self.first.rollout(model, prompts, again, sampler, window, stopwatch, score)
-            if self.keep == "last" or draw == 0:
-                kept = list(group.trajectories)
-            if self.keep == "best":
+            if draw == 1:
+                best = list(group.trajectories)
+                groups.append(Group(trajectories=group.trajectories, size=1, metrics=group.metrics))
+            if self.keep != "last":
                 reward_N = collected(group.pending, stopwatch).reward_N
-                better = (torch.isnan(best) | (reward_N > best)) & ~torch.isnan(reward_N)
-                kept = [
-                    new if b else old for new, old, b in zip(group.trajectories, kept, better.tolist(), strict=True)
-                ]
-                best = reward_N.where(better, best)
-            groups.append(Group(trajectories=tuple(kept), size=1, task="redraw", metrics=group.metrics))
+                better_N = (torch.isnan(highest_N) | (reward_N > highest_N)) & ~torch.isnan(reward_N)
+                pairs = zip(group.trajectories, best, better_N.tolist(), strict=True)
+                best = [new if better else old for new, old, better in pairs]
+                highest_N = reward_N.where(better_N, highest_N)
+            if draw > 1 and self.keep != "best":
+                groups.append(Group(trajectories=group.trajectories, size=1, task="redraw", label=f"last{draw}"))
+            if draw > 1 and self.keep != "last":
+                groups.append(Group(trajectories=tuple(best), size=1, task="redraw", label=f"best{draw}"))
         return groups
 
     def replay(

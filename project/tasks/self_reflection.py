@@ -242,6 +242,7 @@ class SelfReflection(Task):
             trajectories=tuple(trajectories),
             size=size,
             task="srr",
+            label=f"round{round}",
             text_weight=self._text_weight(window),
             pending=tuple(pending),
             metrics={f"srr/{round}/{name}": value for name, value in metrics.items()},

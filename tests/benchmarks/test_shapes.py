@@ -75,7 +75,7 @@ def test_figures_of_known_outcomes() -> None:
     assert figures["by_kind"]["relation"]["reasoning"] == 1.0
     assert figures["by_kind"]["single"]["direct"] == pytest.approx(1 / 3)
     assert flatten(figures, "shapes")["shapes/by_kind/count/reasoning"] == 0.0
-    rewards = {outcome["id"]: outcome["reward"] for outcome in benchmark._rounds[0]}
+    rewards = {outcome["id"]: outcome["reward"] for outcome in benchmark._outcomes[""]}
     assert rewards == {"a": None, "b": 0.5, "c": 0.5, "d": 0.5, "e": 0.5, "f": 0.5}
 
 
@@ -116,6 +116,7 @@ def test_rounds_are_measured_and_an_oracle_is_called_one() -> None:
     )
     after = Group(
         size=1,
+        label="round1",
         trajectories=(
             trajectory(CIRCLE, CROSSES, "", "direct", "a"),
             trajectory(CIRCLE, CIRCLE, "", "direct", "b"),
@@ -123,10 +124,11 @@ def test_rounds_are_measured_and_an_oracle_is_called_one() -> None:
         ),
     )
     benchmark.update(before)
-    benchmark.update(after, round=1)
+    benchmark.update(after)
     figures = benchmark.figures()
-    assert figures["direct"] == figures["rounds"]["1"]["direct"] == pytest.approx(1 / 3)
-    assert figures["rounds"]["1"]["oracle"]["direct"] == pytest.approx(2 / 3), "only the wrong ones are refined"
+    assert figures["direct"] == figures["rounds"]["round1"]["direct"] == pytest.approx(1 / 3)
+    assert figures["rounds"]["round1"]["oracle"]["direct"] == pytest.approx(2 / 3), "only the wrong ones are refined"
+    assert [(row["picture"], row["picture@round1"]) for row in benchmark._rows()] == [(1, 0), (0, 1), (0, 0)]
     benchmark.reset()
     benchmark.update(before)
     assert "rounds" not in benchmark.figures()

@@ -14,6 +14,7 @@ from project.models.transforms import normalise
 from project.rewards.base import Reward, RewardOutput
 from project.samplers.flow_sde import FlowSDE
 from project.scoring import Scorer
+from project.tasks.comparing import Comparing
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.redrawing import Redrawing
 from project.tasks.self_reflection import SelfReflection
@@ -267,15 +268,29 @@ def test_the_gate_refines_only_what_the_judge_doubts(model, sampler):
 
 def test_redrawing_keeps_the_best_so_far_and_begins_with_the_usual_picture(model, sampler):
     reward = Brightness()
-    best = rolled(Redrawing(first(), draws=3), model, sampler, reward, window=range(0), size=1)
-    last = rolled(Redrawing(first(), draws=3, keep="last"), model, sampler, window=range(0), size=1)
+    groups = rolled(Redrawing(first(), draws=3, keep="both"), model, sampler, reward, window=range(0), size=1)
     usual = rolled(first(), model, sampler, window=range(0), size=1)
-    for groups in (best, last):
-        for ours, theirs in zip(groups[0].trajectories, usual[0].trajectories, strict=True):
-            assert torch.equal(ours.image.pixels_HWC, theirs.image.pixels_HWC)
-    levels = torch.stack([reward.score(group.trajectories, 1).reward_N for group in last])
-    for draw, group in enumerate(best):
-        torch.testing.assert_close(reward.score(group.trajectories, 1).reward_N, levels[: draw + 1].amax(0))
+    assert [group.label for group in groups] == ["", "last2", "best2", "last3", "best3"]
+    for ours, theirs in zip(groups[0].trajectories, usual[0].trajectories, strict=True):
+        assert torch.equal(ours.image.pixels_HWC, theirs.image.pixels_HWC)
+    one, two, best2, three, best3 = (reward.score(group.trajectories, 1).reward_N for group in groups)
+    assert not torch.equal(one, two) and not torch.equal(two, three)
+    torch.testing.assert_close(best2, torch.maximum(one, two))
+    torch.testing.assert_close(best3, torch.maximum(best2, three))
+    for keep, labels in (("best", ["", "best2"]), ("last", ["", "last2"])):
+        made = rolled(Redrawing(first(), keep=keep), model, sampler, window=range(0), size=1)
+        assert [group.label for group in made] == labels
+
+
+def test_refining_and_redrawing_are_compared_from_the_same_first_pictures(model, sampler):
+    both = Comparing([make_task(rounds=2), Redrawing(first(), draws=2)])
+    groups = rolled(both, model, sampler, window=range(0), size=1)
+    assert [group.label for group in groups] == ["", "round1", "round2", "best2"]
+    assert groups[1].trajectories[0].source is groups[0].trajectories[0].image
+    with pytest.raises(ValueError, match="evaluation"):
+        rolled(both, model, sampler)
+    with pytest.raises(ValueError, match="at least one"):
+        Comparing([])
 
 
 # ----------------------------------------------------------------- contract 3, K = 2
