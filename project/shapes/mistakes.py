@@ -1,4 +1,4 @@
-"""Wrong pictures of a scene, and the reflection that says what is wrong with a picture."""
+"""Wrong pictures of a scene, the reflection that says what is wrong with a picture, and what would put it right."""
 
 from __future__ import annotations
 
@@ -76,6 +76,34 @@ def _swap(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout:
     """The things of two occupied cells change places."""
     (first, one), (second, other) = layout.things
     return _with(_with(layout, first, other), second, one)
+
+
+def correct(scene: Scene, layout: Layout) -> Layout:
+    """The layout that satisfies the scene with the fewest cells changed; the first in the order of cells if many do.
+
+    What was right stays where it is. A new thing stands at the jitter of what it replaces, and has the size of its
+    like elsewhere in the layout, else of what it replaces, else large, unless the scene names one.
+    """
+
+    def stays(cell: int, index: int | None) -> bool:
+        placed = layout.cells[cell]
+        return placed is None if index is None else placed is not None and placed.thing.matches(scene.objects[index])
+
+    kept = {cells: sum(stays(c, index) for c, index in enumerate(cells)) for cells in scene.assignments()}
+    corrected = layout
+    for cell, index in enumerate(max(kept, key=lambda cells: kept[cells])):
+        if not stays(cell, index):
+            corrected = _with(corrected, cell, None if index is None else _sized(scene.objects[index], layout, cell))
+    return corrected
+
+
+def _sized(demanded: Object, layout: Layout, cell: int) -> Object:
+    """The demanded object, with a size that suits the layout where the scene leaves it open."""
+    replaced = layout.cells[cell]
+    like = [thing for _, thing in layout.things if thing.matches(demanded)]
+    like += [] if replaced is None else [replaced.thing]
+    size = demanded.size or (like[0].size if like else None) or "large"
+    return Object(colour=demanded.colour, shape=demanded.shape, size=size)
 
 
 def reflect(scene: Scene, layout: Layout) -> str:
