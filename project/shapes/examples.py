@@ -59,9 +59,9 @@ QUALITY_RATE = 0.15
 """Share of quality questions among the questions."""
 RIGHT_RATE = 0.25
 """Share of pictures without a fault in `reflect`."""
-OTHER_DEMAND_RATE = 0.25
-"""Share of `reflect_own` that asks for another number, size or relation than the picture was drawn for: so that the
-prompt alone never tells whether the picture is right."""
+OTHER_DEMAND_RATE = 0.5
+"""Share of `reflect_own` for whose number, size or relation another is asked than the picture was drawn for: so that
+the prompt alone never tells whether the picture is right."""
 
 
 def draw(rng: np.random.Generator, scene: Scene, *, word_dropout: float = 0.12) -> Example:
@@ -113,25 +113,36 @@ def reflect_and_redraw(rng: np.random.Generator, scene: Scene) -> Example:
 def reflect_on_own(rng: np.random.Generator, pool: Pool, *, indirect: float = 0.5) -> Example:
     """Picture that a model drew, direct or indirect prompt -> true reflection -> the picture put right."""
     own = pool.sample(rng)
-    scene = other_demand(rng, own.scene) if rng.random() < OTHER_DEMAND_RATE else own.scene
+    scene = own.scene
+    if rng.random() < OTHER_DEMAND_RATE:
+        scene = other_demand(rng, scene, own.layout, met=bool(rng.random() < 0.5))
     return reflection_example(
         scene,
         disguises=sample_disguises(rng, scene, *seen_words()) if rng.random() < indirect else None,
         shown=own.pixels,
-        reflection=reflect(scene, own.layout),
+        reflection=reflect(scene, own.layout, placed=True),
         corrected=correct(scene, own.layout),
     )
 
 
-def other_demand(rng: np.random.Generator, scene: Scene) -> Scene:
-    """The scene with its relation, its size or its number drawn anew; as it is if it has none of them."""
+def other_demand(rng: np.random.Generator, scene: Scene, layout: Layout, *, met: bool) -> Scene:
+    """The scene with its relation, size or number drawn anew, so that the layout meets it or not.
+
+    Where none does as wished (or a scene has none of the three) it is left as it is.
+    """
+    others = [other for other in _variants(scene) if other.satisfied_by(layout) == met]
+    return others[rng.integers(len(others))] if others else scene
+
+
+def _variants(scene: Scene) -> list[Scene]:
+    """The scene with each relation, each size, or each number of several."""
     if scene.relation is not None:
-        return replace(scene, relation=RELATIONS[rng.integers(len(RELATIONS))])
+        return [replace(scene, relation=relation) for relation in RELATIONS]
     if scene.count > 1:
-        return replace(scene, count=int(rng.integers(2, CELLS + 1)))
+        return [replace(scene, count=count) for count in range(2, CELLS + 1)]
     if scene.kind == "size":
-        return replace(scene, objects=(replace(scene.objects[0], size=SIZES[rng.integers(len(SIZES))]),))
-    return scene
+        return [replace(scene, objects=(replace(scene.objects[0], size=size),)) for size in SIZES]
+    return []
 
 
 def reflection_example(

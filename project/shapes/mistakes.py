@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from project.shapes.grammar import COUNT_WORDS, THINK_END, THINK_START, plural
-from project.shapes.scenes import CELLS, SIZES, Layout, Object, Placed, Scene
+from project.shapes.scenes import CELLS, RELATIONS, SIZES, Layout, Object, Placed, Relation, Scene, related
 
 Pairs = Sequence[tuple[str, str]]
 _NUMBERS = ("one", *COUNT_WORDS[1:])
@@ -106,16 +106,19 @@ def _sized(demanded: Object, layout: Layout, cell: int) -> Object:
     return Object(colour=demanded.colour, shape=demanded.shape, size=size)
 
 
-def reflect(scene: Scene, layout: Layout) -> str:
+def reflect(scene: Scene, layout: Layout, *, placed: bool = False) -> str:
     """The reflection on a picture of `layout` drawn for `scene`: its first fault in this order, or none.
 
     Per demanded object another colour, size or shape than demanded, or missing; then a wrong number; then a wrong
     relation. Any layout will do, also one read by the detector from a model's own picture.
+
+    Args:
+        placed: also say in which relation the two things stand where it is not the demanded one.
     """
-    return f"{THINK_START} {_fault(scene, layout)} {THINK_END}"
+    return f"{THINK_START} {_fault(scene, layout, placed)} {THINK_END}"
 
 
-def _fault(scene: Scene, layout: Layout) -> str:
+def _fault(scene: Scene, layout: Layout, placed: bool) -> str:
     if scene.satisfied_by(layout):
         return "nothing is wrong"
     things = [thing for _, thing in layout.things]
@@ -131,7 +134,16 @@ def _fault(scene: Scene, layout: Layout) -> str:
         verb = "is" if len(things) == 1 else "are"
         return f"there {verb} {_NUMBERS[len(things) - 1]} not {_NUMBERS[scene.total - 1]}"
     first, second = scene.objects
-    return f"the {first.shape} is not {scene.relation} the {second.shape}"
+    where = f"{_relation(scene, layout)} " if placed else ""
+    return f"the {first.shape} is {where}not {scene.relation} the {second.shape}"
+
+
+def _relation(scene: Scene, layout: Layout) -> Relation:
+    """How the scene's first object stands to its second in a layout of just these two: the first that holds."""
+    first, second = (
+        next(cell for cell, thing in layout.things if thing.matches(demanded)) for demanded in scene.objects
+    )
+    return next(relation for relation in RELATIONS if related(first, relation, second))
 
 
 def _fault_of(demanded: Object, left: Sequence[Object], many: bool) -> str:

@@ -102,3 +102,18 @@ def test_corrections_are_right_and_keep_sizes_backgrounds_and_jitters():
     small = Object(colour="red", shape="circle", size="small")
     moved = correct(Scene(objects=(RED_OPEN, BLUE), relation="left of"), layout(BLUE, small))
     assert moved.cells[0] is not None and moved.cells[0].thing == small
+
+
+@pytest.mark.parametrize(
+    ("relation", "things", "fault"),
+    [
+        ("left of", [BLUE, RED], "the circle is right of not left of the square"),
+        ("right of", [RED, None, BLUE], "the circle is above not right of the square"),
+        ("above", [None, RED, BLUE], "nothing is wrong"),
+        ("below", [None, RED, BLUE], "the circle is right of not below the square"),
+    ],
+)
+def test_a_reflection_may_say_how_things_stand(relation, things, fault):
+    cells = [thing and Placed(thing=thing) for thing in things] + [None] * (4 - len(things))
+    shown = Layout(cells=(cells[0], cells[1], cells[2], cells[3]))
+    assert reflect(Scene(objects=(RED, BLUE), relation=relation), shown, placed=True) == f"<think> {fault} </think>"
