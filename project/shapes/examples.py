@@ -44,7 +44,7 @@ from project.shapes.scenes import (
     Scene,
     sample_layout,
 )
-from project.shapes.split import pairs_of, sample_scene_of, seen_words
+from project.shapes.split import pairs_of, sample_scene_of, scene_split, seen_words
 
 Task = Literal["draw", "think_and_draw", "caption", "question", "reflect", "reflect_own"]
 DEFAULT_RATES: dict[Task, float] = {
@@ -60,8 +60,8 @@ QUALITY_RATE = 0.15
 RIGHT_RATE = 0.25
 """Share of pictures without a fault in `reflect`."""
 OTHER_DEMAND_RATE = 0.5
-"""Share of `reflect_own` for whose number, size or relation another is asked than the picture was drawn for: so that
-the prompt alone never tells whether the picture is right."""
+"""Share of `reflect_own` whose number, size, relation or order of colours is asked for anew, whatever the picture was
+drawn for: so that the prompt alone never tells whether the picture is right."""
 
 
 def draw(rng: np.random.Generator, scene: Scene, *, word_dropout: float = 0.12) -> Example:
@@ -128,20 +128,25 @@ def reflect_on_own(rng: np.random.Generator, pool: Pool, *, indirect: float = 0.
 def other_demand(rng: np.random.Generator, scene: Scene, layout: Layout, *, met: bool) -> Scene:
     """The scene with its relation, size or number drawn anew, so that the layout meets it or not.
 
-    Where none does as wished (or a scene has none of the three) it is left as it is.
+    Of a pair the colours may be exchanged: which colour belongs to which shape is what is overlooked most. Where
+    nothing does as wished the scene is left as it is.
     """
     others = [other for other in _variants(scene) if other.satisfied_by(layout) == met]
     return others[rng.integers(len(others))] if others else scene
 
 
 def _variants(scene: Scene) -> list[Scene]:
-    """The scene with each relation, each size, or each number of several."""
+    """The scene with each relation, each size, each number of several, or with both orders of its colours."""
     if scene.relation is not None:
         return [replace(scene, relation=relation) for relation in RELATIONS]
     if scene.count > 1:
         return [replace(scene, count=count) for count in range(2, CELLS + 1)]
     if scene.kind == "size":
         return [replace(scene, objects=(replace(scene.objects[0], size=size),)) for size in SIZES]
+    if scene.kind == "pair":
+        first, second = scene.objects
+        exchanged = (replace(first, colour=second.colour), replace(second, colour=first.colour))
+        return [other for other in (scene, replace(scene, objects=exchanged)) if scene_split(other) == "seen"]
     return []
 
 

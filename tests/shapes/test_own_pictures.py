@@ -92,13 +92,16 @@ def test_another_demand_is_met_or_not_and_keeps_all_else(met: bool):
     found = {kind: [0, 0] for kind in KINDS}
     for scene, layout in zip(scenes, layouts, strict=True):
         other = other_demand(rng, scene, layout, met=met)
-        assert other.kind == scene.kind
-        assert [(o.colour, o.shape) for o in other.objects] == [(o.colour, o.shape) for o in scene.objects]
+        assert other.kind == scene.kind and scene_split(other) == "seen"
+        assert [o.shape for o in other.objects] == [o.shape for o in scene.objects]
+        assert {o.colour for o in other.objects} == {o.colour for o in scene.objects}
         found[scene.kind][other.satisfied_by(layout)] += 1
     for kind in ("size", "count", "relation"):
         # A picture with a wrong colour meets no demand; an exact one always meets one and misses another.
         assert found[kind][met] >= 20, found
-    assert found["single"] == found["pair"] == [20, 20]
+    assert found["single"] == [20, 20]
+    # Of some pairs the colours cannot be exchanged: one of the two compositions would not be a seen one.
+    assert (found["pair"][0] > 20) is not met and found["pair"][1] > 0
 
 
 def test_without_a_pool_there_is_nothing_to_reflect_on():
