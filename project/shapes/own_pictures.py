@@ -131,8 +131,8 @@ class OwnPictures:
         scenes = [sample_scene_of(rng, kind, "seen") for kind in kinds]
         prompts = [Prompt(id=f"own-{part}-{n}", text=describe(scene)) for n, scene in enumerate(scenes)]
         keys = [SampleKey(seed=seed, update=0, prompt=prompt.id) for prompt in prompts]
-        drawn = self.task.rollout(model, prompts, keys, self.sampler, range(0), Stopwatch())
-        return scenes, np.stack([trajectory.image.pixels_HWC.cpu().numpy() for trajectory in drawn])
+        drawn, *_ = self.task.rollout(model, prompts, keys, self.sampler, range(0), Stopwatch())
+        return scenes, np.stack([trajectory.image.pixels_HWC.cpu().numpy() for trajectory in drawn.trajectories])
 
 
 def own_pictures(scenes: Sequence[Scene], pixels: np.ndarray) -> list[OwnPicture]:
