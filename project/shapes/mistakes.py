@@ -91,7 +91,7 @@ def correct(scene: Scene, layout: Layout) -> Layout:
 
     kept = {cells: sum(stays(c, index) for c, index in enumerate(cells)) for cells in scene.assignments()}
     corrected = layout
-    for cell, index in enumerate(max(kept, key=lambda cells: kept[cells])):
+    for cell, index in enumerate(max(kept, key=kept.__getitem__)):
         if not stays(cell, index):
             corrected = _with(corrected, cell, None if index is None else _sized(scene.objects[index], layout, cell))
     return corrected
