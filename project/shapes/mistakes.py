@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -89,9 +89,11 @@ def correct(scene: Scene, layout: Layout) -> Layout:
         placed = layout.cells[cell]
         return placed is None if index is None else placed is not None and placed.thing.matches(scene.objects[index])
 
-    kept = {cells: sum(stays(c, index) for c, index in enumerate(cells)) for cells in scene.assignments()}
+    def kept(cells: Iterable[int | None]) -> int:
+        return sum(stays(cell, index) for cell, index in enumerate(cells))
+
     corrected = layout
-    for cell, index in enumerate(max(kept, key=kept.__getitem__)):
+    for cell, index in enumerate(max(scene.assignments(), key=kept)):
         if not stays(cell, index):
             corrected = _with(corrected, cell, None if index is None else _sized(scene.objects[index], layout, cell))
     return corrected

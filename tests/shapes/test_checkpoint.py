@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 import torch
 
+from project.guidance import Guidance
 from project.models.bagel import Bagel
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.source import BagelCheckpoint
 from project.models.transforms import normalise, to_uint8
+from project.samplers.flow_ode import FlowODE
 from project.shapes.detector import detect
 from project.shapes.grammar import REFLECT, THINK, describe
-from project.shapes.mistakes import make_mistake, reflect
+from project.shapes.mistakes import reflect
+from project.shapes.own_pictures import OwnPictures
 from project.shapes.renderer import render_all
 from project.shapes.scenes import KINDS, sample_layout
-from project.shapes.split import SPLITS, Split, pairs_of, sample_scene_of
+from project.shapes.split import SPLITS, Split, sample_scene_of
+from project.tasks.reasoning_t2i import ReasoningT2I
 
 FOLDER = Path(__file__).parents[2] / "data" / "shapes" / "umm"
 REFLECTION = FOLDER.parent / "reflection"
@@ -40,21 +44,28 @@ def test_all_embedded_weights_are_below_10_mb() -> None:
     assert sum(file.stat().st_size for file in REFLECTION.iterdir()) < 2e6
 
 
-def test_the_adapter_makes_true_reflections_likelier() -> None:
-    """Reflections on exact pictures with one mistake, after the context that refinement reads."""
-    rng = np.random.default_rng(7)
-    scenes = [sample_scene_of(rng, KINDS[i % 4], "seen") for i in range(40)]
-    layouts = [make_mistake(rng, s, sample_layout(rng, s), pairs_of("seen")) if i % 2 else sample_layout(rng, s)
-               for i, s in enumerate(scenes)]  # fmt: skip
-    pixels = normalise(torch.from_numpy(render_all(layouts)))
+def test_the_adapter_makes_true_reflections_on_own_pictures_likelier(tmp_path: Path) -> None:
+    """After the context that refinement reads, on pictures that the model draws here for numbers of things."""
+    drawing = OwnPictures(
+        BagelCheckpoint(str(FOLDER)),
+        ReasoningT2I(64, 64, max_tokens=16, guidance=Guidance(text=2.5, interval=(0.0, 1.0))),
+        FlowODE(num_steps=11),
+        parts=1,
+        part_size=64,
+        kinds={"count": 1.0},
+    )
+    drawing.draw(tmp_path, seed=99)
+    pool = drawing.read(tmp_path)
+    pictures = [*pool.right, *pool.wrong]
+    pixels = normalise(torch.from_numpy(np.stack([own.pixels for own in pictures])))
 
     def nats(model: Bagel) -> float:
-        context = model.append_text(model.functional_context(40), [model.encode_text(THINK)] * 40)
+        context = model.append_text(model.functional_context(len(pool)), [model.encode_text(THINK)] * len(pool))
         context = model.append_latents(context, model.encode_image(pixels), (4, 4))
         context = model.append_picture(context, list(pixels))
-        context = model.append_text(context, [model.encode_text(f"{REFLECT} {describe(scene)}") for scene in scenes])
-        ids = [model.encode_text(reflect(s, t)) for s, t in zip(scenes, layouts, strict=True)]
-        _, text = model.text_log_probs(context, ids)
+        prompts = [model.encode_text(f"{REFLECT} {describe(own.scene)}") for own in pictures]
+        ids = [model.encode_text(reflect(own.scene, own.layout)) for own in pictures]
+        _, text = model.text_log_probs(model.append_text(context, prompts), ids)
         return -text.log_prob_RT.sum(1).mean().item()
 
     with torch.no_grad():
