@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from project.interleaved import Example, Picture, Text
 from project.lr_schedules import over_whole_run
 from project.models.base import ModelSource
 from project.models.condition_dropout import ConditionDropout, drop_conditions
+from project.models.lora import LoRA, add_lora, save_adapter
 from project.models.packing import Block, LatentBlock, PackedLoss, PictureBlock, TextBlock, pack, packed_loss
 from project.models.transforms import normalise
 from project.randomness import keyed_generator
@@ -32,6 +34,7 @@ class UnifiedPretraining(EvaluatedModule):
         policy: the model to train.
         optimizer: over all trainable parameters.
         lr_scheduler: stepped after every optimizer step.
+        lora: adapters to train instead of all weights; then `output` is an adapter folder.
         noises: noised copies of each drawn picture; they share everything before them.
         timestep_shift: flow times are shift(sigmoid(normal)).
         condition_dropout: share of the drawings whose prompt and reasoning are left out together, for guidance.
@@ -39,7 +42,7 @@ class UnifiedPretraining(EvaluatedModule):
             its own (BAGEL's way); none if None.
         text_weight: weight of the cross entropy.
         balance_texts: let each token count 1 / sqrt(tokens of its text), so that long texts do not drown short ones.
-        output: folder that the model is written to when training ends.
+        output: folder that the model, or its adapter, is written to when training ends.
         output_dtype: of the weights written.
         seed: of noise and dropout.
         evaluation_task, evaluation_sampler: how validation draws.
@@ -50,6 +53,7 @@ class UnifiedPretraining(EvaluatedModule):
         policy: ModelSource,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        lora: LoRA | None = None,
         noises: int = 2,
         timestep_shift: float = 3.0,
         condition_dropout: float = 0.1,
@@ -67,6 +71,7 @@ class UnifiedPretraining(EvaluatedModule):
         self.policy_source = policy
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
+        self.lora = lora
         self.noises = noises
         self.timestep_shift = timestep_shift
         self.condition_dropout = condition_dropout
@@ -80,6 +85,8 @@ class UnifiedPretraining(EvaluatedModule):
     def configure_model(self) -> None:
         if self.policy is None:
             self.policy = self.policy_source.load().train()
+            if self.lora is not None:
+                add_lora(self.policy, self.lora)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
@@ -167,4 +174,5 @@ class UnifiedPretraining(EvaluatedModule):
 
     def on_train_end(self) -> None:
         if self.output is not None and self.trainer.is_global_zero:
-            self.model.save_pretrained(Path(self.output), getattr(torch, self.output_dtype))
+            save = self.model.save_pretrained if self.lora is None else partial(save_adapter, self.model)
+            save(Path(self.output), getattr(torch, self.output_dtype))

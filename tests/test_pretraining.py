@@ -7,13 +7,18 @@ import pytest
 import torch
 from lightning import Trainer
 
+from project.guidance import Guidance
 from project.interleaved import Example, Picture, Text
 from project.lr_schedules import WarmupHoldDecay
 from project.models.bagel.source import BagelCheckpoint
 from project.models.condition_dropout import ConditionDropout
+from project.models.lora import LoRA
 from project.models.packing import DroppedPicture, LatentBlock, PackedLoss, PictureBlock, TextBlock
 from project.pretraining import UnifiedPretraining
+from project.samplers.flow_ode import FlowODE
 from project.shapes.datamodule import ExampleLoader, ShapesExamples
+from project.shapes.own_pictures import OwnPictures
+from project.tasks.reasoning_t2i import ReasoningT2I
 
 
 def pretrain(stop, resume=None, schedule_steps=4):
@@ -164,3 +169,65 @@ def test_texts_count_by_the_root_of_their_length(module):
     module.balance_texts = True
     both = module.losses([short, long]).cross_entropy.item()
     assert both == pytest.approx((2**0.5 * alone[0] + 8**0.5 * alone[1]) / (2**0.5 + 8**0.5), rel=1e-5)
+
+
+# --------------------------------------------------------------------- adapters
+
+
+def test_an_adapter_is_trained_and_written_and_read_over_the_checkpoint(tmp_path):
+    """What is read back and added to the weights answers as the model that was trained; nothing else was changed."""
+    lora = LoRA(rank=2, alpha=4, target=r"language_model\.model\.layers\.0\..*_proj(_moe_gen)?")
+    module = UnifiedPretraining(
+        BagelCheckpoint("data/shapes/umm"),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
+        lora=lora,
+        noises=1,
+        output=str(tmp_path / "adapter"),
+        output_dtype="float32",
+    )
+    trainer = Trainer(accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer.fit(module, datamodule=ShapesExamples(batches=2, batch_size=4))
+    assert sorted(file.name for file in (tmp_path / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    base = BagelCheckpoint("data/shapes/umm").load()
+    merged = BagelCheckpoint("data/shapes/umm", adapter=str(tmp_path / "adapter")).load()
+    changed = [
+        n for (n, new), old in zip(merged.named_parameters(), base.parameters(), strict=True) if (new != old).any()
+    ]
+    assert changed and all(".layers.0." in name for name in changed)
+    flags = [(n, p.requires_grad) for n, p in base.named_parameters()]
+    assert [(n, p.requires_grad) for n, p in merged.named_parameters()] == flags
+    ids = torch.tensor([[1, 20, 30, 2]])
+    with torch.no_grad():
+        states = [
+            m.append_tokens(m.functional_context(1), ids).keys_values[-1][0] for m in (module.model.eval(), merged)
+        ]
+    torch.testing.assert_close(*states, atol=1e-5, rtol=1e-5)
+
+
+def test_own_pictures_are_drawn_for_the_run_and_learned_on(tmp_path):
+    own = OwnPictures(
+        BagelCheckpoint("data/shapes/umm"),
+        ReasoningT2I(64, 64, max_tokens=16, guidance=Guidance(text=2.5, interval=(0.0, 1.0))),
+        FlowODE(num_steps=5),
+        parts=1,
+        part_size=16,
+        kinds={"single": 1, "relation": 1},
+    )
+    module = UnifiedPretraining(BagelCheckpoint("data/shapes/umm"), noises=1)
+    data = ShapesExamples(batches=1, batch_size=4, rates={"reflect_own": 1.0}, own_pictures=own)
+    trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False,
+                      default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    assert (tmp_path / "own_pictures" / "0000.npz").is_file() and module.updates == 1
+    stored = np.load(tmp_path / "own_pictures" / "0000.npz")["pixels"]
+    for example in data.train_dataloader().batch(0):
+        assert any(np.array_equal(example.blocks[1].pixels, picture) for picture in stored)
+
+
+def test_reflecting_on_own_pictures_needs_a_model_that_draws_them():
+    with pytest.raises(ValueError, match=r"set data\.init_args\.own_pictures"):
+        ShapesExamples(batches=1, rates={"reflect_own": 1.0})

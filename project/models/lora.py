@@ -73,6 +73,16 @@ def load_adapter(model: nn.Module, directory: str) -> None:
     model.requires_grad_(False)
 
 
+def add_in(model: nn.Module, directory: str) -> None:
+    """Add a released PEFT adapter (folder or hub id) to the weights, which stay as trainable as they are; in place.
+
+    Raises as `add_lora`.
+    """
+    with _flags_kept(model):
+        load_adapter(model, directory)
+        merge_adapters(model)
+
+
 def save_adapter(model: nn.Module, directory: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` as peft does, tensors in `dtype` (fp32 if None).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,12 @@ from lightning import LightningDataModule
 
 from project.datamodule import EvaluationLoader, PromptDataModule
 from project.interleaved import Example
+from project.run_folder import run_folder
 from project.shapes.examples import DEFAULT_RATES, Task, sample_example
+from project.shapes.own_pictures import OwnPictures
+
+OWN_PICTURES = "own_pictures"
+"""Folder of the pool, in the run folder."""
 
 
 class ExampleLoader:
@@ -36,7 +42,7 @@ class ExampleLoader:
         batch_size: int,
         seed: int,
         rates: Mapping[Task, float],
-        settings: Mapping[str, float],
+        settings: Mapping[str, Any],
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -62,7 +68,7 @@ class ExampleLoader:
 
     def batch(self, index: int) -> list[Example]:
         rng = np.random.default_rng((self.seed, index))
-        return [sample_example(rng, self.rates, **self.settings) for _ in range(self.batch_size)]  # type: ignore[arg-type]
+        return [sample_example(rng, self.rates, **self.settings) for _ in range(self.batch_size)]
 
     def state_dict(self) -> dict[str, int]:
         """Batches handed out over all ranks."""
@@ -81,7 +87,8 @@ class ShapesExamples(LightningDataModule):
         batch_size: examples per batch and process.
         rates: how often each task comes (relative); those of `DEFAULT_RATES` if None.
         word_dropout: share of the prompt's words left out.
-        indirect: share of indirect prompts among those with reasoning.
+        indirect: share of indirect prompts among those with reasoning and those of `reflect_own`.
+        own_pictures: the pictures of `reflect_own`; drawn before training, into the folder of the run.
         val: prompt file of the evaluation.
         eval_batch_size: prompts drawn together there.
         seed: of the examples.
@@ -94,6 +101,7 @@ class ShapesExamples(LightningDataModule):
         rates: dict[str, float] | None = None,
         word_dropout: float = 0.12,
         indirect: float = 0.5,
+        own_pictures: OwnPictures | None = None,
         val: str | None = None,
         eval_batch_size: int = 104,
         seed: int = 0,
@@ -102,14 +110,25 @@ class ShapesExamples(LightningDataModule):
         unknown = sorted(set(rates or {}) - set(DEFAULT_RATES))
         if unknown:
             raise ValueError(f"rates: unknown task {unknown[0]!r}, choose of {', '.join(DEFAULT_RATES)}")
+        if (rates or {}).get("reflect_own") and own_pictures is None:
+            raise ValueError("rates: reflect_own needs pictures that a model drew: set data.init_args.own_pictures")
         self.batches = batches
         self.batch_size = batch_size
         self.seed = seed
         self.rates = {task: rates.get(task, 0.0) for task in DEFAULT_RATES} if rates else DEFAULT_RATES
-        self.settings = {"word_dropout": word_dropout, "indirect": indirect}
+        self.settings: dict[str, Any] = {"word_dropout": word_dropout, "indirect": indirect}
+        self.own_pictures = own_pictures
         self.prompts = PromptDataModule(val=val, eval_batch_size=eval_batch_size) if val else None
 
+    def prepare_data(self) -> None:
+        """Lightning calls this on one process of a machine, before `setup`."""
+        if self.own_pictures is not None:
+            self.own_pictures.draw(Path(self.trainer.default_root_dir) / OWN_PICTURES, self.seed)  # type: ignore[union-attr]
+
     def setup(self, stage: str) -> None:
+        if self.own_pictures is not None and stage == "fit":
+            folder = run_folder(self.trainer) / OWN_PICTURES  # type: ignore[arg-type]
+            self.settings["own"] = self.own_pictures.read(folder)
         if self.prompts is not None:
             self.prompts.trainer = self.trainer
             self.prompts.setup("validate")

@@ -5,6 +5,7 @@
     caption          picture, "describe" -> direct description
     question         picture, question -> "yes" / "no"                  (balanced)
     reflect          "think", picture, "reflect" + prompt -> reflection, corrected picture
+    reflect_own      the same on pictures that a model drew itself (see `own_pictures`)
 
 A right arrow stands before what is learned: texts with `loss` and pictures with the role "drawn". Context order of a
 picture that is looked at is that of image editing: VAE block ("clean"), ViT block ("seen_by_vit"), then text.
@@ -17,7 +18,8 @@ samples. Descriptors that are `unseen` (see `split`) occur nowhere here, not eve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -25,25 +27,41 @@ import numpy as np
 from project.decomposition.shapes import scene_questions
 from project.interleaved import Example, Picture, Text
 from project.shapes.degradation import junk_cell
-from project.shapes.grammar import DESCRIBE, REFLECT, THINK, describe, sample_disguises, think
-from project.shapes.mistakes import make_mistake, reflect
+from project.shapes.grammar import DESCRIBE, REFLECT, THINK, Disguise, describe, sample_disguises, think
+from project.shapes.mistakes import correct, make_mistake, reflect
+from project.shapes.own_pictures import Pool
 from project.shapes.questions import Clean, Plain, parse_question
 from project.shapes.renderer import render
-from project.shapes.scenes import CELL_SIZE, KINDS, PICTURE_SIZE, Kind, Layout, Scene, sample_layout
-from project.shapes.split import pairs_of, sample_scene_of, seen_words
+from project.shapes.scenes import (
+    CELL_SIZE,
+    CELLS,
+    KINDS,
+    PICTURE_SIZE,
+    RELATIONS,
+    SIZES,
+    Kind,
+    Layout,
+    Scene,
+    sample_layout,
+)
+from project.shapes.split import pairs_of, sample_scene_of, scene_split, seen_words
 
-Task = Literal["draw", "think_and_draw", "caption", "question", "reflect"]
+Task = Literal["draw", "think_and_draw", "caption", "question", "reflect", "reflect_own"]
 DEFAULT_RATES: dict[Task, float] = {
     "draw": 0.35,
     "think_and_draw": 0.45,
     "caption": 0.1,
     "question": 0.1,
     "reflect": 0.0,
+    "reflect_own": 0.0,
 }
 QUALITY_RATE = 0.15
 """Share of quality questions among the questions."""
 RIGHT_RATE = 0.25
 """Share of pictures without a fault in `reflect`."""
+OTHER_DEMAND_RATE = 0.5
+"""Share of `reflect_own` whose number, size, relation or order of colours is asked for anew, whatever the picture was
+drawn for: so that the prompt alone never tells whether the picture is right."""
 
 
 def draw(rng: np.random.Generator, scene: Scene, *, word_dropout: float = 0.12) -> Example:
@@ -92,13 +110,60 @@ def reflect_and_redraw(rng: np.random.Generator, scene: Scene) -> Example:
     return reflection_example(scene, shown=render(shown), reflection=reflect(scene, shown), corrected=right)
 
 
-def reflection_example(scene: Scene, *, shown: np.ndarray, reflection: str, corrected: Layout) -> Example:
-    """A reflection on any picture `shown`, uint8 [64, 64, 3], for instance one that a model drew itself."""
+def reflect_on_own(rng: np.random.Generator, pool: Pool, *, indirect: float = 0.5) -> Example:
+    """Picture that a model drew, direct or indirect prompt -> true reflection -> the picture put right."""
+    own = pool.sample(rng)
+    scene = own.scene
+    if rng.random() < OTHER_DEMAND_RATE:
+        scene = other_demand(rng, scene, own.layout, met=bool(rng.random() < 0.5))
+    return reflection_example(
+        scene,
+        disguises=sample_disguises(rng, scene, *seen_words()) if rng.random() < indirect else None,
+        shown=own.pixels,
+        reflection=reflect(scene, own.layout, placed=True),
+        corrected=correct(scene, own.layout),
+    )
+
+
+def other_demand(rng: np.random.Generator, scene: Scene, layout: Layout, *, met: bool) -> Scene:
+    """The scene with its relation, size or number drawn anew, so that the layout meets it or not.
+
+    Of a pair the colours may be exchanged: which colour belongs to which shape is what is overlooked most. Where
+    nothing does as wished the scene is left as it is.
+    """
+    others = [other for other in _variants(scene) if other.satisfied_by(layout) == met]
+    return others[rng.integers(len(others))] if others else scene
+
+
+def _variants(scene: Scene) -> list[Scene]:
+    """The scene with each relation, each size, each number of several, or with both orders of its colours."""
+    if scene.relation is not None:
+        return [replace(scene, relation=relation) for relation in RELATIONS]
+    if scene.count > 1:
+        return [replace(scene, count=count) for count in range(2, CELLS + 1)]
+    if scene.kind == "size":
+        return [replace(scene, objects=(replace(scene.objects[0], size=size),)) for size in SIZES]
+    if scene.kind == "pair":
+        first, second = scene.objects
+        exchanged = (replace(first, colour=second.colour), replace(second, colour=first.colour))
+        return [other for other in (scene, replace(scene, objects=exchanged)) if scene_split(other) == "seen"]
+    return []
+
+
+def reflection_example(
+    scene: Scene,
+    *,
+    shown: np.ndarray,
+    reflection: str,
+    corrected: Layout,
+    disguises: Sequence[Disguise] | None = None,
+) -> Example:
+    """A reflection on any picture `shown`, uint8 [64, 64, 3]; the prompt is direct unless there are disguises."""
     blocks = (
         Text(text=THINK),
         Picture(pixels=shown, role="clean"),
         Picture(pixels=shown, role="seen_by_vit"),
-        Text(text=f"{REFLECT} {describe(scene)}"),
+        Text(text=f"{REFLECT} {describe(scene, disguises)}"),
         Text(text=reflection, loss=True),
         _drawn(corrected),
     )
@@ -112,8 +177,12 @@ def sample_example(
     word_dropout: float = 0.12,
     indirect: float = 0.5,
     kinds: Mapping[Kind, float] | None = None,
+    own: Pool | None = None,
 ) -> Example:
-    """One example: its task is drawn by `rates`, the kind of its scene by `kinds` (both relative; default even)."""
+    """One example: its task is drawn by `rates`, the kind of its scene by `kinds` (both relative; default even).
+
+    `own` is what `reflect_own` reflects on. Raises ValueError if it is needed and not there.
+    """
     builders: dict[Task, Callable[[np.random.Generator, Scene], Example]] = {
         "draw": lambda rng, scene: draw(rng, scene, word_dropout=word_dropout),
         "think_and_draw": lambda rng, scene: think_and_draw(rng, scene, word_dropout=word_dropout, indirect=indirect),
@@ -122,6 +191,10 @@ def sample_example(
         "reflect": reflect_and_redraw,
     }
     task = _choose(rng, rates)
+    if task == "reflect_own":
+        if own is None:
+            raise ValueError("reflect_own needs pictures that a model drew: give them as `own`, or set its rate to 0")
+        return reflect_on_own(rng, own, indirect=indirect)
     kind = _choose(rng, kinds) if kinds is not None else KINDS[rng.integers(len(KINDS))]
     return builders[task](rng, sample_scene_of(rng, kind, "seen"))
 

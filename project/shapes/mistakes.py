@@ -1,13 +1,13 @@
-"""Wrong pictures of a scene, and the reflection that says what is wrong with a picture."""
+"""Wrong pictures of a scene, the reflection that says what is wrong with a picture, and what would put it right."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from project.shapes.grammar import COUNT_WORDS, THINK_END, THINK_START, plural
-from project.shapes.scenes import CELLS, SIZES, Layout, Object, Placed, Scene
+from project.shapes.scenes import CELLS, RELATIONS, SIZES, Layout, Object, Placed, Relation, Scene, related
 
 Pairs = Sequence[tuple[str, str]]
 _NUMBERS = ("one", *COUNT_WORDS[1:])
@@ -78,16 +78,49 @@ def _swap(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout:
     return _with(_with(layout, first, other), second, one)
 
 
-def reflect(scene: Scene, layout: Layout) -> str:
+def correct(scene: Scene, layout: Layout) -> Layout:
+    """The layout that satisfies the scene with the fewest cells changed; the first in the order of cells if many do.
+
+    What was right stays where it is. A new thing stands at the jitter of what it replaces, and has the size of its
+    like elsewhere in the layout, else of what it replaces, else large, unless the scene names one.
+    """
+
+    def stays(cell: int, index: int | None) -> bool:
+        placed = layout.cells[cell]
+        return placed is None if index is None else placed is not None and placed.thing.matches(scene.objects[index])
+
+    def kept(cells: Iterable[int | None]) -> int:
+        return sum(stays(cell, index) for cell, index in enumerate(cells))
+
+    corrected = layout
+    for cell, index in enumerate(max(scene.assignments(), key=kept)):
+        if not stays(cell, index):
+            corrected = _with(corrected, cell, None if index is None else _sized(scene.objects[index], layout, cell))
+    return corrected
+
+
+def _sized(demanded: Object, layout: Layout, cell: int) -> Object:
+    """The demanded object, with a size that suits the layout where the scene leaves it open."""
+    replaced = layout.cells[cell]
+    like = [thing for _, thing in layout.things if thing.matches(demanded)]
+    like += [] if replaced is None else [replaced.thing]
+    size = demanded.size or (like[0].size if like else None) or "large"
+    return Object(colour=demanded.colour, shape=demanded.shape, size=size)
+
+
+def reflect(scene: Scene, layout: Layout, *, placed: bool = False) -> str:
     """The reflection on a picture of `layout` drawn for `scene`: its first fault in this order, or none.
 
     Per demanded object another colour, size or shape than demanded, or missing; then a wrong number; then a wrong
     relation. Any layout will do, also one read by the detector from a model's own picture.
+
+    Args:
+        placed: also say in which relation the two things stand where it is not the demanded one.
     """
-    return f"{THINK_START} {_fault(scene, layout)} {THINK_END}"
+    return f"{THINK_START} {_fault(scene, layout, placed)} {THINK_END}"
 
 
-def _fault(scene: Scene, layout: Layout) -> str:
+def _fault(scene: Scene, layout: Layout, placed: bool) -> str:
     if scene.satisfied_by(layout):
         return "nothing is wrong"
     things = [thing for _, thing in layout.things]
@@ -103,7 +136,16 @@ def _fault(scene: Scene, layout: Layout) -> str:
         verb = "is" if len(things) == 1 else "are"
         return f"there {verb} {_NUMBERS[len(things) - 1]} not {_NUMBERS[scene.total - 1]}"
     first, second = scene.objects
-    return f"the {first.shape} is not {scene.relation} the {second.shape}"
+    where = f"{_relation(scene, layout)} " if placed else ""
+    return f"the {first.shape} is {where}not {scene.relation} the {second.shape}"
+
+
+def _relation(scene: Scene, layout: Layout) -> Relation:
+    """How the scene's first object stands to its second in a layout of just these two: the first that holds."""
+    first, second = (
+        next(cell for cell, thing in layout.things if thing.matches(demanded)) for demanded in scene.objects
+    )
+    return next(relation for relation in RELATIONS if related(first, relation, second))
 
 
 def _fault_of(demanded: Object, left: Sequence[Object], many: bool) -> str:

@@ -1,4 +1,4 @@
-"""The committed checkpoint: small enough, and its autoencoder keeps what the detector needs."""
+"""The committed weights: small enough, an autoencoder that keeps what the detector needs, an adapter that notices."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 import torch
 
+from project.guidance import Guidance
+from project.models.bagel import Bagel
 from project.models.bagel.autoencoder import Autoencoder
+from project.models.bagel.source import BagelCheckpoint
 from project.models.transforms import normalise, to_uint8
+from project.samplers.flow_ode import FlowODE
 from project.shapes.detector import detect
+from project.shapes.grammar import REFLECT, THINK, describe
+from project.shapes.mistakes import reflect
+from project.shapes.own_pictures import OwnPictures
 from project.shapes.renderer import render_all
 from project.shapes.scenes import KINDS, sample_layout
 from project.shapes.split import SPLITS, Split, sample_scene_of
+from project.tasks.reasoning_t2i import ReasoningT2I
 
 FOLDER = Path(__file__).parents[2] / "data" / "shapes" / "umm"
+REFLECTION = FOLDER.parent / "reflection"
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -30,5 +39,37 @@ def test_round_trips_are_read_back(split: Split) -> None:
     assert accuracy >= 0.97, accuracy
 
 
-def test_the_checkpoint_is_below_10_mb() -> None:
-    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 10e6
+def test_all_embedded_weights_are_below_10_mb() -> None:
+    assert sum(file.stat().st_size for folder in (FOLDER, REFLECTION) for file in folder.iterdir()) < 10e6
+    assert sum(file.stat().st_size for file in REFLECTION.iterdir()) < 2e6
+
+
+def test_the_adapter_makes_true_reflections_on_own_pictures_likelier(tmp_path: Path) -> None:
+    """After the context that refinement reads, on pictures that the model draws here for numbers of things."""
+    drawing = OwnPictures(
+        BagelCheckpoint(str(FOLDER)),
+        ReasoningT2I(64, 64, max_tokens=16, guidance=Guidance(text=2.5, interval=(0.0, 1.0))),
+        FlowODE(num_steps=11),
+        parts=1,
+        part_size=64,
+        kinds={"count": 1.0},
+    )
+    drawing.draw(tmp_path, seed=99)
+    pool = drawing.read(tmp_path)
+    pictures = [*pool.right, *pool.wrong]
+    pixels = normalise(torch.from_numpy(np.stack([own.pixels for own in pictures])))
+
+    def nats(model: Bagel) -> float:
+        context = model.append_text(model.functional_context(len(pool)), [model.encode_text(THINK)] * len(pool))
+        context = model.append_latents(context, model.encode_image(pixels), (4, 4))
+        context = model.append_picture(context, list(pixels))
+        prompts = [model.encode_text(f"{REFLECT} {describe(own.scene)}") for own in pictures]
+        ids = [model.encode_text(reflect(own.scene, own.layout)) for own in pictures]
+        _, text = model.text_log_probs(model.append_text(context, prompts), ids)
+        return -text.log_prob_RT.sum(1).mean().item()
+
+    with torch.no_grad():
+        before, after = (
+            nats(BagelCheckpoint(str(FOLDER), adapter=adapter).load()) for adapter in (None, str(REFLECTION))
+        )
+    assert after < before / 3, (before, after)

@@ -10,6 +10,7 @@ import torch
 from project.models.bagel.loading import outline_bagel, random_bagel
 from project.models.bagel.model import Bagel
 from project.models.base import ModelSource
+from project.models.lora import add_in
 
 
 class BagelCheckpoint(ModelSource):
@@ -17,6 +18,7 @@ class BagelCheckpoint(ModelSource):
 
     Args:
         directory: e.g. `data/shapes/umm` or `ByteDance-Seed/BAGEL-7B-MoT`.
+        adapter: a PEFT LoRA adapter (folder or hub id) that is added to the weights, e.g. `data/shapes/reflection`.
         dtype: of the weights in memory; trainable ones are widened to fp32 by the module that trains them.
         gradient_checkpointing: recompute layers in the backward pass to save activation memory.
         freeze_und: train the generation expert and the output head alone, as upstream's option of that name.
@@ -27,12 +29,14 @@ class BagelCheckpoint(ModelSource):
     def __init__(
         self,
         directory: str,
+        adapter: str | None = None,
         dtype: Literal["float32", "bfloat16"] = "float32",
         gradient_checkpointing: bool = False,
         freeze_und: bool = False,
         random_weights: bool = False,
     ) -> None:
         self.directory = directory
+        self.adapter = adapter
         self.dtype = dtype
         self.gradient_checkpointing = gradient_checkpointing
         self.freeze_und = freeze_und
@@ -43,6 +47,8 @@ class BagelCheckpoint(ModelSource):
             model = random_bagel(self.directory, getattr(torch, self.dtype))
         else:
             model = Bagel.from_pretrained(self.directory, self.dtype)
+            if self.adapter is not None:
+                add_in(model, self.adapter)
         model.gradient_checkpointing = self.gradient_checkpointing
         model.freeze_und = self.freeze_und
         return model
