@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from project.samplers.base import Sampler
 from project.scoring import Score
 from project.tasks.base import Task
 from project.tasks.drawing import Canvas
-from project.tasks.turn import Request, Turn, text_metrics
+from project.tasks.turn import Request, Turn
 from project.timing import Stopwatch
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
 
@@ -90,24 +91,16 @@ class Editing(Task):
         score: Score | None = None,
     ) -> list[Group]:
         size = len(keys) // len(prompts)
-        trajectories: list[Trajectory] = []
-        pending = []
-        share = self.prompts_per_forward or len(prompts)
-        for start in range(0, len(prompts), share):
-            requests = [
-                Request(prompt=prompt, key=key, text=prompt.text, source=source)
-                for place, prompt in enumerate(prompts[start : start + share], start=start)
-                for source in [self._source(prompt)]
-                for key in keys[place * size : (place + 1) * size]
-            ]
-            drawn = self.turn.rollout(model, requests, sampler, window, stopwatch)
-            trajectories += drawn
-            if score is not None:
-                pending.append(score(drawn, size))
-        metrics = {f"edit/{name}": value for name, value in text_metrics(trajectories).items()}
-        return [
-            Group(trajectories=tuple(trajectories), size=size, task="edit", pending=tuple(pending), metrics=metrics)
+        sources = [self._source(prompt) for prompt in prompts]
+        requests = [
+            Request(prompt=prompts[n // size], key=key, text=prompts[n // size].text, source=sources[n // size])
+            for n, key in enumerate(keys)
         ]
+        group = self.turn.rollout_groups(
+            model, requests, size, sampler, window, stopwatch, score, together=self.prompts_per_forward
+        )
+        metrics = {f"edit/{name}": value for name, value in group.metrics.items()}
+        return [dataclasses.replace(group, task="edit", metrics=metrics)]
 
     def replay(
         self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool

@@ -10,7 +10,7 @@ from project.samplers.base import Sampler
 from project.scoring import Score
 from project.tasks.base import Task
 from project.tasks.drawing import Canvas
-from project.tasks.turn import Request, Turn, text_metrics
+from project.tasks.turn import Request, Turn
 from project.timing import Stopwatch
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
@@ -64,17 +64,9 @@ class ReasoningT2I(Task):
         requests = [
             Request(prompt=prompts[n // size], key=key, text=prompts[n // size].text) for n, key in enumerate(keys)
         ]
-        trajectories: list[Trajectory] = []
-        pending = []
-        share = (self.prompts_per_forward or len(prompts)) * size
-        for start in range(0, len(requests), share):
-            drawn = self.turn.rollout(model, requests[start : start + share], sampler, window, stopwatch)
-            trajectories += drawn
-            if score is not None:
-                pending.append(score(drawn, size))
         return [
-            Group(
-                trajectories=tuple(trajectories), size=size, pending=tuple(pending), metrics=text_metrics(trajectories)
+            self.turn.rollout_groups(
+                model, requests, size, sampler, window, stopwatch, score, together=self.prompts_per_forward
             )
         ]
 

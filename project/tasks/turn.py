@@ -20,9 +20,10 @@ from project.models.text import SampledText
 from project.models.transforms import ImageTransform, normalise
 from project.randomness import uniform
 from project.samplers.base import Sampler
+from project.scoring import Score
 from project.tasks.drawing import Canvas, draw, replay_steps
 from project.timing import Stopwatch
-from project.trajectory import ImageSegment, Prompt, Replay, SampleKey, TextSegment, Trajectory
+from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, TextSegment, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,35 @@ class Turn:
             )
             for request, text, image in zip(requests, texts, images, strict=True)
         ]
+
+    def rollout_groups(
+        self,
+        model: UnifiedModel,
+        requests: Sequence[Request],
+        size: int,
+        sampler: Sampler,
+        window: range,
+        stopwatch: Stopwatch,
+        score: Score | None = None,
+        together: int | None = None,
+    ) -> Group:
+        """Groups of `size`, `together` groups at a time, each share scored as soon as it is drawn.
+
+        Args:
+            score: asked for the scores of every share; nothing is scored if None.
+            together: groups that are drawn at once; all if None.
+        """
+        trajectories: list[Trajectory] = []
+        pending = []
+        share = len(requests) if together is None else together * size
+        for start in range(0, len(requests), share):
+            drawn = self.rollout(model, requests[start : start + share], sampler, window, stopwatch)
+            trajectories += drawn
+            if score is not None:
+                pending.append(score(drawn, size))
+        return Group(
+            trajectories=tuple(trajectories), size=size, pending=tuple(pending), metrics=text_metrics(trajectories)
+        )
 
     def replay(
         self,
