@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -126,13 +127,21 @@ class EvaluationLoader:
             yield self.prompts[start : start + self.batch_size]
 
 
+BENCHMARK = "benchmark"
+"""Column of evaluation prompts that are for one benchmark alone: its name."""
+
+
 class PromptDataModule(LightningDataModule):
     """Prompts for training and evaluation.
 
+    Files are .jsonl, .txt (one prompt a line), or a dataset folder or id; a slice behind the name takes some of the
+    prompts, `eval.jsonl[::4]` every fourth (see `read_prompts`).
+
     Args:
-        train: Prompt file for `fit`: .jsonl, .txt (one prompt a line), or a dataset folder or id.
-        val: Prompt file for `validate` and for the validation within `fit`.
-        test: Prompt file for `test`.
+        train: Prompt file for `fit`.
+        val: Prompt file for `validate` and for the validation within `fit`, which all benchmarks measure; or one file
+            for each benchmark, by the benchmark's name.
+        test: The same for `test`.
         predict: Prompt file for `predict`.
         prompts_per_update: P, the prompts of one update over all ranks.
         eval_batch_size: Prompts of one evaluation step on one rank.
@@ -144,8 +153,8 @@ class PromptDataModule(LightningDataModule):
     def __init__(
         self,
         train: str | None = None,
-        val: str | None = None,
-        test: str | None = None,
+        val: str | dict[str, str] | None = None,
+        test: str | dict[str, str] | None = None,
         predict: str | None = None,
         prompts_per_update: int = 8,
         eval_batch_size: int = 32,
@@ -155,6 +164,7 @@ class PromptDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.files = {"train": train, "val": val, "test": test, "predict": predict}
+        """File of a stage, or files by the name of the benchmark that measures them."""
         self.prompts_per_update = prompts_per_update
         self.eval_batch_size = eval_batch_size
         self.seed = seed
@@ -169,8 +179,12 @@ class PromptDataModule(LightningDataModule):
             raise ValueError(f"`{stage}` needs prompts: set data.init_args.{needed} to a .jsonl or .txt file")
         for name in (needed, "val") if stage == "fit" else (needed,):
             file = self.files[name]
-            if file is not None and name not in self.prompts:
+            if file is None or name in self.prompts:
+                continue
+            if isinstance(file, str):
                 self.prompts[name] = read_prompts(file, self.columns)
+            else:
+                self.prompts[name] = [p for by, f in file.items() for p in _marked(read_prompts(f, self.columns), by)]
         if stage == "fit":
             self.train_dataloader()  # Refuses now what else would be refused after the evaluation before training.
 
@@ -185,25 +199,31 @@ class PromptDataModule(LightningDataModule):
             world_size=world_size,
         )
 
-    def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+    def val_dataloader(self) -> list[EvaluationLoader]:
         return self._evaluation("val")
 
-    def test_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+    def test_dataloader(self) -> list[EvaluationLoader]:
         return self._evaluation("test")
 
-    def predict_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+    def predict_dataloader(self) -> list[EvaluationLoader]:
         return self._evaluation("predict")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Prompts hold no tensors, and Lightning's own transfer refuses frozen dataclasses."""
         return batch
 
-    def _evaluation(self, name: str) -> EvaluationLoader | list[EvaluationLoader]:
-        if name not in self.prompts:
-            return []
+    def _evaluation(self, name: str) -> list[EvaluationLoader]:
+        """A loader for each file."""
         rank, world_size = self._place()
-        return EvaluationLoader(self.prompts[name], batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
+        return [
+            EvaluationLoader(list(prompts), batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
+            for _, prompts in groupby(self.prompts.get(name, []), lambda prompt: prompt.columns.get(BENCHMARK))
+        ]
 
     def _place(self) -> tuple[int, int]:
         """(rank, world size) of this process; (0, 1) outside a trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _marked(prompts: Sequence[Prompt], benchmark: str) -> list[Prompt]:
+    return [dataclasses.replace(p, columns={**p.columns, BENCHMARK: benchmark}) for p in prompts]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning import LightningModule
+from lightning.pytorch import Callback
 
+from project.benchmarks.base import Benchmark
+from project.datamodule import BENCHMARK
 from project.models.base import UnifiedModel
 from project.rewards.base import Reward
 from project.samplers.base import Sampler
@@ -20,9 +23,13 @@ class EvaluatedModule(LightningModule):
     """A module with a policy that benchmark callbacks can measure.
 
     `updates` counts finished updates; it drives logging, validation and checkpoints.
+
+    Args:
+        evaluation_task: how validation draws; or the task of each benchmark that has prompts of its own, by its name.
+        evaluation_sampler: how its pictures are denoised.
     """
 
-    def __init__(self, evaluation_task: Task | None, evaluation_sampler: Sampler | None) -> None:
+    def __init__(self, evaluation_task: Task | Mapping[str, Task] | None, evaluation_sampler: Sampler | None) -> None:
         super().__init__()
         self.evaluation_task = evaluation_task
         self.evaluation_sampler = evaluation_sampler
@@ -42,6 +49,39 @@ class EvaluatedModule(LightningModule):
         """The reward callbacks of the run."""
         return [c for c in self.trainer.callbacks if isinstance(c, Reward)]  # type: ignore[attr-defined]
 
+    def setup(self, stage: str) -> None:
+        """Raises ValueError unless data, benchmarks and tasks name the same benchmarks."""
+        kind = {"fit": "val", "validate": "val"}.get(stage, stage)
+        files = getattr(getattr(self.trainer, "datamodule", None), "files", {}).get(kind)
+        if not isinstance(files, Mapping):
+            return
+        tasks = self.evaluation_task
+        if isinstance(tasks, Mapping) and set(tasks) != set(files):
+            raise ValueError(
+                f"model.init_args.evaluation_task is for {', '.join(tasks)}, data.init_args.{kind} for "
+                f"{', '.join(files)}: name the same benchmarks in both"
+            )
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        measuring = [callback.name for callback in callbacks if isinstance(callback, Benchmark)]
+        if unmeasured := [name for name in files if name not in measuring]:
+            raise ValueError(
+                f"data.init_args.{kind} has prompts for {unmeasured[0]!r}, but the benchmarks of this run are "
+                f"{', '.join(measuring) or 'none'}: add it to `benchmarks:`, or correct the name"
+            )
+
+    def _task(self, prompt: Prompt) -> Task:
+        tasks = self.evaluation_task
+        if not isinstance(tasks, Mapping):
+            assert tasks is not None
+            return tasks
+        name = str(prompt.columns.get(BENCHMARK, "no benchmark in particular"))
+        if name not in tasks:
+            raise ValueError(
+                f"model.init_args.evaluation_task has a task for {', '.join(tasks)}, but prompt {prompt.id!r} is for "
+                f"{name}: give the data module a file for each benchmark, by its name"
+            )
+        return tasks[name]
+
     def validation_step(self, prompts: Sequence[Prompt], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Trajectories for the benchmark callbacks; their noise depends on the prompt alone.
 
@@ -49,11 +89,10 @@ class EvaluatedModule(LightningModule):
         """
         if self.evaluation_task is None or self.evaluation_sampler is None:
             raise ValueError("evaluation needs model.init_args.evaluation_task and evaluation_sampler")
+        task = self._task(prompts[0])
         keys = [SampleKey(seed=0, update=-1, prompt=prompt.id) for prompt in prompts]
-        score = Scorer(self.rewards) if self.evaluation_task.evaluates_with_scores and self.rewards else None
-        groups = self.evaluation_task.rollout(
-            self.model, prompts, keys, self.evaluation_sampler, range(0), Stopwatch(), score
-        )
+        score = Scorer(self.rewards) if task.evaluates_with_scores and self.rewards else None
+        groups = task.rollout(self.model, prompts, keys, self.evaluation_sampler, range(0), Stopwatch(), score)
         return {"group": groups[0], "groups": tuple(groups)}
 
     test_step = validation_step

@@ -63,7 +63,7 @@ class AlphaGRPO(EvaluatedModule):
         parameter_groups: options of the optimizer (lr, eps, weight_decay ...) of their own for the parameters whose
             name matches a pattern (re.search); the first match counts.
         seed: of every draw of the run.
-        evaluation_task, evaluation_sampler: how validation draws; as in training if None.
+        evaluation_task, evaluation_sampler: how validation draws, see EvaluatedModule; as in training if None.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class AlphaGRPO(EvaluatedModule):
         freeze: Sequence[str] = (),
         parameter_groups: Mapping[str, dict[str, Any]] | None = None,
         seed: int = 0,
-        evaluation_task: Task | None = None,
+        evaluation_task: Task | dict[str, Task] | None = None,
         evaluation_sampler: Sampler | None = None,
     ) -> None:
         super().__init__(evaluation_task or task, evaluation_sampler or sampler)

@@ -45,7 +45,7 @@ class UnifiedPretraining(EvaluatedModule):
         output: folder that the model, or its adapter, is written to when training ends.
         output_dtype: of the weights written.
         seed: of noise and dropout.
-        evaluation_task, evaluation_sampler: how validation draws.
+        evaluation_task, evaluation_sampler: how validation draws, see EvaluatedModule.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class UnifiedPretraining(EvaluatedModule):
         output: str | None = None,
         output_dtype: str = "float16",
         seed: int = 0,
-        evaluation_task: Task | None = None,
+        evaluation_task: Task | dict[str, Task] | None = None,
         evaluation_sampler: Sampler | None = None,
     ) -> None:
         super().__init__(evaluation_task, evaluation_sampler)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,11 +19,14 @@ from typing import Any, Literal
 
 from project.trajectory import Prompt, Question
 
+_SLICE = re.compile(r"(?P<path>.+)\[(?P<bounds>-?\d*:-?\d*(:-?\d*)?)\]")
 FIELDS = ("prompt", "id", "image", "semantic_questions", "quality_questions")
 
 
 def read_prompts(path: str | Path, columns: Mapping[str, str] | None = None) -> list[Prompt]:
     """All prompts of a `.jsonl` file, a `.txt` file (one prompt a line) or a dataset folder or id.
+
+    A slice at the end takes some of them, in Python's own way: `eval.jsonl[::4]` every fourth, `eval.jsonl[:100]`.
 
     `columns` renames: field of `FIELDS` -> the name it has in the file, e.g. {"prompt": "caption"}. A prompt
     without an id gets a hash of its row's content, so ids do not depend on the order of the file.
@@ -32,6 +36,7 @@ def read_prompts(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     renamed = dict(columns or {})
     if unknown := sorted(set(renamed) - set(FIELDS)):
         raise ValueError(f"columns: unknown field {unknown[0]!r}: choose of {', '.join(FIELDS)}")
+    path, some = _sliced(path)
     file = Path(path)
     if file.is_dir() or (not file.exists() and not file.suffix and str(path).count("/") == 1):
         rows = _dataset_rows(str(path))
@@ -46,7 +51,19 @@ def read_prompts(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     prompts = _prompts(rows, renamed, file.parent)
     if not prompts:
         raise ValueError(f"{path}: holds no prompt: write one a line")
-    return prompts
+    if not prompts[some]:
+        raise ValueError(f"{path} holds {len(prompts)} prompt(s), none of them in the slice: take a larger one")
+    return prompts[some]
+
+
+def _sliced(path: str | Path) -> tuple[str | Path, slice]:
+    """A path and the slice written behind it. Raises ValueError for a step of 0."""
+    if Path(path).exists() or not (written := _SLICE.fullmatch(str(path))):
+        return path, slice(None)
+    bounds = [int(bound) if bound else None for bound in (written["bounds"] + ":").split(":")[:3]]
+    if bounds[2] == 0:
+        raise ValueError(f"{path}: a slice's step cannot be 0: write [::4] for every fourth prompt")
+    return written["path"], slice(*bounds)
 
 
 def prompt_row(prompt: Prompt, folder: str | Path = ".") -> dict[str, Any]:

@@ -26,7 +26,8 @@ class Rectified:
     false_positive_N: Tensor
     """Bool: judged and no better than before."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Over all ranks."""
+    """Over all ranks: mean `raw_reward`, share of `false_positives`, share of the positive advantage (before scaling)
+    that encourages them (`misled`), mean `gain`, number `unjudged`, whether the terms are `skipped`."""
 
 
 def rectify(
@@ -60,15 +61,24 @@ def rectify(
         raise ValueError(f"floor={floor!r} is unknown: choose before, refined or null")
     known_N = ~torch.isnan(reward_N) & ~torch.isnan(before_N)
     false_N = known_N & (reward_N <= before_N)
-    gain = (reward_N - before_N).where(known_N, 0.0)
-    total = reward_N.where(known_N, 0.0).sum()
-    local = torch.stack([known_N.sum(), false_N.sum(), (~known_N).sum(), gain.sum(), total]).double()
-    judged, false, lost, gained, rewards = (local if reduce is None else reduce(local)).tolist()
-    skipped = floor is not None and judged == false
     rectified_N = reward_N.where(known_N, math.nan)
     if floor is not None:
         lowest = _lowest(before_N if floor == "before" else reward_N, known_N, group_size)
         rectified_N = rectified_N.where(~false_N, lowest)
+    gain_N = (reward_N - before_N).where(known_N, 0.0)
+    encouraged_N = _above_mean(rectified_N, group_size)
+    sums = [
+        known_N.sum(),
+        false_N.sum(),
+        (~known_N).sum(),
+        gain_N.sum(),
+        reward_N.where(known_N, 0.0).sum(),
+        encouraged_N[false_N].sum(),
+        encouraged_N.sum(),
+    ]
+    local = torch.stack([value.double() for value in sums])
+    judged, false, lost, gained, rewards, misled, encouraged = (local if reduce is None else reduce(local)).tolist()
+    skipped = floor is not None and judged == false
     if skipped:
         rectified_N = torch.full_like(reward_N, math.nan)
     return Rectified(
@@ -77,11 +87,18 @@ def rectify(
         metrics={
             "raw_reward": rewards / judged if judged else math.nan,
             "false_positives": false / judged if judged else math.nan,
+            "misled": misled / encouraged if encouraged else 0.0,
             "gain": gained / judged if judged else math.nan,
             "unjudged": lost,
             "skipped": float(skipped),
         },
     )
+
+
+def _above_mean(value_N: Tensor, group_size: int) -> Tensor:
+    """By how much each sample is above the mean of its group [N]; 0 below it and where it has no reward."""
+    value_PG = value_N.reshape(-1, group_size)
+    return (value_PG - value_PG.nanmean(1, keepdim=True)).nan_to_num(0.0).clamp_min(0.0).reshape(-1)
 
 
 def _lowest(value_N: Tensor, known_N: Tensor, group_size: int) -> Tensor:

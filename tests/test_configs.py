@@ -17,6 +17,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from project.benchmarks.base import Benchmark
 from project.cli import ProjectCLI
+from project.prompts import read_prompts
 from project.rewards.base import Reward
 from project.study.plan import read_study
 
@@ -92,7 +93,8 @@ def check(cli: BuiltCLI) -> None:
         made = [callback for callback in cli.trainer.callbacks if isinstance(callback, kind)]
         assert len(made) == len(named[key]), f"{key} of the file must all be among the trainer's callbacks"
     for prompts in getattr(cli.datamodule, "files", {}).values():
-        assert prompts is None or not prompts.startswith("data/") or Path(prompts).is_file(), f"there is no {prompts}"
+        for file in prompts.values() if isinstance(prompts, dict) else [prompts]:
+            assert file is None or not file.startswith("data/") or read_prompts(file), f"there is no {file}"
 
 
 SWAPS: dict[str, Any] = {

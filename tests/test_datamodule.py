@@ -92,3 +92,14 @@ def test_datamodule_reads_what_the_stage_needs(tmp_path: Path) -> None:
         data.setup("predict")
     with pytest.raises(FileNotFoundError, match=r"missing\.txt"):
         data.setup("test")
+
+
+def test_benchmarks_may_have_prompts_of_their_own(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(f"{name}1\n{name}2\n{name}3\n")
+    data = PromptDataModule(val={"one": f"{tmp_path}/a.txt", "two": f"{tmp_path}/b.txt[:1]"}, eval_batch_size=2)
+    data.setup("validate")
+    batches = [list(each) for each in data.val_dataloader()]
+    assert [[[p.text for p in batch] for batch in each] for each in batches] == [[["a1", "a2"], ["a3"]], [["b1"]]]
+    assert {p.columns["benchmark"] for batch in batches[0] for p in batch} == {"one"}
+    assert data.test_dataloader() == [], "no prompts, no loader"

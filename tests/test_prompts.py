@@ -143,3 +143,26 @@ def test_a_dataset_needs_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "datasets", stand_in)
     assert read_prompts(tmp_path)[0].text == "from disk"
     assert read_prompts("owner/name")[0].text == "owner/name train"
+
+
+def test_a_slice_takes_some_of_the_prompts(tmp_path: Path) -> None:
+    file = tmp_path / "p.txt"
+    file.write_text("".join(f"{n}\n" for n in range(10)))
+
+    def texts(bounds: str) -> str:
+        return "".join(prompt.text for prompt in read_prompts(f"{file}{bounds}"))
+
+    assert texts("") == "0123456789"
+    assert texts("[::4]") == "048" and texts("[1::4]") == "159"
+    assert texts("[:3]") == "012" and texts("[-2:]") == "89" and texts("[2:6:2]") == "24"
+    assert read_prompts(f"{file}[3:4]")[0].place == f"{file}:4", "places are those of the file"
+    with pytest.raises(ValueError, match=r"10 prompt.*none of them in the slice"):
+        texts("[20:]")
+    with pytest.raises(ValueError, match="step cannot be 0"):
+        texts("[::0]")
+    with pytest.raises(FileNotFoundError, match=r"p\.txt\[x\]"):
+        texts("[x]")
+    odd = tmp_path / "odd[1:2]"
+    odd.mkdir()
+    (odd / "p.txt").write_text("a\n")
+    assert read_prompts(odd / "p.txt")[0].text == "a", "a folder may be called anything"

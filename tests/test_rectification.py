@@ -55,7 +55,7 @@ def test_where_nothing_improved_there_is_nothing_to_learn(floor):
 
 
 def test_an_improvement_on_another_rank_keeps_the_terms():
-    elsewhere = torch.tensor([2.0, 1.0, 0.0, 0.3, 1.1], dtype=torch.float64)
+    elsewhere = torch.tensor([2.0, 1.0, 0.0, 0.3, 1.1, 0.0, 0.1], dtype=torch.float64)
     result = rectified([0.4, 0.3], [0.5, 0.5], size=2, reduce=lambda local: local + elsewhere)
     torch.testing.assert_close(result.reward_N, torch.tensor([0.5, 0.5]))
     assert result.metrics["skipped"] == 0 and result.metrics["false_positives"] == 3 / 4
@@ -65,6 +65,18 @@ def test_without_rectification_rewards_stay():
     result = rectified([0.4, 0.3], [0.5, NAN], size=2, floor=None)
     assert result.reward_N[0].item() == pytest.approx(0.4) and result.reward_N[1].isnan()
     assert result.metrics["skipped"] == 0
+
+
+def test_it_is_told_how_much_of_the_encouragement_goes_to_false_positives():
+    """Rewards [.4 .3 .5 .8], first .5: above the mean .5 only .8; [.4 .1 .1 .2], first .5: .2 and nothing improved.
+
+    Unrectified .2 of .2 + .3 is encouraged for nothing; rectified, no false positive is above its group's mean.
+    """
+    reward, before = [0.4, 0.3, 0.5, 0.8, 0.4, 0.1, 0.1, 0.2], [0.5] * 8
+    assert rectified(reward, before, floor=None).metrics["misled"] == pytest.approx(0.2 / 0.5)
+    assert rectified(reward, before).metrics["misled"] == 0
+    nothing = rectified([0.4, NAN, 0.4, 0.4], [0.5] * 4, floor=None)
+    assert nothing.metrics["misled"] == 0, "a group of equals encourages nobody"
 
 
 def test_bad_input_is_named():

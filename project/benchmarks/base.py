@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
 
+from project.datamodule import BENCHMARK
 from project.rewards.base import Reward, score
 from project.run_folder import run_folder, write_atomically
 from project.trajectory import Group, Trajectory
@@ -36,6 +37,8 @@ class Benchmark(Callback, ABC):
     pictures as ever, the others' figures under `rounds/LABEL`. Where `right` names the outcome that tells a right
     picture from a wrong one, `rounds/LABEL/oracle` holds what it would be worth to go on with the wrong ones alone: an
     oracle, since nobody but the benchmark knows which those are.
+
+    All prompts of an evaluation are measured, except those that the data module gives to another benchmark by name.
 
     The figures are kept in `latest`, logged as `NAME/...` at step `module.updates` (also in the
     evaluation before training, where `self.log` does nothing), and every outcome goes into the run folder as
@@ -133,6 +136,8 @@ class Benchmark(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if any(prompt.columns.get(BENCHMARK, self.name) != self.name for prompt in batch):
+            return
         groups = _groups(outputs)
         if not groups:
             raise ValueError(

@@ -148,5 +148,5 @@ class ShapesExamples(LightningDataModule):
         """Examples become tensors when they are packed; Lightning's own transfer refuses frozen dataclasses."""
         return batch
 
-    def val_dataloader(self) -> EvaluationLoader | list[EvaluationLoader]:
+    def val_dataloader(self) -> list[EvaluationLoader]:
         return self.prompts.val_dataloader() if self.prompts is not None else []
