@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ def run(args: Any) -> int:
     if archive is not None:
         if unpacked := unpack(archive, runs):
             log.info("from %s: %s", archive, ", ".join(unpacked))
-        pack(archive, runs, study.curves)
+        pack(archive, runs, study.columns)
     if args.report_only:
         study, runs, missing = finished_part(study, runs)
         if missing:
@@ -57,7 +58,7 @@ def run(args: Any) -> int:
 
     def keep(run: Run) -> None:
         if archive is not None:
-            pack(archive, [run], study.curves)
+            pack(archive, [run], study.columns)
 
     threads = args.threads or (1 if args.parallel > 1 else None)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)} if threads else None
@@ -74,5 +75,7 @@ def run(args: Any) -> int:
     return 0
 
 
-def _report(table: Path) -> None:
-    log.info("%s\nwrote %s, table.json and figure.png", table.read_text(encoding="utf-8"), table)
+def _report(files: Sequence[Path]) -> None:
+    table, *others = files
+    names = ", ".join(file.name for file in others)
+    log.info("%s\nwrote %s, %s", table.read_text(encoding="utf-8"), table, names)

@@ -5,7 +5,7 @@
     run.json             its command and settings: for others it is not this run; not the folder that it was in
     results.json         its scores before and after
     evaluations/*.jsonl  its outcomes, prompt by prompt, with the texts
-    metrics.csv          the columns that the study draws
+    metrics.csv          the columns that the study draws or averages
 
 about 45 kB for 2 x 2600 outcomes. Numbers of the evaluations are rounded to `DIGITS` digits, finer than the float32
 that they were; the rest is unchanged. The bytes depend on nothing but the contents.
@@ -20,11 +20,13 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from project.run_folder import write_atomically
-from project.study.runs import Run
+from project.study.plan import Study
+from project.study.runs import Run, runs_of
 
 DIGITS = 8
 _FILE = re.compile(r"results\.json|metrics\.csv|evaluations/[^/\\]+\.jsonl")
@@ -32,10 +34,20 @@ _TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 """The earliest that the format knows."""
 
 
-def pack(archive: Path, runs: Sequence[Run], curves: Sequence[str]) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """The runs of a study that an archive holds."""
+
+    runs: list[Run]
+    """With the command and settings that they were made with."""
+    edited: list[str]
+    """Names of those that the study and its configuration files would make otherwise now."""
+
+
+def pack(archive: Path, runs: Sequence[Run], columns: Sequence[str]) -> None:
     """Puts those of `runs` that are finished into the archive, in place of what it holds of them.
 
-    `curves` are the columns of `metrics.csv` to keep. The archive is written in one step, and only if it changes.
+    `columns` are those of `metrics.csv` to keep. The archive is written in one step, and only if it changes.
     Raises ValueError if a run has other settings than `runs`, or the archive cannot be read.
     """
     before = _read(archive)
@@ -44,7 +56,7 @@ def pack(archive: Path, runs: Sequence[Run], curves: Sequence[str]) -> None:
         folder = run.finished()
         if folder is not None:
             kept = {name: content for name, content in after.items() if not name.startswith(f"{run.name}/")}
-            after = kept | {f"{run.name}/{name}": text.encode() for name, text in _essentials(run, folder, curves)}
+            after = kept | {f"{run.name}/{name}": text.encode() for name, text in _essentials(run, folder, columns)}
     if after != before:
         write_atomically(archive, _zipped(after))
 
@@ -58,18 +70,55 @@ def unpack(archive: Path, runs: Sequence[Run]) -> list[str]:
     contents = _read(archive)
     unpacked = []
     for run in runs:
-        prefix = f"{run.name}/"
-        files = {name.removeprefix(prefix): text for name, text in contents.items() if name.startswith(prefix)}
+        files = _files_of(run, contents)
         if not files or run.finished() is not None:
             continue
-        if wrong := _fault(run, files):
+        wrong = _fault(files)
+        if not wrong and not run.made_with(json.loads(files["run.json"])):
+            wrong = f"with other settings (see its {run.name}/run.json)"
+        if wrong:
             raise ValueError(f"{archive} holds {run.name} {wrong}: give another --archive")
         _lay_out(run, files)
         unpacked.append(run.name)
     return unpacked
 
 
-def _essentials(run: Run, folder: Path, curves: Sequence[str]) -> list[tuple[str, str]]:
+def open_archive(archive: Path, study: Study, out: Path) -> Saved:
+    """Lays the runs of a study that are in the archive into `out`, whatever settings they were made with.
+
+    A report on saved runs so outlives changes of the configuration files, and can tell of them.
+    Raises FileNotFoundError if there is no archive; ValueError if it cannot be read or a run in it is incomplete, or
+    `out` holds one with other settings than the archive.
+    """
+    if not archive.is_file():
+        raise FileNotFoundError(
+            f"there is no archive {archive}: the study's --archive writes one (now in {Path.cwd()})"
+        )
+    contents = _read(archive)
+    saved = Saved(runs=[], edited=[])
+    for run in runs_of(study, out):
+        files = _files_of(run, contents)
+        if not files:
+            continue
+        if wrong := _fault(files):
+            raise ValueError(f"{archive} holds {run.name} {wrong}: give another archive")
+        noted = json.loads(files["run.json"])
+        made = replace(run, command=tuple(noted["command"]), settings=tuple(noted["settings"]))
+        if made.finished() is None:
+            _lay_out(made, files)
+        saved.runs.append(made)
+        if not run.made_with(noted):
+            saved.edited.append(run.name)
+    return saved
+
+
+def _files_of(run: Run, contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of a run, by their names in it."""
+    prefix = f"{run.name}/"
+    return {name.removeprefix(prefix): text for name, text in contents.items() if name.startswith(prefix)}
+
+
+def _essentials(run: Run, folder: Path, columns: Sequence[str]) -> list[tuple[str, str]]:
     """Names and texts of the files that are kept of a finished run."""
     evaluations = sorted((folder / "evaluations").glob("*.jsonl"))
     kept = [
@@ -78,7 +127,7 @@ def _essentials(run: Run, folder: Path, curves: Sequence[str]) -> list[tuple[str
         *((f"evaluations/{file.name}", _rounded(file.read_text(encoding="utf-8"))) for file in evaluations),
     ]
     if (folder / "metrics.csv").is_file():
-        kept.append(("metrics.csv", _columns((folder / "metrics.csv").read_text(encoding="utf-8"), curves)))
+        kept.append(("metrics.csv", _columns((folder / "metrics.csv").read_text(encoding="utf-8"), columns)))
     return kept
 
 
@@ -104,8 +153,8 @@ def _columns(table: str, names: Sequence[str]) -> str:
     return stream.getvalue()
 
 
-def _fault(run: Run, files: Mapping[str, bytes]) -> str:
-    """What keeps these files from being the finished run; empty if nothing does."""
+def _fault(files: Mapping[str, bytes]) -> str:
+    """What keeps these files from being a finished run; empty if nothing does."""
     values: dict[str, Any] = {}
     for name in ("run.json", "results.json"):
         try:
@@ -114,8 +163,8 @@ def _fault(run: Run, files: Mapping[str, bytes]) -> str:
             return f"without a readable {name}"
         if not isinstance(values[name], dict):
             return f"with a {name} that is no record"
-    if not run.made_with(values["run.json"]):
-        return f"with other settings (see its {run.name}/run.json)"
+    if not all(isinstance(values["run.json"].get(key), list) for key in ("command", "settings")):
+        return "with a run.json that lacks its command or settings"
     if values["results.json"].get("after") is None:
         return "without a score after training"
     foreign = [name for name in files if name != "run.json" and not _FILE.fullmatch(name)]

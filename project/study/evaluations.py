@@ -1,14 +1,14 @@
 """What the runs of a study measured, prompt by prompt: the files `evaluations/BENCHMARK_UPDATE.jsonl` -> arrays.
 
-A row is {"id", "set", "kind", OUTCOME: number in [0, 1] or null, ...}. The file of the smallest update is "before",
-that of the largest "after". Shape suffixes: S seeds, P prompts.
+A row is {"id", "set", "kind", OUTCOME: number in [0, 1] or null, ...}. The file of update 0 is "before", that of the
+largest update "after". Shape suffixes: S seeds, P prompts.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,15 @@ Rows = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """The evaluations of one run."""
+    """The evaluations of one run by one benchmark."""
 
     before: Rows
     after: Rows
-    updates: int
-    """Of the evaluation after."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
-    """One measure on the same prompts and seeds in every arm."""
+    """One measure on the same prompts and seeds in all of its arms."""
 
     strata_P: tuple[str, ...]
     """Set and kind."""
@@ -59,10 +57,9 @@ def read_pair(folder: Path, benchmark: str) -> Pair:
         there = ", ".join(sorted(file.name for file in (folder / "evaluations").glob("*"))) or "nothing"
         raise FileNotFoundError(
             f"{folder}/evaluations holds {there}: a study needs {benchmark}_0.jsonl and that of a later update; check "
-            "its `benchmark`, the run's `benchmarks`, and trainer.num_sanity_val_steps = -1"
+            "its `benchmark` and those of its measures, the run's `benchmarks`, and trainer.num_sanity_val_steps = -1"
         )
-    last = max(files)
-    return Pair(before=read_rows(files[0]), after=read_rows(files[last]), updates=last)
+    return Pair(before=read_rows(files[0]), after=read_rows(files[max(files)]))
 
 
 def read_rows(file: Path) -> dict[str, dict[str, Any]]:
@@ -82,33 +79,45 @@ def read_rows(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def outcomes(pairs: Mapping[str, Sequence[Pair]], name: str, measure: Measure) -> Outcomes:
-    """A measure of all arms (arm -> the pairs of its seeds) as arrays.
+    """A measure of its arms (arm -> the pairs of its seeds) as arrays.
 
-    Raises ValueError if the runs were evaluated on other prompts, or the measure's sets or outcome are not there.
+    Raises ValueError if the runs were evaluated on other prompts, or the measure's sets or outcomes are not there.
     """
-    evaluations = [rows for runs in pairs.values() for pair in runs for rows in (pair.before, pair.after)]
-    first = evaluations[0]
-    if any(rows.keys() != first.keys() for rows in evaluations):
-        raise ValueError("the runs were evaluated on different prompts: give all arms the same data.init_args.val")
+    evaluations = {arm: [rows for pair in runs for rows in (pair.before, pair.after)] for arm, runs in pairs.items()}
+    first = next(iter(evaluations.values()))[0]
+    if any(rows.keys() != first.keys() for found in evaluations.values() for rows in found):
+        raise ValueError(
+            f"measure {name!r}: the runs of {', '.join(pairs)} were evaluated on different prompts: give these arms "
+            "the same, by data.init_args.val or their benchmark's own"
+        )
     sets = {row["set"] for row in first.values()}
     if unknown := set(measure.sets) - sets:
         raise ValueError(
             f"measure {name!r}: there is no set {sorted(unknown)[0]!r}: choose of {', '.join(sorted(sets))}"
         )
     ids = sorted(key for key, row in first.items() if not measure.sets or row["set"] in measure.sets)
-    lacking = [rows for rows in evaluations if any(measure.outcome not in rows[key] for key in ids)]
-    if lacking or not ids:
-        known = ", ".join(sorted({key for row in first.values() for key in row} - {"id", "set", "kind"}))
-        raise ValueError(f"measure {name!r}: not all rows have an outcome {measure.outcome!r}: choose of {known}")
+    for outcome in filter(None, (measure.outcome, measure.minus)):
+        for arm, found in evaluations.items():
+            if not ids or any(outcome not in rows[key] for rows in found for key in ids):
+                known = ", ".join(sorted({key for row in found[0].values() for key in row} - {"id", "set", "kind"}))
+                raise ValueError(
+                    f"measure {name!r}: not all rows of {arm} have an outcome {outcome!r}: choose of {known}, or leave "
+                    "the arm out of the measure's `arms`"
+                )
 
-    def values(evaluation: Rows) -> list[float]:
-        return [np.nan if evaluation[key][measure.outcome] is None else evaluation[key][measure.outcome] for key in ids]
+    def value(row: Mapping[str, Any]) -> float:
+        terms = (row[measure.outcome], 0.0 if measure.minus is None else row[measure.minus])
+        return np.nan if None in terms else terms[0] - terms[1]
 
-    before_SP = {arm: np.array([values(pair.before) for pair in runs], np.float64) for arm, runs in pairs.items()}
-    after_SP = {arm: np.array([values(pair.after) for pair in runs], np.float64) for arm, runs in pairs.items()}
+    def values_SP(evaluations: Iterable[Rows]) -> NDArray[np.float64]:
+        return np.array([[value(rows[key]) for key in ids] for rows in evaluations], np.float64)
+
+    before_SP = {arm: values_SP(pair.before for pair in runs) for arm, runs in pairs.items()}
+    after_SP = {arm: values_SP(pair.after for pair in runs) for arm, runs in pairs.items()}
     known_P = np.isfinite(np.concatenate([*before_SP.values(), *after_SP.values()])).all(axis=0)
     if not known_P.any():
-        raise ValueError(f"measure {name!r}: no prompt has an outcome {measure.outcome!r} in every evaluation")
+        asked = repr(measure.outcome) + (f" and one {measure.minus!r}" if measure.minus else "")
+        raise ValueError(f"measure {name!r}: no prompt has an outcome {asked} in every evaluation")
     return Outcomes(
         strata_P=tuple(f"{first[k]['set']}/{first[k]['kind']}" for k, known in zip(ids, known_P, strict=True) if known),
         before_SP={arm: value[:, known_P] for arm, value in before_SP.items()},

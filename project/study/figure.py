@@ -1,9 +1,8 @@
-"""The figure of a study: every measure before and after, and the curves of the runs."""
+"""The figure of a table: every measure before and after, and the curves of the runs."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,39 +11,32 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from project.statistics import Interval
-from project.study.report import Report
+from project.study.report import Line, Report
+from project.study.results import Curve, Result
 
-Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Steps and values."""
 SMOOTHING = 10
 """Updates of the moving mean that the curves show."""
 
 
-def draw(report: Report, curves: Mapping[str, Mapping[str, Sequence[Curve]]], file: Path) -> None:
-    """Writes the figure; `curves` holds, by metric and arm, one curve a seed."""
-    colours = {arm: f"C{n}" for n, arm in enumerate(report.efforts)}
-    height = max(3.2 * len(curves), 1.5 + 0.2 * len(report.lines) * len(report.efforts))
+def draw(report: Report, name: str, results: Mapping[str, Sequence[Result]], file: Path) -> None:
+    """Writes the figure of the table `name`; `results` hold, by arm, the curves of its seeds."""
+    section = report.sections[name]
+    lines = {measure: report.lines[measure] for measure in section.measures}
+    colours = {arm: f"C{n}" for n, arm in enumerate(section.arms)}
+    curves = len(section.curves)
+    height = max(3.2 * curves, 1.5 + 0.2 * len(lines) * len(colours))
     figure = Figure(figsize=(14 if curves else 9, height), layout="constrained")
     columns = 3 if curves else 2
-    grid = figure.add_gridspec(max(1, len(curves)), columns, width_ratios=[1.2, 1, 1][:columns])
+    grid = figure.add_gridspec(max(1, curves), columns, width_ratios=[1.2, 1, 1][:columns])
     levels = figure.add_subplot(grid[:, 0])
-    _levels(levels, report, colours)
-    _gains(figure.add_subplot(grid[:, 1], sharey=levels), report, colours)
-    for row, (metric, arms) in enumerate(curves.items()):
-        _curves(figure.add_subplot(grid[row, 2]), metric, arms, colours)
+    _levels(levels, lines, colours)
+    what = f"{report.name}, {name}" if name else report.name
+    levels.set_title(f"{what}: before and after, {len(report.seeds)} seeds")
+    _gains(figure.add_subplot(grid[:, 1], sharey=levels), lines, colours)
+    for row, metric in enumerate(section.curves):
+        seeds = {arm: [run.curves[metric] for run in results[arm] if metric in run.curves] for arm in section.arms}
+        _curves(figure.add_subplot(grid[row, 2]), metric, seeds, colours)
     figure.savefig(file, dpi=120)
-
-
-def read_curve(file: Path, metric: str) -> Curve | None:
-    """Steps and values of a column of `metrics.csv`; None if the file or the column is not there."""
-    if not file.is_file():
-        return None
-    with file.open(encoding="utf-8", newline="") as stream:
-        points = [(float(row["step"]), float(row[metric])) for row in csv.DictReader(stream) if row.get(metric)]
-    if not points:
-        return None
-    steps, values = np.array(points).T
-    return steps, values
 
 
 def smoothed(values: NDArray[np.float64], width: int = SMOOTHING) -> NDArray[np.float64]:
@@ -55,24 +47,25 @@ def smoothed(values: NDArray[np.float64], width: int = SMOOTHING) -> NDArray[np.
     return np.asarray((sums[ends] - sums[starts]) / (ends - starts), dtype=np.float64)
 
 
-def _levels(axes: Axes, report: Report, colours: Mapping[str, str]) -> None:
+def _levels(axes: Axes, lines: Mapping[str, Line], colours: Mapping[str, str]) -> None:
     """Per measure and arm a hollow dot before and a filled one after."""
-    for place, line in enumerate(report.lines.values()):
-        for arm, height in _heights(place, report).items():
-            colour = colours[arm]
-            _dot(axes, line.before[arm], height - 0.05, colour, "white", f"{arm}, before" if place == 0 else None)
-            _dot(axes, line.after[arm], height + 0.05, colour, colour, f"{arm}, after" if place == 0 else None)
-    axes.set_yticks(range(len(report.lines)), list(report.lines))
-    axes.set_ylim(len(report.lines) - 0.5, -0.5)
+    labelled: set[str] = set()
+    for place, line in enumerate(lines.values()):
+        for arm, height in _heights(place, line, colours).items():
+            colour, first = colours[arm], arm not in labelled
+            _dot(axes, line.before[arm], height - 0.05, colour, "white", f"{arm}, before" if first else None)
+            _dot(axes, line.after[arm], height + 0.05, colour, colour, f"{arm}, after" if first else None)
+            labelled.add(arm)
+    axes.set_yticks(range(len(lines)), list(lines))
+    axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlabel("percentage points, 95% interval")
-    axes.set_title(f"{report.name}: before and after, {len(report.seeds)} seeds")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize="small")
 
 
-def _gains(axes: Axes, report: Report, colours: Mapping[str, str]) -> None:
-    for place, line in enumerate(report.lines.values()):
-        for arm, height in _heights(place, report).items():
+def _gains(axes: Axes, lines: Mapping[str, Line], colours: Mapping[str, str]) -> None:
+    for place, line in enumerate(lines.values()):
+        for arm, height in _heights(place, line, colours).items():
             _dot(axes, line.gain[arm], height, colours[arm], colours[arm], None)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.tick_params(labelleft=False)
@@ -81,10 +74,9 @@ def _gains(axes: Axes, report: Report, colours: Mapping[str, str]) -> None:
     axes.grid(axis="x", alpha=0.3)
 
 
-def _heights(place: int, report: Report) -> dict[str, float]:
-    """Where the arms of the measure at `place` are drawn."""
-    number = len(report.efforts)
-    return {arm: place + 0.7 * ((n + 0.5) / number - 0.5) for n, arm in enumerate(report.efforts)}
+def _heights(place: int, line: Line, arms: Collection[str]) -> dict[str, float]:
+    """Where those of the arms that have the measure at `place` are drawn: an arm at the same height in all."""
+    return {arm: place + 0.7 * ((n + 0.5) / len(arms) - 0.5) for n, arm in enumerate(arms) if arm in line.gain}
 
 
 def _dot(axes: Axes, value: Interval, height: float, colour: str, fill: str, label: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The outcome of a study: levels, gains, differences of gains and bars -> `table.json` and `table.md`."""
+"""The outcome of a study: levels, gains, differences of gains, means and bars -> `table.json` and `table.md`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import numpy as np
 
 from project.run_folder import write_atomically
 from project.statistics import Interval, bootstrap, paired_bootstrap, paired_bootstrap_between
-from project.study.evaluations import Outcomes, Pair, outcomes
-from project.study.plan import Bar, Study
+from project.study.evaluations import Outcomes, outcomes
+from project.study.plan import Bar, Section, Study
+from project.study.results import Result
+
+ABSENT = "\N{EN DASH}"
+"""In the table, for what an arm does not have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One measure [percentage points], by arm."""
+    """One measure [percentage points], by arm that it is taken on."""
 
     prompts: int
     left_out: int
@@ -57,59 +61,65 @@ class Report:
     verdicts: list[Verdict]
     missing: list[str] = field(default_factory=list)
     """Runs of the whole study that the report is made without."""
+    edited: list[str] = field(default_factory=list)
+    """Runs made with other settings than the configuration files have now."""
+    means: dict[str, dict[str, list[float | None]]]
+    """By column of `metrics.csv` and arm: the mean over all updates, one a seed; None for a run without the column."""
+    sections: dict[str, Section]
+    """The tables by name; "" is that of a study with one."""
 
 
 def make_report(
-    study: Study,
-    pairs: Mapping[str, Sequence[Pair]],
-    seconds: Mapping[str, Sequence[float]],
-    missing: Sequence[str] = (),
+    study: Study, results: Mapping[str, Sequence[Result]], missing: Sequence[str] = (), edited: Sequence[str] = ()
 ) -> Report:
-    """The report on the evaluations and running times [seconds] of every arm, seed by seed; `missing` runs are named.
+    """The report on the results of every arm, seed by seed; `missing` and `edited` runs are named in it.
 
     Raises ValueError as `outcomes` does.
     """
-    compared = dict.fromkeys([*study.compare, *((bar.arm, bar.versus) for bar in study.bars if bar.versus)])
-    lines = {
-        name: _line(outcomes(pairs, name, measure), [(a, b) for a, b in compared])
-        for name, measure in study.measures.items()
-    }
+    sections = study.sections()
+    shown = [pair for section in sections.values() for pair in section.compare]
+    compared = list(dict.fromkeys([*study.compared, *shown]))
+    lines = {}
+    for name, measure in study.measures.items():
+        benchmark = measure.benchmark or study.benchmark
+        pairs = {arm: [result.pairs[benchmark] for result in results[arm]] for arm in study.arms_of(name)}
+        lines[name] = _line(outcomes(pairs, name, measure), [pair for pair in compared if set(pair) <= set(pairs)])
     return Report(
         name=study.name,
         seeds=study.seeds,
         efforts={
-            arm: Effort(updates=[pair.updates for pair in runs], seconds=list(seconds[arm]))
-            for arm, runs in pairs.items()
+            arm: Effort(updates=[run.updates for run in runs], seconds=[run.seconds for run in runs])
+            for arm, runs in results.items()
         },
         lines=lines,
         verdicts=[_verdict(bar, lines[bar.measure]) for bar in study.bars],
         missing=list(missing),
+        edited=list(edited),
+        means={
+            column: {arm: [_mean(run, column) for run in runs] for arm, runs in results.items()}
+            for column in study.means
+        },
+        sections=sections,
     )
 
 
-def write_report(report: Report, out: Path) -> Path:
-    """Writes `table.json` and `table.md` into `out` and returns the path of the latter."""
-    write_atomically(out / "table.json", json.dumps(asdict(report), indent=2) + "\n")
-    write_atomically(out / "table.md", markdown(report))
-    return out / "table.md"
+def write_report(report: Report, out: Path) -> list[Path]:
+    """Writes `table.md` and `table.json` into `out` and returns their paths in this order."""
+    contents = {out / "table.md": markdown(report), out / "table.json": json.dumps(asdict(report), indent=2) + "\n"}
+    for file, text in contents.items():
+        write_atomically(file, text)
+    return list(contents)
 
 
 def markdown(report: Report) -> str:
-    """The table, what it took, and the bars as a checked list."""
-    arms, compared = list(report.efforts), _compared(report)
-    heads = ["measure", "prompts"]
-    for arm in arms:
-        heads += [f"{arm}: before → after", "gain"]
-    heads += [f"gain of {a} - {b}" for a, b in compared]
-    rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    for name, line in report.lines.items():
-        cells = [name, str(line.prompts)]
-        for arm in arms:
-            cells += [f"{line.before[arm].mean:.1f} → {line.after[arm].mean:.1f}", signed(line.gain[arm])]
-        rows.append([*cells, *(signed(line.versus[a][b]) for a, b in compared)])
+    """The tables, what the study took, and the bars as a checked list."""
     text = [f"# Study {report.name}", ""]
-    text += [f"| {' | '.join(row)} |" for row in rows]
-    text += ["", *_notes(report)]
+    for name, section in report.sections.items():
+        text += [f"## {name}", ""] if name else []
+        text += [*_table(report, section), ""]
+        text += [*_means(report, section), ""] if section.means else []
+    text += [] if "" in report.sections else ["## Notes", ""]
+    text += _notes(report)
     if report.verdicts:
         text += ["", "Bars set beforehand:", "", *map(_checked, report.verdicts)]
     return "\n".join(text) + "\n"
@@ -118,6 +128,48 @@ def markdown(report: Report) -> str:
 def signed(value: Interval) -> str:
     """ "+12.3 [+8.1, +16.0]"."""
     return f"{value.mean:+.1f} [{value.low:+.1f}, {value.high:+.1f}]"
+
+
+def _table(report: Report, section: Section) -> list[str]:
+    heads = ["measure", "prompts"]
+    for arm in section.arms:
+        heads += [f"{arm}: before → after", "gain"]
+    heads += [f"gain of {a} - {b}" for a, b in section.compare]
+    rows = []
+    for name in section.measures:
+        line = report.lines[name]
+        cells = [name, str(line.prompts)]
+        for arm in section.arms:
+            there = arm in line.gain
+            cells.append(f"{line.before[arm].mean:.1f} → {line.after[arm].mean:.1f}" if there else ABSENT)
+            cells.append(signed(line.gain[arm]) if there else ABSENT)
+        for a, b in section.compare:
+            value = line.versus.get(a, {}).get(b)
+            cells.append(ABSENT if value is None else signed(value))
+        rows.append(cells)
+    return _rows(heads, rows)
+
+
+def _means(report: Report, section: Section) -> list[str]:
+    rows = []
+    for column in section.means:
+        cells = [column]
+        for arm in section.arms:
+            values = report.means[column][arm]
+            known = [value for value in values if value is not None]
+            part = f", {len(known)} of {len(values)} seeds" if len(known) < len(values) else ""
+            cells.append(f"{_range(known, '.3g')}{part}" if known else ABSENT)
+        rows.append(cells)
+    return _rows(["mean over updates (range over seeds)", *section.arms], rows)
+
+
+def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in Markdown: names at the left, numbers at the right."""
+    return [f"| {' | '.join(row)} |" for row in (heads, ["---", *["---:"] * (len(heads) - 1)], *rows)]
+
+
+def _mean(run: Result, column: str) -> float | None:
+    return float(run.curves[column][1].mean()) if column in run.curves else None
 
 
 def _line(found: Outcomes, compared: Sequence[tuple[str, str]]) -> Line:
@@ -143,11 +195,6 @@ def _verdict(bar: Bar, line: Line) -> Verdict:
     return Verdict(bar=bar, value=value, met=met)
 
 
-def _compared(report: Report) -> list[tuple[str, str]]:
-    line = next(iter(report.lines.values()))
-    return [(a, b) for a, others in line.versus.items() for b in others]
-
-
 def _notes(report: Report) -> list[str]:
     took = "; ".join(
         f"{arm} {_range(effort.updates, '.0f')} updates in {_range(effort.seconds, '.0f')} s a run"
@@ -160,6 +207,8 @@ def _notes(report: Report) -> list[str]:
     ]
     if report.missing:
         notes.append(f"Not the whole study, made without {', '.join(report.missing)}.")
+    if report.edited:
+        notes.append(f"Made with other settings than the configuration files have now: {', '.join(report.edited)}.")
     for name, line in report.lines.items():
         if line.left_out:
             notes.append(f"{name}: {line.left_out} prompts left out, which some evaluation has no outcome for.")

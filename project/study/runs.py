@@ -104,6 +104,11 @@ class Run:
         write_atomically(self.home / "run.json", text + "\n")
 
 
+def run_name(arm: str, seed: int) -> str:
+    """Name of a run and of its folder."""
+    return f"{arm}-{seed}"
+
+
 def runs_of(study: Study, out: Path) -> list[Run]:
     """The runs of a study, seed by seed: after the first seed all arms can be compared."""
     runs = []
@@ -112,7 +117,7 @@ def runs_of(study: Study, out: Path) -> list[Run]:
             options = [f"--config={config}" for config in arm.configs]
             for key, value in {**study.overrides, **arm.overrides}.items():
                 options.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
-            home = out / f"{name}-{seed}"
+            home = out / run_name(name, seed)
             options += [f"{PLACE}{out}", f"--run.name={home.name}", f"--seed_everything={seed}"]
             settings = tuple(yaml.safe_load(Path(config).read_text(encoding="utf-8")) for config in arm.configs)
             runs.append(Run(arm=name, seed=seed, home=home, command=("fit", *options), settings=settings))
