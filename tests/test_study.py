@@ -36,7 +36,7 @@ benchmark: shapes
 arms:
   grpo: {configs: [base.yaml], overrides: {model.gain: 2}}
   random: {configs: [base.yaml, other.yaml]}
-overrides: {trainer.max_steps: 3, data.names: [a, b]}
+overrides: {trainer.max_steps: 3, data.names: [a, b], data.ema: {class_path: project.callbacks.ema.EMA}}
 compare: [[grpo, random]]
 curves: [reward/mean, never/logged]
 measures:
@@ -287,6 +287,7 @@ def test_the_command_of_a_run():
         "--config=base.yaml",
         "--trainer.max_steps=3",
         '--data.names=["a", "b"]',
+        '--data.ema={"class_path": "project.callbacks.ema.EMA"}',
         "--model.gain=2",
         "--run.root=out",
         "--run.name=grpo-0",

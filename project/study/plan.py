@@ -6,10 +6,12 @@ from argparse import ArgumentError
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from project.config_files import unreadable
 from project.errors import explain, nearest
+
+Setting = str | bool | int | float | list | dict | None  # type: ignore[type-arg]
+"""Value of an option; one that names a class path stays as it is written (of `Any`, jsonargparse would build it)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +24,7 @@ class Arm:
     """
 
     configs: list[str]
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,7 @@ class Study:
     arms: dict[str, Arm]
     measures: dict[str, Measure]
     benchmark: str
-    overrides: dict[str, Any] = field(default_factory=dict)
+    overrides: dict[str, Setting] = field(default_factory=dict)
     compare: list[tuple[str, str]] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
     curves: list[str] = field(default_factory=list)
