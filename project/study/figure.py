@@ -33,6 +33,9 @@ def draw(report: Report, name: str, results: Mapping[str, Sequence[Result]], fil
     what = f"{report.name}, {name}" if name else report.name
     levels.set_title(f"{what}: before and after, {len(report.seeds)} seeds")
     _gains(figure.add_subplot(grid[:, 1], sharey=levels), lines, colours)
+    figure.legend(
+        *levels.get_legend_handles_labels(), loc="outside lower center", ncols=2 * len(colours), fontsize="small"
+    )
     for row, metric in enumerate(section.curves):
         seeds = {arm: [run.curves[metric] for run in results[arm] if metric in run.curves] for arm in section.arms}
         _curves(figure.add_subplot(grid[row, 2]), metric, seeds, colours)
@@ -60,7 +63,6 @@ def _levels(axes: Axes, lines: Mapping[str, Line], colours: Mapping[str, str]) -
     axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.set_xlabel("percentage points, 95% interval")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize="small")
 
 
 def _gains(axes: Axes, lines: Mapping[str, Line], colours: Mapping[str, str]) -> None:
