@@ -20,6 +20,7 @@ def advantages(
     scale: Literal["global", "group", "none"] = "global",
     clip: float = 5.0,
     eps: float = 1e-4,
+    image_context_N: Tensor | None = None,
     image_mask_N: Tensor | None = None,
     reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> Advantages:
@@ -28,12 +29,20 @@ def advantages(
     A sample without a reward (NaN) is in no mean, std or loss; a group with fewer than two survivors is dropped
     whole. The text advantage is that of `reward + text_reward`, with its own mean and std. Population std (ddof 0).
 
+    A picture is drawn from a context: prompt, text, and the picture that was looked at. Samples of one group whose
+    texts differ mostly earn different rewards for their texts; to the picture's gradient that difference is noise.
+    With `image_context_N` a picture is compared with the mean of those drawn from the same context instead, still an
+    unbiased baseline, for it does not depend on the picture; one that is alone in its context has advantage 0.
+
     Args:
         reward_N, text_reward_N: group by group; NaN = not scored.
         group_size: G.
         scale: divide by the std of all survivors of all ranks ("global"), of the group, or not at all ("none").
         clip: image advantages are clipped to [-clip, clip].
         eps: added to the std.
+        image_context_N: int64, equal for samples of a group whose pictures were drawn from the same context (see
+            `Group.context_N`); the whole group is the picture's baseline if None. With scale "group" the divisor is
+            then the std within the contexts, of the samples that share theirs.
         image_mask_N: bool; the image advantage is 0 where it is false (badly formed text), the text's stays.
         reduce: sum of an fp64 tensor over the ranks; this process alone if None. Called once, by every rank.
 
@@ -60,8 +69,10 @@ def advantages(
     count, mean, std, _, _, total_std, groups, flat, lost_samples, lost_groups = _statistics(
         local if reduce is None else reduce(local)
     )
-    image_PG = _centred(reward_PG, valid_PG) / _divisor(reward_PG, valid_PG, scale, std, eps)
-    text_PG = _centred(total_PG, valid_PG) / _divisor(total_PG, valid_PG, scale, total_std, eps)
+    whole_PGG = _together(torch.zeros_like(valid_PG, dtype=torch.long), valid_PG)
+    context_PGG = whole_PGG if image_context_N is None else _together(image_context_N.view_as(valid_PG), valid_PG)
+    image_PG = _scaled(reward_PG, context_PGG, scale, std, eps)
+    text_PG = _scaled(total_PG, whole_PGG, scale, total_std, eps)
     image_N = image_PG.clamp(-clip, clip).flatten().float()
     return Advantages(
         image_N=image_N if image_mask_N is None else image_N.where(image_mask_N, 0.0),
@@ -111,20 +122,23 @@ def _statistics(summed: Tensor) -> list[float]:
     return numbers
 
 
-def _centred(value_PG: Tensor, valid_PG: Tensor) -> Tensor:
-    """Difference to the group's mean; 0 where there is no survivor."""
-    known_PG = value_PG.where(valid_PG, 0.0)
-    mean_P1 = known_PG.sum(1, keepdim=True) / valid_PG.sum(1, keepdim=True).clamp_min(1)
-    return (known_PG - mean_P1).where(valid_PG, 0.0)
+def _together(label_PG: Tensor, valid_PG: Tensor) -> Tensor:
+    """bool [P, G, G]: which survivors of a group have one label; a sample that did not survive is with nobody."""
+    return (label_PG[:, :, None] == label_PG[:, None, :]) & valid_PG[:, :, None] & valid_PG[:, None, :]
 
 
-def _divisor(value_PG: Tensor, valid_PG: Tensor, scale: str, global_std: float, eps: float) -> Tensor | float:
+def _scaled(value_PG: Tensor, together_PGG: Tensor, scale: str, global_std: float, eps: float) -> Tensor:
+    """Difference to the mean of the samples that one is together with, over the std; 0 where there is no survivor."""
+    number_PG = together_PGG.sum(2)
+    known_PG = value_PG.where(number_PG > 0, 0.0)
+    mean_PG = (together_PGG.double() @ known_PG[:, :, None])[:, :, 0] / number_PG.clamp_min(1)
+    centred_PG = (known_PG - mean_PG).where(number_PG > 0, 0.0)
     if scale == "none":
-        return 1.0
+        return centred_PG
     if scale == "global":
-        return (0.0 if math.isnan(global_std) else global_std) + eps
-    square_P1 = _centred(value_PG, valid_PG).square().sum(1, keepdim=True)
-    return (square_P1 / valid_PG.sum(1, keepdim=True).clamp_min(1)).sqrt() + eps
+        return centred_PG / ((0.0 if math.isnan(global_std) else global_std) + eps)
+    compared_P1 = (number_PG > 1).sum(1, keepdim=True).clamp_min(1)
+    return centred_PG / ((centred_PG.square().sum(1, keepdim=True) / compared_P1).sqrt() + eps)
 
 
 def _flat(value_PG: Tensor, valid_PG: Tensor) -> Tensor:

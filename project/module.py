@@ -53,6 +53,9 @@ class AlphaGRPO(EvaluatedModule):
             the policy gradient, and clipping only ever sees numerical noise.
         micro_batch_size: samples per backward; changes memory and speed, never the gradient.
         scale_rewards: standard deviation that advantages are divided by: of all samples, of the group, or none.
+        image_baseline: what a picture's reward is compared with: the mean of its `group`, or of those samples of the
+            group whose pictures were drawn from the same `context` (text and source picture): what the texts earned
+            is noise to the picture's gradient. For models whose texts repeat, or with `images_per_text`.
         scale_floor: added to that standard deviation: rewards that differ by less teach in proportion.
         advantage_clip: largest image advantage.
         gradient_clip: largest norm of the gradient.
@@ -80,6 +83,7 @@ class AlphaGRPO(EvaluatedModule):
         updates_per_rollout: int = 1,
         micro_batch_size: int = 8,
         scale_rewards: Literal["global", "group", "none"] = "global",
+        image_baseline: Literal["group", "context"] = "group",
         scale_floor: float = 1e-4,
         advantage_clip: float = 5.0,
         gradient_clip: float = 1.0,
@@ -114,6 +118,7 @@ class AlphaGRPO(EvaluatedModule):
         self.updates_per_rollout = updates_per_rollout
         self.micro_batch_size = micro_batch_size
         self.scale_rewards = scale_rewards
+        self.image_baseline = image_baseline
         self.scale_floor = scale_floor
         self.advantage_clip = advantage_clip
         self.gradient_clip = gradient_clip
@@ -167,6 +172,7 @@ class AlphaGRPO(EvaluatedModule):
             scale=self.scale_rewards,
             clip=self.advantage_clip,
             eps=self.scale_floor,
+            image_context_N=group.context_N if self.image_baseline == "context" else None,
             image_mask_N=group.scores.well_formed_N,
             reduce=self._sum_over_ranks,
         )

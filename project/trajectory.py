@@ -190,6 +190,16 @@ class Group:
     def __len__(self) -> int:
         return len(self.trajectories)
 
+    @property
+    def context_N(self) -> Tensor:
+        """int64, equal for samples of one prompt whose pictures were drawn from the same text and source picture."""
+        label: dict[Any, int] = {}
+        contexts = [
+            (n // self.size, id(t.source), *(tuple(text.ids_T.tolist()) for text in t.texts))
+            for n, t in enumerate(self.trajectories)
+        ]
+        return torch.tensor([label.setdefault(context, len(label)) for context in contexts], dtype=torch.long)
+
     def with_scores(self, scores: Scores) -> Group:
         return dataclasses.replace(self, scores=scores)
 

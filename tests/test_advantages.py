@@ -163,3 +163,55 @@ def test_badly_formed_text_masks_the_image_advantage_alone():
     plain, masked = advantages(rewards, text, 4), advantages(rewards, text, 4, image_mask_N=mask)
     assert masked.image_N[2] == 0 and torch.equal(masked.image_N[mask], plain.image_N[mask])
     assert torch.equal(masked.text_N, plain.text_N) and torch.equal(masked.valid_N, plain.valid_N)
+
+
+CONTEXTS = torch.tensor([0, 0, 1, 1, 2, 2, 2, 3])
+BY_CONTEXT = [1.0, 3.0, 7.0, 7.0, 0.0, 0.0, 6.0, 9.0]
+
+
+def test_a_picture_is_compared_with_those_of_its_context():
+    # contexts of one group: (1, 3), (7, 7), (0, 0, 6), (9) alone; centred -1, 1, 0, 0, -2, -2, 4, 0
+    result = scored(BY_CONTEXT, group_size=8, scale="none", image_context_N=CONTEXTS)
+    assert result.image_N.tolist() == [-1, 1, 0, 0, -2, -2, 4, 0]
+    assert torch.equal(result.text_N, scored(BY_CONTEXT, group_size=8, scale="none").text_N)
+
+
+def test_std_within_contexts_is_that_of_samples_in_company():
+    # squares 1, 1, 0, 0, 4, 4, 16 over seven samples: the one that is alone says nothing of it
+    result = scored(BY_CONTEXT, group_size=8, scale="group", image_context_N=CONTEXTS, eps=0.0)
+    expected = torch.tensor([-1.0, 1, 0, 0, -2, -2, 4, 0]) / math.sqrt(26 / 7)
+    torch.testing.assert_close(result.image_N, expected)
+
+
+def test_one_context_is_the_whole_group():
+    reward = torch.rand(8)
+    one = advantages(reward, zeros(reward), 4, scale="group", image_context_N=torch.zeros(8, dtype=torch.long))
+    torch.testing.assert_close(one.image_N, advantages(reward, zeros(reward), 4, scale="group").image_N)
+
+
+def test_a_failed_sample_leaves_its_context():
+    values = [1.0, NAN, 3.0, 5.0, 2.0, 4.0, 4.0, 8.0]
+    contexts = torch.tensor([0, 0, 0, 1, 2, 2, 3, 3])
+    result = scored(values, group_size=4, scale="none", image_context_N=contexts)
+    assert result.image_N.tolist() == [-1, 0, 1, 0, -1, 1, -2, 2]
+    assert result.valid_N.tolist() == [True, False, True, True, True, True, True, True]
+
+
+def test_the_context_is_an_unbiased_baseline_of_less_noise():
+    """The gradient of a picture's mean, where texts earn ten times what pictures do: r = 10 text + noise."""
+    generator = torch.Generator().manual_seed(0)
+    P, G = 2000, 8
+    text_PG = torch.randint(2, (P, G), generator=generator)
+    noise_PG = torch.randn(P, G, generator=generator)
+    reward_N = (10 * text_PG + noise_PG).flatten()
+    context_N = (torch.arange(P)[:, None] * 2 + text_PG).flatten()
+
+    def gradient(**settings):
+        result = advantages(reward_N, zeros(reward_N), G, scale="none", clip=math.inf, **settings)
+        return result.image_N.view(P, G) * noise_PG
+
+    whole, within = gradient(), gradient(image_context_N=context_N)
+    # d E[r] / d mean = 1; of n samples a mean takes 1 - 1/n away, so about 7/8 of 8, and (8 - 2)/8 of two contexts.
+    assert whole.mean().item() == pytest.approx(7 / 8, abs=0.1)
+    assert within.mean().item() == pytest.approx(6 / 8, abs=0.03)
+    assert within.mean(1).std() < whole.mean(1).std() / 3

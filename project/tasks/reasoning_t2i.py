@@ -26,6 +26,8 @@ class ReasoningT2I(Task):
         top_p: share of the probability that reasoning tokens are drawn from.
         guidance: classifier-free guidance, in rollout and in training alike.
         shared_noise: one initial noise for all samples of a group.
+        images_per_text: samples of a group that share each reasoning text, so that `image_baseline: context` can tell
+            what a picture earned from what its text earned; 1 = a text for each (the paper).
         prompts_per_forward: prompts whose groups are drawn together; all of an update if None.
     """
 
@@ -39,6 +41,7 @@ class ReasoningT2I(Task):
         top_p: float = 0.8,
         guidance: Guidance = Guidance(),
         shared_noise: bool = False,
+        images_per_text: int = 1,
         prompts_per_forward: int | None = None,
     ) -> None:
         self.turn = Turn(
@@ -47,6 +50,7 @@ class ReasoningT2I(Task):
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
+            images_per_text=images_per_text,
         )
         self.prompts_per_forward = prompts_per_forward
 

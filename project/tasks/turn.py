@@ -8,7 +8,7 @@ guidance is on, with the texts alone (`image_free`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -57,6 +57,7 @@ class Turn:
         max_tokens: most reasoning tokens (a longer text is cut off, its forced end is not trained).
         temperature: of the reasoning; 0 = greedy (evaluation only).
         top_p: share of the probability that reasoning tokens are drawn from.
+        images_per_text: samples of a group that share each text: they differ in their pictures alone.
     """
 
     canvas: Canvas
@@ -64,10 +65,13 @@ class Turn:
     max_tokens: int = 512
     temperature: float = 1.0
     top_p: float = 0.8
+    images_per_text: int = 1
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens={self.max_tokens}: reasoning needs at least one token (or think=False)")
+        if self.images_per_text < 1:
+            raise ValueError(f"images_per_text={self.images_per_text}: give at least 1")
 
     @torch.no_grad()
     def rollout(
@@ -85,12 +89,18 @@ class Turn:
         keys = [request.key for request in requests]
         with stopwatch.phase("rollout_text"):
             read = self._read(model, requests, lambda room: model.static_context(1, room))
-            main = read.main.select(read.rows_N, room=self.max_tokens + 2 + scratch)
             texts: list[TextSegment | None] = [None] * len(requests)
             if self.think:
-                numbers = uniform(keys, "text", self.max_tokens, round=round)
+                writers, text_N = self._writers(keys)
+                main = read.main.select(read.rows_N[writers], room=self.max_tokens + 2 + scratch)
+                numbers = uniform([keys[n] for n in writers], "text", self.max_tokens, round=round)
                 main, sampled = model.sample_text(main, numbers, temperature=self.temperature, top_p=self.top_p)
-                texts = list(text_segments(model, sampled))
+                written = text_segments(model, sampled)
+                texts = [written[row] for row in text_N]
+                if len(writers) < len(keys):
+                    main = main.select(torch.tensor(text_N, device=model.device), room=scratch)
+            else:
+                main = read.main.select(read.rows_N, room=scratch)
         with stopwatch.phase("rollout_image"):
             contexts = Contexts(
                 main=main,
@@ -181,6 +191,19 @@ class Turn:
             std_RK=steps.std_R,
             dt_RK=steps.dt_R,
         )
+
+    def _writers(self, keys: Sequence[SampleKey]) -> tuple[list[int], list[int]]:
+        """Positions of the samples that write a text, and for every sample the number of the text that is its own."""
+        texts: dict[SampleKey, int] = {}
+        writers: list[int] = []
+        text_N = []
+        for n, key in enumerate(keys):
+            shared = replace(key, sample=key.sample // self.images_per_text)
+            if shared not in texts:
+                texts[shared] = len(writers)
+                writers.append(n)
+            text_N.append(texts[shared])
+        return writers, text_N
 
     def _read(self, model: UnifiedModel, requests: Sequence[Request], empty: Callable[[int], Context]) -> _Read:
         """Everything before the reasoning; what several samples read is read once.

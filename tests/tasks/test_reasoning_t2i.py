@@ -60,6 +60,28 @@ def test_ratio_is_one_before_the_first_update(model, sampler, trajectories):
     assert len({t.texts[0].text for t in trajectories}) > 1, "the samples of a group must differ"
 
 
+def test_pictures_of_one_text(model, sampler):
+    """Samples 0 and 1 share a text, 2 has its own; the picture is each sample's own, whoever shares its text."""
+    shared, single = (drawn(make_task(images_per_text=n), model, sampler) for n in (2, 1))
+    for start in (0, GROUP):
+        one, other, third = shared[start : start + GROUP]
+        assert one.texts[0] is other.texts[0]
+        for now, alone in ((one, single[start]), (third, single[start + 2])):
+            assert now.texts[0].ids_T.tolist() == alone.texts[0].ids_T.tolist()
+        assert not torch.equal(one.image.final_LD, other.image.final_LD)
+        torch.testing.assert_close(one.image.final_LD, single[start].image.final_LD, atol=1e-4, rtol=1e-4)
+    text, image = errors(make_task().replay(model, shared, sampler, context_gradient=True))
+    assert text <= 1e-5 and image <= 1e-6
+
+
+def test_the_context_of_a_picture_is_its_prompt_and_text(model, sampler):
+    (group,) = make_task(images_per_text=2).rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
+    same = group.context_N[:, None] == group.context_N
+    texts = [(t.prompt.id, tuple(t.texts[0].ids_T.tolist())) for t in group.trajectories]
+    assert same.tolist() == [[a == b for b in texts] for a in texts]
+    assert same[0, 1] and same[3, 4] and not same[0, 3]
+
+
 def scaled(guidance):
     return dataclasses.replace(guidance, text=guidance.text + 0.1)
 
