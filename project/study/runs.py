@@ -147,12 +147,16 @@ def run_all(
     """
     waiting = [run for run in runs if run.finished() is None]
     working: list[tuple[Run, subprocess.Popen[bytes]]] = []
+    shown = ""
     with tqdm(total=len(runs), initial=len(runs) - len(waiting), unit="run", desc="study") as bar:
         try:
             while waiting or working:
                 while waiting and len(working) < parallel:
                     working.append((waiting[0], start(waiting.pop(0), environment)))
-                bar.set_postfix_str(", ".join(run.name for run, _ in working))
+                names = ", ".join(run.name for run, _ in working)
+                if names != shown:  # a log that the bar is written to has a line for each change, not for each poll
+                    bar.set_postfix_str(names)
+                    shown = names
                 time.sleep(POLL_SECONDS)
                 for run, process in [pair for pair in working if pair[1].poll() is not None]:
                     working.remove((run, process))
