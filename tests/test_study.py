@@ -705,3 +705,13 @@ def test_a_report_of_what_is_finished_names_what_is_not(capsys):
     whole = Path("out/table.json").read_text()
     assert json.loads(whole)["missing"] == []
     assert study("--report-only") == 0 and Path("out/table.json").read_text() == whole
+
+
+@pytest.mark.parametrize("archive", sorted((ROOT / "data/shapes/studies").glob("*.zip")), ids=lambda file: file.stem)
+def test_a_committed_archive_holds_its_study_as_it_stands(archive, monkeypatch, tmp_path):
+    """Whoever changes the demo's recipe keeps the one that saved runs were made with (configs/shapes/first_recipe.yaml)."""
+    monkeypatch.chdir(ROOT)
+    plan = read_study(f"configs/shapes/studies/{archive.stem}.yaml")
+    saved = open_archive(archive, plan, tmp_path)
+    assert not saved.edited, f"{archive.name} was made with other settings than {plan.name} has now: {saved.edited}"
+    assert [run.name for run in saved.runs] == [run.name for run in runs_of(plan, tmp_path)]
