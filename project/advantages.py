@@ -31,8 +31,9 @@ def advantages(
 
     A picture is drawn from a context: prompt, text, and the picture that was looked at. Samples of one group whose
     texts differ mostly earn different rewards for their texts; to the picture's gradient that difference is noise.
-    With `image_context_N` a picture is compared with the mean of those drawn from the same context instead, still an
-    unbiased baseline, for it does not depend on the picture; one that is alone in its context has advantage 0.
+    With `image_context_N` a picture is compared with the mean of the M drawn from the same context instead, a baseline
+    as good: but for the sample's own share in it (1 / M, as 1 / G before) it does not depend on the picture. One that
+    is alone in its context has advantage 0.
 
     Args:
         reward_N, text_reward_N: group by group; NaN = not scored.

@@ -53,9 +53,8 @@ class AlphaGRPO(EvaluatedModule):
             the policy gradient, and clipping only ever sees numerical noise.
         micro_batch_size: samples per backward; changes memory and speed, never the gradient.
         scale_rewards: standard deviation that advantages are divided by: of all samples, of the group, or none.
-        image_baseline: what a picture's reward is compared with: the mean of its `group`, or of those samples of the
-            group whose pictures were drawn from the same `context` (text and source picture): what the texts earned
-            is noise to the picture's gradient. For models whose texts repeat, or with `images_per_text`.
+        image_baseline: what a picture is compared with: its `group`, or those of the group that were drawn from the
+            same `context` (text and source picture), for models whose texts repeat or with `images_per_text`.
         scale_floor: added to that standard deviation: rewards that differ by less teach in proportion.
         advantage_clip: largest image advantage.
         gradient_clip: largest norm of the gradient.

@@ -197,7 +197,7 @@ def test_a_failed_sample_leaves_its_context():
     assert result.valid_N.tolist() == [True, False, True, True, True, True, True, True]
 
 
-def test_the_context_is_an_unbiased_baseline_of_less_noise():
+def test_the_context_is_a_baseline_of_less_noise():
     """The gradient of a picture's mean, where texts earn ten times what pictures do: r = 10 text + noise."""
     generator = torch.Generator().manual_seed(0)
     P, G = 2000, 8
