@@ -147,5 +147,6 @@ def test_the_constants_are_what_the_fit_returns():
     fitted = fit(np.random.default_rng(0))
     assert fitted.colour == pytest.approx(CALIBRATION.colour, abs=0.05)
     assert fitted.shape == pytest.approx(CALIBRATION.shape, abs=0.05)
-    assert fitted.object_weights == pytest.approx(CALIBRATION.object_weights, abs=0.1)
-    assert fitted.other_weights == pytest.approx(CALIBRATION.other_weights, abs=0.1)
+    # Where the minimisation stops depends on the order of sums, that is on the number of threads: 3% were seen.
+    assert fitted.object_weights == pytest.approx(CALIBRATION.object_weights, rel=0.05, abs=0.1)
+    assert fitted.other_weights == pytest.approx(CALIBRATION.other_weights, rel=0.05, abs=0.1)
