@@ -75,13 +75,30 @@ def _model_settings(config: Path) -> dict[str, Any]:
     return settings
 
 
-def _state(path: Path, weights: str) -> dict[str, torch.Tensor]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """All that a run's `.ckpt` file holds. Raises FileNotFoundError or ValueError if it is none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state: dict[str, torch.Tensor] = checkpoint["state_dict"]
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["state_dict"]
     except (RuntimeError, KeyError, EOFError, OSError, UnpicklingError) as error:
         raise ValueError(f"{path} cannot be read ({error}): it is damaged or half-written") from None
+    return checkpoint
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Writes a `.ckpt` file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    torch.save(checkpoint, part)
+    part.replace(path)
+
+
+def _state(path: Path, weights: str) -> dict[str, torch.Tensor]:
+    checkpoint = read_checkpoint(path)
     if weights == "raw":
+        state: dict[str, torch.Tensor] = checkpoint["state_dict"]
         return state
     averages = [s["average"] for name, s in checkpoint.get("callbacks", {}).items() if name.startswith("EMA")]
     if not averages:
