@@ -175,7 +175,9 @@ class ChatServers:
             try:
                 answer = read(self._completion(server.url, content))
             except Failure as failure:
-                if not self._failed(server, failure) and opened < self.retries:
+                # Nobody there at the last attempt either: before the question is given up a probe finds out.
+                nobody = failure.kind == "connection" and attempt == self.retries and opened < self.retries
+                if not self._failed(server, failure, suspect=nobody) and opened < self.retries:
                     # The server went away: that says nothing about the question, unless it happens each time.
                     opened, last = opened + 1, None
                     continue
@@ -332,8 +334,8 @@ class ChatServers:
                 self._changed.notify_all()
             return
 
-    def _failed(self, server: _Server, failure: Failure) -> bool:
-        """Counts a failure; whether the server is still taken to work."""
+    def _failed(self, server: _Server, failure: Failure, suspect: bool) -> bool:
+        """Counts a failure; whether the server is still taken to work, which a `suspect` one is not."""
         kind = KINDS[failure.kind]
         with self._changed:
             server.in_flight -= 1
@@ -343,7 +345,7 @@ class ChatServers:
                 _log.warning("first failure of kind %r at %s: %s", failure.kind, server.url, failure)
             if kind.servers_fault:
                 server.failures += 1
-                if server.failures >= self.breaker_failures and not server.open:
+                if (suspect or server.failures >= self.breaker_failures) and not server.open:
                     server.open = True
                     self._start_probe(server)
             self._changed.notify_all()

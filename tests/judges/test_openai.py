@@ -307,6 +307,17 @@ def test_a_server_killed_and_restarted_loses_no_answer(start: Any, caplog: pytes
     assert sum("answers again" in message for message in messages) == 1
 
 
+def test_a_question_outlives_a_server_that_goes_away_before_its_breaker_opens(start: Any) -> None:
+    server = start()
+    judge = judge_of(server, concurrency=3, retries=1, breaker_failures=1000)
+    server.kill()
+    comeback = threading.Timer(0.5, server.start)
+    comeback.start()
+    answers = ask(judge)
+    comeback.join()
+    assert answers == ask(judge_of(start()))
+
+
 def test_the_others_go_on_without_a_dead_server(start: Any) -> None:
     dead, alive = start(), start(seconds=0.01)
     judge = judge_of(dead, alive, concurrency=2, breaker_failures=2)
