@@ -183,7 +183,7 @@ class CachedJudge(Judge):
         try:
             # Deleted pages leave the file; this must be said before the first table is made.
             database.execute("PRAGMA auto_vacuum = FULL")
-            database.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(database)
             # Without a sync per call a power cut may cost the last answers, never the file.
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(f"PRAGMA journal_size_limit = {self.max_bytes // 10}")
@@ -204,3 +204,16 @@ class CachedJudge(Judge):
                 warned, self._warned = self._warned, True
             if not warned:
                 log.warning("the judge's cache %s does not work (%s): asking the judge instead", self.file, error)
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Switches to write-ahead logging. Where several make the file at once sqlite does not wait for this by itself."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)

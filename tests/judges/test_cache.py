@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from project.judges.base import Judge
-from project.judges.cache import CachedJudge
+from project.judges.cache import CachedJudge, _write_ahead
 from project.trajectory import Question
 
 A, B = Question(text="a?", tag="Count"), Question(text="b?")
@@ -175,6 +175,30 @@ def test_threads_share_a_judge(tmp_path):
     metrics = cached.metrics()
     assert wrong == [] and metrics["judge/cache/errors"] == 0
     assert metrics["judge/cache/hits"] + metrics["judge/cache/misses"] == 4 * 19
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY])
+def test_a_file_that_others_are_making_is_waited_for(code):
+    """sqlite does not wait at this point: it says at once that the file is locked."""
+
+    class Contended:
+        tried = 0
+
+        def execute(self, statement):
+            self.tried += 1
+            if self.tried < 3:
+                error = sqlite3.OperationalError("not now")
+                error.sqlite_errorcode = code
+                raise error
+
+    database = Contended()
+    if code == sqlite3.SQLITE_BUSY:
+        _write_ahead(database)
+        assert database.tried == 3
+    else:
+        with pytest.raises(sqlite3.OperationalError):
+            _write_ahead(database)
+        assert database.tried == 1
 
 
 def test_a_cache_that_breaks_in_mid_run_is_reported_once_and_the_judge_asked(tmp_path, caplog):
