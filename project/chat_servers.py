@@ -175,9 +175,10 @@ class ChatServers:
             try:
                 answer = read(self._completion(server.url, content))
             except Failure as failure:
+                may_wait = opened < self.retries
                 # Nobody there at the last attempt either: before the question is given up a probe finds out.
-                nobody = failure.kind == "connection" and attempt == self.retries and opened < self.retries
-                if not self._failed(server, failure, suspect=nobody) and opened < self.retries:
+                nobody = may_wait and failure.kind == "connection" and attempt == self.retries
+                if not self._failed(server, failure, suspect=nobody) and may_wait:
                     # The server went away: that says nothing about the question, unless it happens each time.
                     opened, last = opened + 1, None
                     continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -31,17 +32,16 @@ def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter
         return model.eval()
     if adapter is not None:
         raise ValueError(f"{path} is a trained policy: an adapter goes over a checkpoint folder")
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}")
+    saved = read_checkpoint(path)
     config = path.parent.parent / "config.yaml"
     if not config.is_file():
         raise FileNotFoundError(
             f"{config} is missing: it tells what {path.name} was trained from; keep the run folder whole"
         )
-    return _trained(path, config, weights).eval()
+    return _trained(path, config, _state(path, saved, weights)).eval()
 
 
-def _trained(path: Path, config: Path, weights: str) -> UnifiedModel:
+def _trained(path: Path, config: Path, state: Mapping[str, torch.Tensor]) -> UnifiedModel:
     from jsonargparse import ArgumentParser
 
     from project.models.lora import LoRA
@@ -54,7 +54,6 @@ def _trained(path: Path, config: Path, weights: str) -> UnifiedModel:
     chosen = {name: settings[name] for name in ("policy", "lora") if settings.get(name) is not None}
     objects = parser.instantiate(parser.parse_object(chosen))
     policy = prepare(objects.policy.load(), objects.lora)
-    state = _state(path, weights)
     fits = {name.removeprefix("policy."): tensor for name, tensor in state.items()}
     unexpected = policy.load_state_dict(fits, strict=False).unexpected_keys
     if unexpected:
@@ -90,13 +89,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """Writes a `.ckpt` file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    torch.save(checkpoint, part)
-    part.replace(path)
+    partial = path.with_name(f".{path.name}.partial")
+    torch.save(checkpoint, partial)
+    partial.replace(path)
 
 
-def _state(path: Path, weights: str) -> dict[str, torch.Tensor]:
-    checkpoint = read_checkpoint(path)
+def _state(path: Path, checkpoint: Mapping[str, Any], weights: str) -> dict[str, torch.Tensor]:
     if weights == "raw":
         state: dict[str, torch.Tensor] = checkpoint["state_dict"]
         return state

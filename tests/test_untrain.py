@@ -18,7 +18,7 @@ PARTS = ["embed_tokens", "moe_gen"]
 def world(tmp_path_factory):
     folder = tiny_run.write_world(tmp_path_factory.mktemp("world"))
     ema = '{"class_path": "project.callbacks.ema.EMA", "init_args": {"decay": 0.5}}'
-    options = ("--trainer.max_steps=2", f"--trainer.callbacks=[{ema}]", "--model.init_args.freeze=[]")
+    options = ("--trainer.max_steps=2", f"--trainer.callbacks=[{ema}]")
     assert tiny_run.fit(folder, "run", "project.judges.shapes.DetectorJudge", *options) == 0
     return folder
 
