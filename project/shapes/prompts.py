@@ -1,5 +1,8 @@
 """The prompt datasets of the embedded world: `python -m project.shapes.prompts data/shapes` writes them again.
 
+`python -m project.shapes.prompts DIRECTORY SEED` draws others of the same kinds, whose ids begin with "freshSEED-" and
+so have noise of their own: to measure on more prompts than training was ever judged by.
+
     train.jsonl   2000 RL prompts, evenly over kinds; set "direct" (40%) or "indirect" (60%), on seen and practised
                   compositions half and half; about 60% of the descriptors are unseen in pre-training, and most
                   objects have one of their two attributes said plainly
@@ -166,7 +169,10 @@ def _question(asked: Question) -> dict[str, Any]:
 
 
 def write_prompts(directory: str | Path, seed: int = 0) -> None:
-    """Write the four files into `directory` (created if need be); the same seed gives the same bytes."""
+    """Write the four files into `directory` (created if need be); the same seed gives the same bytes.
+
+    The rows of data/shapes are those of seed 0.
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     files = {
@@ -176,11 +182,12 @@ def write_prompts(directory: str | Path, seed: int = 0) -> None:
         "edit.jsonl": edit_evaluation_rows(seed),
     }
     for name, rows in files.items():
-        lines = (json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
+        marked = (row | {"id": f"fresh{seed}-{row['id']}"} if seed else row for row in rows)
+        lines = (json.dumps(row, separators=(",", ":")) + "\n" for row in marked)
         (directory / name).write_text("".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m project.shapes.prompts DIRECTORY")
-    write_prompts(sys.argv[1])
+    if len(sys.argv) not in (2, 3) or not all(text.isdecimal() for text in sys.argv[2:]):
+        sys.exit("usage: python -m project.shapes.prompts DIRECTORY [SEED]")
+    write_prompts(sys.argv[1], *map(int, sys.argv[2:]))

@@ -147,7 +147,7 @@ def _table(report: Report, section: Section) -> list[str]:
             value = line.versus.get(a, {}).get(b)
             cells.append(ABSENT if value is None else signed(value))
         rows.append(cells)
-    return _rows(heads, rows)
+    return markdown_table(heads, rows)
 
 
 def _means(report: Report, section: Section) -> list[str]:
@@ -160,10 +160,10 @@ def _means(report: Report, section: Section) -> list[str]:
             part = f", {len(known)} of {len(values)} seeds" if len(known) < len(values) else ""
             cells.append(f"{_range(known, '.3g')}{part}" if known else ABSENT)
         rows.append(cells)
-    return _rows(["mean over updates (range over seeds)", *section.arms], rows)
+    return markdown_table(["mean over updates (range over seeds)", *section.arms], rows)
 
 
-def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table in Markdown: names at the left, numbers at the right."""
     return [f"| {' | '.join(row)} |" for row in (heads, ["---", *["---:"] * (len(heads) - 1)], *rows)]
 

@@ -28,6 +28,16 @@ def test_the_files_are_what_the_generator_writes(tmp_path):
         assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes()
 
 
+def test_another_seed_draws_other_prompts_with_ids_of_their_own(tmp_path):
+    write_prompts(tmp_path, seed=3)
+    for name in ("train.jsonl", "eval.jsonl", "edit_train.jsonl", "edit.jsonl"):
+        fresh = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        known = rows(name)
+        assert [row["id"] for row in fresh] == [f"fresh3-{row['id']}" for row in known]
+        assert [(row["set"], row["kind"]) for row in fresh] == [(row["set"], row["kind"]) for row in known]
+        assert {row["prompt"] for row in fresh} - {row["prompt"] for row in known}, name
+
+
 @pytest.mark.parametrize("name", ["train.jsonl", "eval.jsonl"])
 def test_rows_say_what_their_prompt_says(name: str):
     found = rows(name)
