@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from project.atomic_files import write_atomically
 from project.generation import read_image
 from project.judges.base import Judge
 from project.prompts import read_prompts
-from project.run_folder import write_atomically
 from project.trajectory import Question
 
 BINS = 10

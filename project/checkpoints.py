@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from project.atomic_files import atomic_file
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import load_adapter
 from project.models.source import checkpoint as checkpoint_source
@@ -88,10 +89,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """Writes a `.ckpt` file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save(checkpoint, partial)
-    partial.replace(path)
+    with atomic_file(path) as stream:
+        torch.save(checkpoint, stream)
 
 
 def _state(path: Path, checkpoint: Mapping[str, Any], weights: str) -> dict[str, torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from project.atomic_files import atomic_file
 from project.guidance import Guidance
 from project.models.base import Defaults, UnifiedModel
 from project.pipeline import PipelineOutput, UnifiedPipeline
@@ -227,18 +227,11 @@ def write_answers(folder: Path, answers: Iterable[tuple[Prompt, str]]) -> int:
 
 
 def _write(folder: Path, name: str, rows: Iterable[dict[str, Any]]) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{name}.partial"
     written = 0
-    try:
-        with partial.open("w") as file:
-            for row in rows:
-                file.write(json.dumps(row) + "\n")
-                written += 1
-    except BaseException:
-        partial.unlink()
-        raise
-    os.replace(partial, folder / name)
+    with atomic_file(folder / name) as file:
+        for row in rows:
+            file.write(f"{json.dumps(row)}\n".encode())
+            written += 1
     return written
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from project.run_folder import write_atomically
+from project.atomic_files import write_atomically
 
 
 class MetricsCSV(Logger):

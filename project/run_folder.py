@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -55,12 +53,3 @@ def folder_of_checkpoint(ckpt_path: str | Path | None) -> Path | None:
 def run_folder(trainer: Trainer) -> Path:
     """The run folder on every rank. A collective call: use it in `setup`, on all ranks."""
     return Path(trainer.strategy.broadcast(trainer.default_root_dir))
-
-
-def write_atomically(file: Path, content: str | bytes) -> None:
-    """Writes `file` in one step: a reader, or a crash, never meets a half-written one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("wb", dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
-        stream.write(content.encode("utf-8") if isinstance(content, str) else content)
-    os.chmod(stream.name, 0o644)
-    os.replace(stream.name, file)

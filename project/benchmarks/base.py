@@ -14,9 +14,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
 
+from project.atomic_files import write_atomically
 from project.datamodule import BENCHMARK
 from project.rewards.base import Reward, score
-from project.run_folder import run_folder, write_atomically
+from project.run_folder import run_folder
 from project.trajectory import Group, Trajectory
 
 Results = dict[str, Any]

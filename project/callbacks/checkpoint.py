@@ -109,7 +109,9 @@ class SaveLast(Checkpoint):
         trainer.save_checkpoint(new, weights_only=False)
         if on_rank_zero():
             if self._kept(updates):
-                _copy(new, self.folder / f"update_{updates}.ckpt")
+                kept = self.folder / f"update_{updates}.ckpt"
+                _copy(new, partial := kept.with_name(f"{kept.name}.new"))
+                _replace(partial, kept)
             _replace(new, self.folder / "last.ckpt")
         trainer.strategy.barrier("SaveLast.save")
         self.saved_updates = updates

@@ -36,9 +36,9 @@ def run(args: Any) -> int:
     """Writes the table to stdout. Raises ValueError or FileNotFoundError for bad probes or a judge that cannot work."""
     from tqdm import tqdm
 
+    from project.atomic_files import write_atomically
     from project.audit import ALL, ask, by_tag, read_probes, reliability, table
     from project.plots import reliability_diagram
-    from project.run_folder import write_atomically
     from project.shapes.probes import shapes_probes
 
     if args.batch_size < 1:

@@ -55,8 +55,8 @@ def run(args: Any) -> int:
 
     from tqdm import tqdm
 
+    from project.atomic_files import write_atomically
     from project.benchmarking import rotations
-    from project.run_folder import write_atomically
 
     total = 1 if len(configurations) == 1 else args.updates
     lightning = logging.getLogger("lightning.pytorch")

@@ -115,9 +115,9 @@ def _write(
     """Everything that is settled, in the input's order; the output last, as it says that all is done."""
     from dataclasses import replace
 
+    from project.atomic_files import write_atomically
     from project.decomposition.progress import summary
     from project.prompts import prompt_row
-    from project.run_folder import write_atomically
 
     rows, refused = [], []
     for index, (prompt, outcome) in enumerate(zip(prompts, outcomes, strict=True)):

@@ -59,9 +59,9 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Writes the plan to stdout. Raises ValueError and UsageError for what `fit` would refuse."""
+    from project.atomic_files import write_atomically
     from project.benchmarking import UnrecordedCLI
     from project.commands.bench import options
-    from project.run_folder import write_atomically
     from project.run_plan import plan_of
 
     if args.ranks < 1 or args.gpu_memory <= 0:

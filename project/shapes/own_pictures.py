@@ -8,8 +8,6 @@ Pictures that the detector cannot read clearly are left out: no true reflection 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from tqdm import tqdm
 
+from project.atomic_files import atomic_file
 from project.models.base import ModelSource, UnifiedModel
 from project.samplers.base import Sampler
 from project.shapes.detector import detect
@@ -171,9 +170,8 @@ def _file(folder: Path, part: int) -> Path:
 
 
 def _write(file: Path, scenes: Sequence[Scene], pixels: np.ndarray) -> None:
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
+    with atomic_file(file) as stream:
         np.savez_compressed(stream, pixels=pixels, scenes=json.dumps([scene.to_dict() for scene in scenes]))
-    os.replace(stream.name, file)
 
 
 def _read(file: Path) -> list[OwnPicture]:

@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 
+from project.atomic_files import write_atomically
 from project.decomposition.shapes import scene_questions
 from project.shapes.editing import EDIT_KINDS, Edit, questions, sample_edit
 from project.shapes.grammar import COLOUR_DESCRIPTORS, SHAPE_DESCRIPTORS, describe, sample_disguises
@@ -174,7 +175,6 @@ def write_prompts(directory: str | Path, seed: int = 0) -> None:
     The rows of data/shapes are those of seed 0.
     """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     files = {
         "train.jsonl": training_rows(seed),
         "eval.jsonl": evaluation_rows(seed),
@@ -184,7 +184,7 @@ def write_prompts(directory: str | Path, seed: int = 0) -> None:
     for name, rows in files.items():
         marked = (row | {"id": f"fresh{seed}-{row['id']}"} if seed else row for row in rows)
         lines = (json.dumps(row, separators=(",", ":")) + "\n" for row in marked)
-        (directory / name).write_text("".join(lines), encoding="utf-8")
+        write_atomically(directory / name, "".join(lines))
 
 
 if __name__ == "__main__":

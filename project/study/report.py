@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from project.run_folder import write_atomically
+from project.atomic_files import write_atomically
 from project.statistics import Interval, bootstrap, paired_bootstrap, paired_bootstrap_between
 from project.study.evaluations import Outcomes, outcomes
 from project.study.plan import Bar, Section, Study

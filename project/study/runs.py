@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from project.run_folder import write_atomically
+from project.atomic_files import write_atomically
 from project.study.plan import Study
 
 POLL_SECONDS = 0.2
