@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from project.atomic_files import write_atomically
 from project.benchmarks.base import Benchmark
 from project.callbacks.checkpoint import SaveLast
 from project.callbacks.interrupt import GracefulStop, Interrupted
@@ -60,16 +61,30 @@ def run_lightning(argv: Sequence[str]) -> int:
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes `config.yaml` into the run folder, without `ckpt_path`: the file starts the same run afresh."""
+    """Writes `config.yaml` into the run folder, without `ckpt_path`: the file starts the same run afresh.
+
+    A run that goes on replaces it only once its checkpoint was restored: the checkpoints of a folder are read by the
+    configuration beside them, and one that does not fit must not take its place.
+    """
 
     def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False, **kwargs)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not self._file(trainer).exists():
+            self._write(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._write(trainer)
+
+    def _file(self, trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir) / self.config_filename
+
+    def _write(self, trainer: Trainer) -> None:
         config = self.config.clone()
         config.ckpt_path = None
-        file = Path(trainer.default_root_dir) / self.config_filename
-        self.parser.save(config, str(file), skip_unset=False, overwrite=True)
+        write_atomically(self._file(trainer), self.parser.dump(config, skip_unset=False))
 
 
 class ProjectCLI(LightningCLI):

@@ -105,4 +105,18 @@ class EvaluatedModule(LightningModule):
         checkpoint["updates"] = self.updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises ValueError if the checkpoint holds parameters that the policy has not.
+
+        Loading is not strict, because frozen parameters are in no checkpoint: what does not fit would be left out
+        silently, and the scores of other weights would bear this checkpoint's name.
+        """
+        known = {name for name, _ in self.named_parameters()}
+        # A sharded checkpoint is read by the strategy, and holds no tensors here.
+        unknown = [name for name in checkpoint.get("state_dict", {}) if name not in known]
+        if unknown:
+            raise ValueError(
+                f"the checkpoint does not fit the policy of this configuration: it holds {len(unknown)} parameters "
+                f"that the policy has not ({', '.join(unknown[:3])}, ...): take the config.yaml of the checkpoint's "
+                "run, or its model.init_args.policy and model.init_args.lora"
+            )
         self.updates = checkpoint["updates"]

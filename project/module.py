@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -31,6 +32,14 @@ from project.scoring import Scorer, collected
 from project.tasks.base import Task
 from project.timing import Stopwatch
 from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
+
+NO_REWARDS = (
+    "no group has two samples with a reward, look at judge/unanswered, reward/dropped_groups and srr/1/skipped "
+    "(model.init_args.max_skipped sets how many such updates in a row are borne)"
+)
+NOT_FINITE = "its gradient is not finite, look at the rewards, the learning rate and the precision"
+MOST_NOT_FINITE = 3
+"""Updates in a row without a finite gradient after which the run stops: the next would not be better."""
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +68,7 @@ class AlphaGRPO(EvaluatedModule):
         advantage_clip: largest image advantage.
         gradient_clip: largest norm of the gradient.
         overlap: judge in a thread of its own while drawing goes on; for judges that work elsewhere (a server).
-        max_skipped: updates in a row without anything to learn from after which the run stops.
+        max_skipped: updates in a row without anything to learn from after which the run stops (see `MOST_NOT_FINITE`).
         context_gradient: let the image loss reach the reasoning's states (exact), or cut it there (the paper).
         freeze: patterns of parameter names (re.search) that stay as they are.
         parameter_groups: options of the optimizer (lr, eps, weight_decay ...) of their own for the parameters whose
@@ -101,8 +110,19 @@ class AlphaGRPO(EvaluatedModule):
                 f"num_generations={num_generations}: an advantage compares samples of one prompt, "
                 "set model.init_args.num_generations to 2 or more"
             )
+        if lora is not None and lora.dropout:
+            raise ValueError(
+                f"lora.dropout={lora.dropout}: replay would drop other activations than rollout did, and ratios and "
+                "gradients would be those of the dropout; set model.init_args.lora.dropout to 0"
+            )
         if micro_batch_size < 1 or updates_per_rollout < 1:
             raise ValueError("micro_batch_size and updates_per_rollout must be at least 1")
+        if not sampler.noise_level or not sampler.window_size:
+            raise ValueError(
+                f"{type(sampler).__name__} with noise_level={sampler.noise_level} and window_size="
+                f"{sampler.window_size} draws nothing that could be trained: take project.samplers.flow_sde.FlowSDE "
+                "with a positive noise_level as model.init_args.sampler (evaluation_sampler may be deterministic)"
+            )
         self.automatic_optimization = False
         self.strict_loading = False
         self.policy_source = policy
@@ -194,7 +214,8 @@ class AlphaGRPO(EvaluatedModule):
     def update(self, groups: Sequence[Group], first: bool) -> None:
         """One optimizer step on all groups; micro-batches only accumulate.
 
-        Where no sample of any rank survived there is nothing to learn from, and no step.
+        There is no step where no sample of any rank survived, and none along a gradient that is not finite: it would
+        make every weight NaN, and the next `last.ckpt` with them.
         """
         tasks: dict[str, list[Group]] = defaultdict(list)
         for group in groups:
@@ -203,36 +224,36 @@ class AlphaGRPO(EvaluatedModule):
             task: self.objective.count(some, world_size=self.trainer.world_size, reduce=self._sum_over_ranks)
             for task, some in tasks.items()
         }
-        skipped = not any(count.samples for count in counts.values())
-        self.log("update/skipped", float(skipped))
-        if skipped:
-            self._skip()
+        if not any(count.samples for count in counts.values()):
+            self._skip(NO_REWARDS, self.max_skipped)
             return
-        self._skipped = 0
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
         metrics, maxima = self._accumulate(groups, counts)
         with self.stopwatch.phase("optimizer"):
             norm = nn.utils.clip_grad_norm_(self.trainable, self.gradient_clip)
+            norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+            if self._on_any_rank(not bool(norm.isfinite())):
+                self._skip(NOT_FINITE, min(MOST_NOT_FINITE, self.max_skipped))
+                return
             optimizer.step()
             if isinstance(scheduler := self.lr_schedulers(), LRScheduler):
                 scheduler.step()
+        self.log("update/skipped", 0.0)
+        self._skipped = 0
         if first:
             self.log_dict({f"on_policy/{name}": value for name, value in maxima.items()})
         self.log_dict({name: mean.value for name, mean in metrics.items()})
         self.log("grad_norm", norm)
 
-    def _skip(self) -> None:
+    def _skip(self, reason: str, most: int) -> None:
         """Note an update without a step; too many in a row end the run, which `max_steps` alone would not."""
+        self.log("update/skipped", 1.0)
         self._skipped += 1
-        log.warning("update %d is skipped: no group has two samples with a reward", self.updates)
-        if self._skipped >= self.max_skipped:
-            log.error(
-                "%d updates in a row had nothing to learn from: the run stops, saved. Look at judge/unanswered, "
-                "reward/dropped_groups and srr/1/skipped; model.init_args.max_skipped sets how many are borne",
-                self._skipped,
-            )
+        log.warning("update %d is skipped: %s", self.updates, reason)
+        if self._skipped >= most:
+            log.error("%d updates in a row were skipped: the run stops, saved", self._skipped)
             self.trainer.should_stop = True
 
     def _accumulate(
@@ -389,10 +410,13 @@ def prepare(policy: UnifiedModel, lora: LoRA | None, freeze: Sequence[str] = ())
     """Make a loaded model trainable: adapters or all weights, less what is frozen; trainable parameters in fp32.
 
     A bf16 weight of 1/64 swallows an AdamW step of 5e-5 whole, so only frozen parameters keep a narrow type.
-    Raises ValueError if nothing is left to train.
+    Raises ValueError if a pattern of `freeze` matches nothing, or nothing is left to train.
     """
     if lora is not None:
         add_lora(policy, lora)
+    for pattern in freeze:
+        if not any(re.search(pattern, name) for name, _ in policy.named_parameters()):
+            raise ValueError(f"freeze: no parameter's name matches {pattern!r}")
     for name, parameter in policy.named_parameters():
         if any(re.search(pattern, name) for pattern in freeze):
             parameter.requires_grad_(False)

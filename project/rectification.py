@@ -36,6 +36,7 @@ def rectify(
     group_size: int,
     *,
     floor: Floor | None = "before",
+    relative: bool = False,
     reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> Rectified:
     """`r <= r_before` -> the floor of the group.
@@ -47,6 +48,8 @@ def rectify(
         floor: `before`, as published: the lowest reward before refinement in the group (where all samples refine one
             picture that makes max(r, r_before)); `refined`: the lowest refined reward of the group. None = rewards
             stay, only what is unjudged is dropped.
+        relative: reward the difference, r - r_before, instead of r. Where the samples of a group refine pictures of
+            their own, these differ; then `before` floors at 0 and `refined` at the lowest difference of the group.
         reduce: sum of an fp64 tensor over the ranks; this process alone if None. Called once, by every rank.
 
     Raises:
@@ -61,9 +64,10 @@ def rectify(
         raise ValueError(f"floor={floor!r} is unknown: choose before, refined or null")
     known_N = ~torch.isnan(reward_N) & ~torch.isnan(before_N)
     false_N = known_N & (reward_N <= before_N)
-    rectified_N = reward_N.where(known_N, math.nan)
+    rewarded_N, bar_N = (reward_N - before_N, torch.zeros_like(before_N)) if relative else (reward_N, before_N)
+    rectified_N = rewarded_N.where(known_N, math.nan)
     if floor is not None:
-        lowest = _lowest(before_N if floor == "before" else reward_N, known_N, group_size)
+        lowest = _lowest(bar_N if floor == "before" else rewarded_N, known_N, group_size)
         rectified_N = rectified_N.where(~false_N, lowest)
     gain_N = (reward_N - before_N).where(known_N, 0.0)
     encouraged_N = _above_mean(rectified_N, group_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,4 +98,5 @@ def joined(parts: Sequence[Scores]) -> Scores:
 
 
 def _counter(name: str) -> bool:
-    return name.startswith("judge/") and not name.endswith(("unanswered", "rate"))
+    # The second judge of a run has its place behind the name: judge/unanswered/1.
+    return name.startswith("judge/") and not re.search(r"(unanswered|rate)(/\d+)?$", name)

@@ -115,6 +115,11 @@ class Trajectory:
     """Of refinement, from 1; 0 for whatever is no refinement."""
 
     @property
+    def stopped(self) -> bool:
+        """Whether the sample had stopped before this round: nothing was decided in it."""
+        return not self.segments
+
+    @property
     def texts(self) -> tuple[TextSegment, ...]:
         return tuple(s for s in self.segments if isinstance(s, TextSegment))
 

@@ -55,6 +55,16 @@ def test_a_prompt_without_an_outcome_counts_in_neither(before, tmp_path, capsys)
     assert "| direct | picture | 3 | 25.0 → 50.0 | +25.0 [+25.0, +25.0] |" in capsys.readouterr().out
 
 
+def test_outcomes_that_one_file_lacks_are_left_out(before, tmp_path, capsys):
+    after = evaluation(tmp_path / "after.jsonl", [0, 0, 1, 1], reward=0.5)
+    silent = evaluation(tmp_path / "silent.jsonl", [None] * 4, reward=0.5)
+    assert main(["compare", "--before", before, "--after", after]) == 0
+    assert main(["compare", "--before", after, "--after", silent]) == 0
+    first, second = capsys.readouterr().out.split("| set |")[1:]
+    assert "picture" in first and "reward" not in first
+    assert "| direct | picture" not in second and "| direct | reward | 4 | 50.0 → 50.0" in second
+
+
 def test_what_cannot_be_compared(before, tmp_path, capsys):
     def message(*options: str) -> str:
         capsys.readouterr()

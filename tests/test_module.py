@@ -7,11 +7,12 @@ import importlib.util
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 
 from project.callbacks.checkpoint import SaveLast
 from project.callbacks.ema import EMA
@@ -25,6 +26,7 @@ from project.module import AlphaGRPO
 from project.objectives.grpo import GRPO
 from project.rewards.base import Reward, RewardOutput
 from project.rewards.random import RandomReward
+from project.samplers.flow_ode import FlowODE
 from project.samplers.flow_sde import FlowSDE
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.self_reflection import SelfReflection
@@ -407,4 +409,107 @@ def test_an_overlapped_judge_gives_the_same_update():
 def test_a_run_that_never_learns_ends(caplog):
     module = make_module(max_skipped=3)
     train(module, updates=50, rewards=[PartlyUnscored(range(12), None)], batches=[PROMPTS] * 50)
-    assert module.updates == 3 and "3 updates in a row had nothing to learn from" in caplog.text
+    assert module.updates == 3 and "3 updates in a row were skipped" in caplog.text
+
+
+class NotFinite(GRPO):
+    """A loss whose gradient is NaN in the updates given, while its ratios are in order."""
+
+    def __init__(self, *updates):
+        super().__init__()
+        self.updates, self.module = updates, None
+
+    def __call__(self, inputs):
+        outputs = super().__call__(inputs)
+        bad = self.module.updates in self.updates
+        return dataclasses.replace(outputs, loss=outputs.loss * (float("nan") if bad else 1.0))
+
+
+def broken_in(*updates):
+    module = make_module(objective=NotFinite(*updates))
+    module.objective.module = module
+    return module
+
+
+def test_a_gradient_that_is_not_finite_is_no_step(caplog, tmp_path):
+    module = broken_in(1)
+    steps = Steps()
+    train(
+        module, updates=3, callbacks=[OnPolicyGate(), SaveLast(every_n_updates=1), steps],
+        enable_checkpointing=True, default_root_dir=tmp_path, batches=[PROMPTS] * 4,
+    )  # fmt: skip
+    assert steps.skipped == [0, 1, 0, 0] and steps.moved == [True, False, True, True]
+    assert "update 1 is skipped: its gradient is not finite" in caplog.text
+    saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+
+
+def test_gradients_that_stay_not_finite_end_the_run(caplog):
+    module = broken_in(*range(50))
+    train(module, updates=50, batches=[PROMPTS] * 50)
+    assert module.updates == 3 and "3 updates in a row were skipped: the run stops" in caplog.text
+
+
+class Steps(Callback):
+    """Per update whether it was skipped, and whether a weight moved."""
+
+    def __init__(self):
+        self.skipped, self.moved = [], []
+
+    def on_train_start(self, trainer, pl_module):
+        self.before = weights(pl_module)
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        after = weights(pl_module)
+        self.skipped.append(float(trainer.callback_metrics["update/skipped"]))
+        self.moved.append(any(not torch.equal(after[name], value) for name, value in self.before.items()))
+        self.before = after
+
+
+@pytest.mark.parametrize(
+    ("errors", "outcome"),
+    [
+        ({"image": 1e-6, "text": 0.05}, None),
+        ({"image": 6e-6, "text": 0.0}, "image ratio (6.0e-06) exceeds half the clip width (1.0e-05)"),
+        ({"image": 0.0, "text": 0.2}, "text ratio (2.0e-01) exceeds half the clip width (2.0e-01)"),
+        ({"image": float("nan"), "text": 0.0}, OnPolicyError),
+        ({"image": 0.0, "text": float("inf")}, OnPolicyError),
+    ],
+)
+def test_what_the_gate_says_of_bf16(errors, outcome, caplog):
+    module = make_module()
+    module.configure_model()
+    module.policy.to(torch.bfloat16)
+    module.log = lambda *args, **settings: None
+    metrics = {f"on_policy/ratio_error/{part}": torch.tensor(value) for part, value in errors.items()}
+    trainer = types.SimpleNamespace(callback_metrics=metrics, precision="bf16-true")
+    gate = OnPolicyGate()
+    if outcome is OnPolicyError:
+        with pytest.raises(OnPolicyError, match=r"nan|inf"):
+            gate.on_train_batch_end(trainer, module, None, None, 0)
+        return
+    gate.on_train_batch_end(trainer, module, None, None, 0)
+    gate.on_train_batch_end(trainer, module, None, None, 1)
+    warnings = [record.getMessage() for record in caplog.records if "noise floor" in record.getMessage()]
+    assert len(warnings) == (outcome is not None) and all(outcome in warning for warning in warnings)
+
+
+def test_settings_that_would_quietly_change_training_are_refused():
+    with pytest.raises(ValueError, match=r"lora.dropout=0.1: replay would drop other activations"):
+        make_module(lora=LoRA(dropout=0.1))
+    for sampler in (FlowODE(6), FlowSDE(6, noise_level=0.0)):
+        with pytest.raises(ValueError, match="draws nothing that could be trained"):
+            make_module(sampler=sampler)
+    with pytest.raises(ValueError, match="freeze: no parameter's name matches 'wirte_word'"):
+        make_module(freeze=["wirte_word"]).configure_model()
+
+
+def test_a_checkpoint_of_another_policy_is_refused():
+    module = make_module()
+    module.configure_model()
+    fits = {name: p.detach() for name, p in module.named_parameters()}
+    module.on_load_checkpoint({"updates": 4, "state_dict": {name: fits[name] for name in list(fits)[:2]}})
+    assert module.updates == 4, "what is frozen is in no checkpoint"
+    with pytest.raises(ValueError, match=r"1 parameters that the policy has not \(policy.words.lora_A"):
+        module.on_load_checkpoint({"updates": 9, "state_dict": {**fits, "policy.words.lora_A": torch.zeros(1)}})
+    assert module.updates == 4

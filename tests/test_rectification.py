@@ -84,3 +84,16 @@ def test_bad_input_is_named():
         rectified([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], size=2)
     with pytest.raises(ValueError, match="choose before, refined or null"):
         rectified([0.1, 0.2], [0.1, 0.2], size=2, floor="lowest")
+
+
+def test_improvements_are_floored_at_none():
+    """Every sample refines a picture of its own: -.05 -.10 +.05 +.05, and no false positive looks good."""
+    result = rectified([0.85, 0.10, 0.30, 0.95], [0.90, 0.20, 0.25, 0.90], relative=True)
+    torch.testing.assert_close(result.reward_N, torch.tensor([0.0, 0.0, 0.05, 0.05]))
+    assert result.metrics["misled"] == 0
+    assert result.metrics["raw_reward"] == pytest.approx(0.55)
+    assert result.metrics["gain"] == pytest.approx(-0.0125, abs=1e-6)
+    lowest = rectified([0.85, 0.10, 0.30, 0.95], [0.90, 0.20, 0.25, 0.90], relative=True, floor="refined")
+    torch.testing.assert_close(lowest.reward_N, torch.tensor([-0.1, -0.1, 0.05, 0.05]))
+    kept = rectified([0.85, 0.10, NAN, 0.95], [0.90, 0.20, 0.25, 0.90], relative=True, floor=None)
+    torch.testing.assert_close(kept.reward_N, torch.tensor([-0.05, -0.10, NAN, 0.05]), equal_nan=True)

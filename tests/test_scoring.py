@@ -69,11 +69,13 @@ def test_what_a_reward_raises_is_heard(overlap):
 def test_metrics_of_parts_are_weighed_by_samples_and_unknown_ones_left_out():
     def part(number, value):
         zeros = torch.zeros(number)
-        counted = {"m": value, "judge/calls": 2.0 * number, "judge/unanswered": value}
+        shares = {"judge/unanswered": value, "judge/unanswered/1": value}
+        counted = {"m": value, "judge/calls": 2.0 * number, "judge/calls/1": 1.0, **shares}
         return Scores(reward_N=zeros, text_reward_N=zeros, metrics=counted, confidence_NQ=((None,),) * number)
 
     scores = joined([part(1, 0.0), part(3, 1.0), part(5, float("nan"))])
-    assert scores.metrics == {"m": 0.75, "judge/calls": 18.0, "judge/unanswered": 0.75}
+    counted = {"judge/calls": 18.0, "judge/calls/1": 3.0}
+    assert scores.metrics == {"m": 0.75, "judge/unanswered": 0.75, "judge/unanswered/1": 0.75, **counted}
     assert len(scores.confidence_NQ) == len(scores.reward_N) == 9
     with pytest.raises(ValueError, match="nothing was scored"):
         joined([])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ class OnPolicyGate(Callback):
     In fp32 a larger error than the tolerance stops the run: something is different between rollout and replay. In
     other precisions the error is the noise floor of the log-probabilities; it is logged as
     `on_policy/max_ratio_error`, with a warning when it exceeds half the clip width (clipping then sees only noise).
+    What is not finite stops a run in any precision.
 
     Args:
         text_tolerance: largest |ratio - 1| of a text. Wider than the 1e-5 of the tests, as it bounds the maximum over a
@@ -34,7 +36,7 @@ class OnPolicyGate(Callback):
     def __init__(self, text_tolerance: float = 1e-4, image_tolerance: float = 1e-5) -> None:
         self.text_tolerance = text_tolerance
         self.image_tolerance = image_tolerance
-        self._warned = False
+        self._warned: set[str] = set()
 
     def on_train_batch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: AlphaGRPO, outputs: Any, batch: Any, batch_idx: int
@@ -52,22 +54,29 @@ class OnPolicyGate(Callback):
                 "maxima: without them the gate cannot compare replay with rollout"
             )
         pl_module.log("on_policy/max_ratio_error", max(errors.values()))
-        clip = getattr(pl_module.objective, "clip_image", self.image_tolerance * 10)
-        limits = {"text": self.text_tolerance, "image": min(self.image_tolerance, clip / 10)}
+        clips = {
+            "text": min(getattr(pl_module.objective, "clip_text", (self.text_tolerance * 10,))),
+            "image": getattr(pl_module.objective, "clip_image", self.image_tolerance * 10),
+        }
+        limits = {"text": self.text_tolerance, "image": min(self.image_tolerance, clips["image"] / 10)}
         if all(errors[part] <= limits[part] for part in errors):
             return
         found = ", ".join(f"{part} {errors[part]:.1e} (limit {limits[part]:.1e})" for part in errors)
-        if pl_module.model.dtype == torch.float32 and str(trainer.precision).startswith("32"):
+        exact = pl_module.model.dtype == torch.float32 and str(trainer.precision).startswith("32")
+        if exact or not all(map(math.isfinite, errors.values())):
             raise OnPolicyError(
                 f"replay does not evaluate what rollout drew: |ratio - 1| is {found} before any update. Check that "
                 "both use the same sampler (schedule, noise level, window), guidance (scale, interval, renorm), "
                 "temperature, system prompt, precision and weights, and that dropout is off."
             )
-        if errors.get("image", 0.0) > clip / 2 and not self._warned:
-            self._warned = True
-            log.warning(
-                "the noise floor of the image ratio (%.1e) exceeds half the clip width (%.1e): clipping sees mostly "
-                "rounding noise; use fp32 log-probabilities or a wider clip_image",
-                errors["image"],
-                clip,
-            )
+        for part, error in errors.items():
+            if error > clips[part] / 2 and part not in self._warned:
+                self._warned.add(part)
+                log.warning(
+                    "the noise floor of the %s ratio (%.1e) exceeds half the clip width (%.1e): clipping sees mostly "
+                    "rounding noise; use fp32 log-probabilities or a wider clip_%s",
+                    part,
+                    error,
+                    clips[part],
+                    part,
+                )

@@ -57,9 +57,9 @@ def table(pairs: Sequence[Pair]) -> list[str]:
     from project.study.report import markdown_table, signed
 
     cells = []
-    first = pairs[0].before.values()
-    for name in dict.fromkeys(row["set"] for row in first):
-        for outcome in measured([row for row in first if row["set"] == name]):
+    evaluations = [rows for pair in pairs for rows in (pair.before, pair.after)]
+    for name in dict.fromkeys(row["set"] for row in pairs[0].before.values()):
+        for outcome in measured([[row for row in rows.values() if row["set"] == name] for rows in evaluations]):
             measure = Measure(outcome=outcome, sets=[name])
             found = outcomes({"runs": pairs}, f"{name}: {outcome}", measure)
             before, after, strata = found.before_SP["runs"], found.after_SP["runs"], found.strata_P
@@ -68,8 +68,15 @@ def table(pairs: Sequence[Pair]) -> list[str]:
     return markdown_table(["set", "outcome", "prompts", "before → after", "gain"], cells)
 
 
-def measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Outcomes that all rows have, as a number or as null (not measured), and some as a number."""
-    shared = [key for key in rows[0] if key != "id" and all(key in row for row in rows)]
-    values = {key: [row[key] for row in rows if row[key] is not None] for key in shared}
-    return [key for key, found in values.items() if found and all(isinstance(value, Real) for value in found)]
+def measured(evaluations: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Outcomes that all rows have, as a number or as null (not measured), and some prompt as a number everywhere."""
+    first = evaluations[0]
+    shared = [key for key in first[0] if all(key in row for rows in evaluations for row in rows)]
+    by_id = [{row["id"]: row for row in rows} for rows in evaluations]
+
+    def everywhere(key: str) -> bool:
+        values_PE = [[rows[row["id"]][key] for rows in by_id] for row in first]
+        known = [value for values in values_PE for value in values if value is not None]
+        return all(isinstance(value, Real) for value in known) and any(None not in values for values in values_PE)
+
+    return [key for key in shared if key != "id" and everywhere(key)]

@@ -16,8 +16,8 @@ def ask(
 ) -> list[list[float | None]]:
     """The judge's confidences about each trajectory's image, in [0, 1]; None = unanswered.
 
-    `questions[n]` are asked about trajectory n. Questions of one wording about equal images of one prompt are asked
-    once: a model that draws the same picture twice costs nothing twice.
+    `questions[n]` are asked about trajectory n (maybe none). Questions of one wording about equal images of one prompt
+    are asked once: a model that draws the same picture twice costs nothing twice.
 
     Raises:
         ValueError: if the judge does not give one number in [0, 1], or None, per question.
@@ -25,8 +25,11 @@ def ask(
     places: dict[tuple[bytes, str], int] = {}
     images: list[np.ndarray] = []
     asked: list[dict[str, Question]] = []
-    place_N = []
+    place_N: list[int | None] = []
     for trajectory, own in zip(trajectories, questions, strict=True):
+        if not own:
+            place_N.append(None)
+            continue
         image = trajectory.image.pixels_HWC.numpy()
         place = places.setdefault((image_digest(image), trajectory.prompt.text), len(images))
         if place == len(images):
@@ -34,12 +37,17 @@ def ask(
             asked.append({})
         asked[place] |= {question.text: question for question in own}
         place_N.append(place)
+    if not images:
+        return [[] for _ in trajectories]
     answers = judge.answer(images, [list(wordings.values()) for wordings in asked], [text for _, text in places])
     if [len(row) for row in answers] != [len(wordings) for wordings in asked]:
         raise ValueError(f"judge {judge.name!r} must answer every question of every picture, with None if unknown")
     check_confidences(answers, judge.name)
     table = [dict(zip(wordings, row, strict=True)) for wordings, row in zip(asked, answers, strict=True)]
-    return [[table[place][question.text] for question in own] for place, own in zip(place_N, questions, strict=True)]
+    return [
+        [] if place is None else [table[place][question.text] for question in own]
+        for place, own in zip(place_N, questions, strict=True)
+    ]
 
 
 def check_confidences(answers: Sequence[Sequence[float | None]], name: str) -> None:

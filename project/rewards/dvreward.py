@@ -125,8 +125,11 @@ class DVReward(Reward):
     def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
         for prompt in {id(t.prompt): t.prompt for t in trajectories}.values():
             self._check(prompt)
-        questions_NQ = [trajectory.prompt.questions for trajectory in trajectories]
-        answers = ask(self.judge, trajectories, questions_NQ)
+        # In a group, what had stopped has its credit from earlier rounds: its answers would cost, and be imputed to
+        # the samples that still draw. Alone (evaluation) its picture is the one that is measured.
+        questions_NQ = [() if t.stopped and group_size > 1 else t.prompt.questions for t in trajectories]
+        asked = ask(self.judge, trajectories, questions_NQ)
+        answers = [row or [None] * len(t.prompt.questions) for row, t in zip(asked, trajectories, strict=True)]
         rewards: list[Tensor] = []
         for start in range(0, len(trajectories), group_size):
             questions = trajectories[start].prompt.questions
@@ -148,7 +151,7 @@ class DVReward(Reward):
         return RewardOutput(
             reward_N=torch.cat(rewards) if rewards else torch.zeros(0),
             confidence_NQ=tuple(map(tuple, answers)),
-            metrics=confidence_metrics(answers, questions_NQ) | judge_metrics(self.judge.metrics()),
+            metrics=confidence_metrics(asked, questions_NQ) | judge_metrics(self.judge.metrics()),
         )
 
 

@@ -23,7 +23,7 @@ class JudgedStructure(Reward):
     """Mean confidence of a judge of texts that the last text takes the three steps; for the text objective alone.
 
     Unanswered questions are treated as by DVReward: they never move a sample against its group. A sample without any
-    text (one that stopped before this round) has 1: it wrote nothing wrong.
+    text has 1: it wrote nothing wrong. One of a group that had stopped before this round is not scored.
 
     Args:
         judge: who reads the texts.
@@ -63,6 +63,9 @@ class JudgedStructure(Reward):
 
     def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
         answers = self._ask(trajectories)
+        for n, trajectory in enumerate(trajectories):
+            if trajectory.stopped and group_size > 1:
+                answers[n] = [None] * len(self.steps)
         questions = [Question(text=text) for text in self.steps.values()]
         rewards = [
             group_rewards(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from project.randomness import uniform
 from project.rewards.base import Reward, RewardOutput
 from project.trajectory import Trajectory
 
 
 class RandomReward(Reward):
-    """Uniform numbers in [0, 1), keyed by the sample: what training does to a model without being told anything.
+    """Uniform numbers in [0, 1), keyed by the sample and its round.
+
+    What does training do to a model that is told nothing?
 
     Args:
         seed: of the rewards, on top of the run's own seed.
@@ -22,6 +26,8 @@ class RandomReward(Reward):
         self.seed = seed
 
     def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
-        keys = [trajectory.key for trajectory in trajectories]
-        reward_N = uniform(keys, f"random reward {self.seed}", 1)[:, 0]
+        stream = f"random reward {self.seed}"
+        reward_N = torch.cat(
+            [uniform([t.key], f"{stream}, round {t.round}" if t.round else stream, 1)[:, 0] for t in trajectories]
+        )
         return RewardOutput(reward_N=reward_N, metrics={"reward/random": reward_N.mean().item()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from project.models.base import UnifiedModel
@@ -16,7 +17,8 @@ class Comparing(Task):
     """The first pictures of the first task, then what every task arrives at: refining beside redrawing, for instance.
 
     Args:
-        tasks: tasks for evaluation whose first group holds the same first pictures.
+        tasks: tasks for evaluation whose first group holds the same first pictures. What a later one calls as an
+            earlier one did bears its place too: "round1" of the second task is then "round1.2".
     """
 
     def __init__(self, tasks: list[Task]) -> None:
@@ -42,11 +44,14 @@ class Comparing(Task):
         if len(window):
             raise ValueError("a comparison is for evaluation: it trains no steps")
         groups: list[Group] = []
-        for task in self.tasks:
+        for place, task in enumerate(self.tasks, start=1):
             made = task.rollout(
                 model, prompts, keys, sampler, window, stopwatch, score if task.evaluates_with_scores else None
             )
-            groups += made if not groups else made[1:]
+            labels = {group.label for group in groups}
+            for group in made if not groups else made[1:]:
+                taken = group.label in labels
+                groups.append(dataclasses.replace(group, label=f"{group.label}.{place}") if taken else group)
         return groups
 
     def replay(

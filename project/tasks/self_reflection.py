@@ -110,7 +110,7 @@ class SelfReflection(Task):
         self.crediting = credit
         self.rectification: Floor | None = rectification
         self.text_weight = text_weight
-        self.right = right
+        self.right = right.lower() if right is not None else None
         self.stop_above = stop_above
         self.gate = gate
         self.requests_per_forward = requests_per_forward
@@ -236,7 +236,7 @@ class SelfReflection(Task):
             trajectories += part
             if score is not None:
                 pending.append(score(part, size))
-        made = [t for t in trajectories if t.segments]
+        made = [t for t in trajectories if not t.stopped]
         metrics = {"stopped": 1 - len(made) / len(trajectories), **text_metrics(made)}
         return Group(
             trajectories=tuple(trajectories),
@@ -270,12 +270,16 @@ class SelfReflection(Task):
         for number, (reward_N, before_N) in enumerate(CREDITS[self.crediting](rounds), start=1):
             group = rounds[number - 1]
             assert group.scores is not None
-            rectified = rectify(reward_N, before_N, group.size, floor=self.rectification, reduce=reduce)
-            reward_N = rectified.reward_N
-            if self.crediting == "improvement":
-                reward_N = reward_N - before_N
+            rectified = rectify(
+                reward_N,
+                before_N,
+                group.size,
+                floor=self.rectification,
+                relative=self.crediting == "improvement",
+                reduce=reduce,
+            )
             metrics = {f"srr/{number}/{name}": value for name, value in rectified.metrics.items()}
-            scores = dataclasses.replace(group.scores, reward_N=reward_N)
+            scores = dataclasses.replace(group.scores, reward_N=rectified.reward_N)
             credited.append(dataclasses.replace(group, scores=scores, metrics={**group.metrics, **metrics}))
         return [*first, *credited]
 
@@ -330,7 +334,7 @@ def _judged(group: Group) -> Tensor:
 
 def _working(group: Group) -> Tensor:
     """Samples that had not stopped before this round, bool [N]."""
-    return torch.tensor([bool(trajectory.segments) for trajectory in group.trajectories])
+    return torch.tensor([not trajectory.stopped for trajectory in group.trajectories])
 
 
 def _stopped(prompt: Prompt, key: SampleKey, source: ImageSegment, round: int) -> Trajectory:

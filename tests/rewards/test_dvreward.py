@@ -273,3 +273,21 @@ def test_impossible_settings_are_refused():
     for value in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="0 or more"):
             DVReward(Scripted(), tag_weights={"Count": value})
+
+
+def test_what_had_stopped_is_not_asked_and_moves_nobody():
+    """Contract 4 in later rounds: of four samples two stopped; the others score as if they were alone."""
+    questions = [S, Question(text="t?", tag="Color")]
+    samples = [sample(questions, n) for n in range(4)]
+    stopped = [dataclasses.replace(t, segments=(), source=t.image) if n in (0, 2) else t for n, t in enumerate(samples)]
+    output = DVReward(Scripted((0.5, 0.2), (0.5, None))).score(stopped, 4)
+    alone = DVReward(Scripted((0.5, 0.2), (0.5, None))).score(samples[:2], 2)
+    assert output.reward_N.isnan().tolist() == [True, False, True, False]
+    torch.testing.assert_close(output.reward_N[1::2], alone.reward_N)
+    assert output.confidence_NQ == ((None, None), (0.5, 0.2), (None, None), (0.5, None))
+    assert output.metrics["judge/unanswered"] == 0.25, "what is not asked is not unanswered"
+    everybody = [dataclasses.replace(t, segments=(), source=t.image) for t in samples[:2]]
+    assert DVReward(Scripted()).score(everybody, 2).reward_N.isnan().all()
+    # In evaluation, one sample a prompt, the picture that was kept is the one that is measured.
+    kept = DVReward(Scripted((1.0, 0.5))).score(everybody[:1], 1)
+    assert kept.reward_N.tolist() == [0.75]

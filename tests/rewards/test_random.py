@@ -33,3 +33,10 @@ def test_what_was_drawn_teaches_nothing():
     """The reward knows only the key: other segments, the same number."""
     other = [dataclasses.replace(s, prompt=dataclasses.replace(s.prompt, text="another")) for s in SAMPLES]
     assert torch.equal(RandomReward().score(other, 8).reward_N, RandomReward().score(SAMPLES, 8).reward_N)
+
+
+def test_every_round_has_a_reward_of_its_own():
+    first = RandomReward().score(SAMPLES, 8).reward_N
+    rounds = [[dataclasses.replace(s, round=r) for s in SAMPLES] for r in (1, 2)]
+    one, two = (RandomReward().score(samples, 8).reward_N for samples in rounds)
+    assert abs(torch.corrcoef(torch.stack([first, one, two])) - torch.eye(3)).max() < 0.15

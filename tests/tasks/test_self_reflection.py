@@ -215,6 +215,15 @@ def test_cut_off_and_empty_reflections_are_counted(model, sampler):
     assert group.metrics["srr/1/text/empty"] == sum(t.text == "" for t in texts) / len(texts)
 
 
+def test_what_says_that_nothing_is_wrong_may_be_written_in_capitals(model, sampler):
+    (group,) = rolled(make_task(), model, sampler)
+    trajectory = group.trajectories[0]
+    text = dataclasses.replace(trajectory.texts[0], text="Nothing IS wrong.")
+    says = dataclasses.replace(trajectory, segments=(text, trajectory.image))
+    assert make_task(right="Nothing is Wrong")._finds_nothing(says)
+    assert not make_task(right="all right")._finds_nothing(says)
+
+
 def judged(rewards, before, segments=(1,)):
     """A group of one sample per reward, with these rewards; `None` = it had stopped."""
     prompt = Prompt(id="a", text="a")
@@ -254,6 +263,13 @@ def test_credit_of_the_rounds(credit, expected):
         torch.testing.assert_close(group.scores.reward_N, torch.tensor(wanted), equal_nan=True)
 
 
+def test_improvement_after_different_pictures():
+    """In round 2 the samples refine pictures of their own: who got worse is never above who did not."""
+    rounds = [judged([0.90, 0.20, 0.25, 0.90], [0.15] * 4), judged([0.85, 0.10, 0.30, 0.95], [0.15] * 4)]
+    _, second = make_task(rounds=2, credit="improvement").credit(rounds)
+    torch.testing.assert_close(second.scores.reward_N, torch.tensor([0.0, 0.0, 0.05, 0.05]))
+
+
 def test_the_gate_refines_only_what_the_judge_doubts(model, sampler):
     levels = (
         Brightness().score(rolled(make_task(), model, sampler, window=range(0), size=1)[0].trajectories, 1).reward_N
@@ -287,6 +303,9 @@ def test_refining_and_redrawing_are_compared_from_the_same_first_pictures(model,
     groups = rolled(both, model, sampler, window=range(0), size=1)
     assert [group.label for group in groups] == ["", "round1", "round2", "best2"]
     assert groups[1].trajectories[0].source is groups[0].trajectories[0].image
+    gated = Comparing([make_task(), make_task(right=None), make_task(rounds=2)])
+    groups = rolled(gated, model, sampler, window=range(0), size=1)
+    assert [group.label for group in groups] == ["", "round1", "round1.2", "round1.3", "round2"]
     with pytest.raises(ValueError, match="evaluation"):
         rolled(both, model, sampler)
     with pytest.raises(ValueError, match="at least one"):
