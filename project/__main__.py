@@ -31,7 +31,7 @@ USAGE_ERROR, FAILED = 2, 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong usage, 128 + n ended by signal n.
 
-    What a user can mend (wrong usage, ValueError, FileNotFoundError) becomes one message on stderr; with `--debug`
+    What a user can mend (wrong usage, ValueError, OSError) becomes one message on stderr; with `--debug`
     the traceback follows.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(f"unknown command {argv[0]!r}: {remedy}", USAGE_ERROR)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else (0 if stop.code is None else FAILED)
-    except (ValueError, FileNotFoundError, UsageError) as error:
+    except (ValueError, OSError, UsageError) as error:
         if debug:
             traceback.print_exc()
         if isinstance(error, UsageError):

@@ -9,7 +9,9 @@ import warnings
 import zipfile
 from argparse import ArgumentError
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -30,10 +32,10 @@ from project.errors import UsageError, explain
 from project.judges.base import JudgeUnavailable
 from project.loggers import MetricsCSV
 from project.rewards.base import Reward
-from project.run_folder import RunFolder, folder_of_checkpoint
+from project.run_folder import RunFolder, folder_of_checkpoint, lock, on_rank_zero
 
 PARSER = {"exit_on_error": False, "allow_abbrev": False}
-CHECKPOINT_WORDS = ("last", "best", "hpc")
+_VERSION = re.compile(r"version_(\d+)")
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +50,8 @@ def run_lightning(argv: Sequence[str]) -> int:
     # Lightning's use of torch.utils._pytree: nothing that a user could mend.
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     try:
-        ProjectCLI(list(argv))
+        with ExitStack() as held:
+            ProjectCLI(list(argv), held)
     except Interrupted as stop:
         _log.warning("%s", stop)
         return 128 + stop.signal
@@ -96,10 +99,12 @@ class ProjectCLI(LightningCLI):
 
     The run folder takes the place of `trainer.default_root_dir`, and of the loggers unless others are given. A `fit`
     that goes on from a checkpoint in a run folder goes on in that folder. `SaveLast`, `GracefulStop`, `Progress` and
-    `Results` are added with their defaults unless `trainer.callbacks` names them.
+    `Results` are added with their defaults unless `trainer.callbacks` names them. What must be let go when the command
+    ends (the lock of the run folder) is put into `held`.
     """
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(self, argv: list[str], held: ExitStack | None = None) -> None:
+        self.held = held or ExitStack()
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -129,8 +134,11 @@ class ProjectCLI(LightningCLI):
             raise UsageError(explain(str(error), files, self._options(args))) from error
 
     def _parse_ckpt_path(self) -> None:
-        """Checks the checkpoint before anything is built. (Lightning's method also takes arguments from it.)"""
-        check_checkpoint(self.config[self.config.subcommand].get("ckpt_path"))
+        """Finds and checks the checkpoint before anything is built. (Lightning's also takes arguments from it.)"""
+        config = self.config[self.config.subcommand]
+        if config.get("ckpt_path") in ("last", "best", "hpc"):
+            config.ckpt_path = str(last_checkpoint(config.ckpt_path, Path(config.run.root) / config.run.name))
+        check_checkpoint(config.get("ckpt_path"))
 
     def instantiate_classes(self) -> None:
         try:
@@ -158,6 +166,8 @@ class ProjectCLI(LightningCLI):
 
         resumed = folder_of_checkpoint(self._get(self.config, "ckpt_path")) if self.subcommand == "fit" else None
         folder = resumed or self._get(self.config_init, "run").claim()
+        if self.subcommand == "fit" and on_rank_zero() and (mine := lock(folder)) is not None:
+            self.held.enter_context(mine)
         loggers = run_loggers(folder) if trainer.logger in (None, True) else trainer.logger
         return super().instantiate_trainer(callbacks=callbacks, default_root_dir=str(folder), logger=loggers, **kwargs)
 
@@ -197,9 +207,22 @@ def run_loggers(folder: Path) -> list[Logger]:
     return [board, MetricsCSV(folder)]
 
 
+def last_checkpoint(word: str, home: Path) -> Path:
+    """What Lightning's word for a checkpoint means here: "last" is that of the newest run that has one.
+
+    Raises FileNotFoundError if there is none, ValueError for the other words.
+    """
+    if word != "last":
+        raise ValueError(f"--ckpt_path {word}: name a file, or `last` for the newest run's")
+    found = {int(m[1]): f for f in home.glob("version_*/checkpoints/last.ckpt") if (m := _VERSION.search(str(f)))}
+    if not found:
+        raise FileNotFoundError(f"--ckpt_path last: no run of {home} has a checkpoint: check run.root and run.name")
+    return found[max(found)]
+
+
 def check_checkpoint(ckpt_path: str | Path | None) -> None:
-    """Raises FileNotFoundError or ValueError unless this is a complete checkpoint (or None, or Lightning's "last")."""
-    if ckpt_path is None or str(ckpt_path) in CHECKPOINT_WORDS:
+    """Raises FileNotFoundError or ValueError unless this is a complete checkpoint of a run (or None)."""
+    if ckpt_path is None:
         return
     path = Path(ckpt_path)
     if not path.exists():
@@ -207,8 +230,16 @@ def check_checkpoint(ckpt_path: str | Path | None) -> None:
         raise FileNotFoundError(f"there is no checkpoint {path}: {path.parent} holds {there}")
     # Both formats write their index last.
     complete = (path / ".metadata").is_file() if path.is_dir() else zipfile.is_zipfile(path)
+    if complete and not path.is_dir():
+        try:
+            content = torch.load(path, map_location="meta", mmap=True, weights_only=True)
+            complete = "pytorch-lightning_version" in content and "updates" in content
+        except (RuntimeError, UnpicklingError, TypeError):
+            complete = False
     if not complete:
-        raise ValueError(f"{path} is no complete checkpoint (half-written, or another format): give another one")
+        raise ValueError(
+            f"{path} is no complete checkpoint of a run (half-written, or another format): give another one"
+        )
 
 
 def _config_files(argv: Sequence[str]) -> list[Path]:

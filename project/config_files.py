@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+INHERITED = ""
+"""In the place of a class path: an overlay gives arguments to a class that an earlier file names."""
 
 
 def unreadable(files: Sequence[Path]) -> str | None:
@@ -59,12 +63,14 @@ def place_of(
     for file in reversed(files):
         for line, key, text, parent, class_path in _entries(yaml.compose(file.read_text(encoding="utf-8"))):
             is_class = text == name and key in ("class_path", parent)
-            is_key = key == name and class_path == owner and (group is None or parent == group)
+            own = class_path == owner or (class_path == INHERITED and owner is not None)
+            is_key = key == name and own and (group is None or parent == group)
             if is_class or (is_key and value in (None, text)):
                 return f"{file}:{line}: "
-            if is_key and not other:
+            if is_key and class_path == owner and not other:
                 other = f"{file}:{line}: "
-    return other
+    # A word stands in a file as it was read; one that does not came from the command line.
+    return "" if value is not None and re.fullmatch(r"[\w.+-]+", value) else other
 
 
 def _entries(
@@ -84,5 +90,5 @@ def _entries(
         for key, value in node.value:
             text = value.value if isinstance(value, yaml.ScalarNode) else ""
             yield key.start_mark.line + 1, key.value, text, parent, class_path
-            inside = own if key.value == "init_args" else None
+            inside = (own or INHERITED) if key.value == "init_args" else None
             yield from _entries(value, key.value, inside)

@@ -111,6 +111,9 @@ def _unknown_key(cause: Cause, files: Sequence[Path], options: list[str]) -> str
         # The subcommand names the whole path: its first part may be known.
         top, _, rest = key.partition(".")
         group, key = (top, rest) if rest and any(o.startswith(f"{top}.") for o in options) else (None, top)
+    if cause.owner in ("lightning.LightningModule", "lightning.LightningDataModule"):
+        part = "model" if cause.owner.endswith("Module") and "Data" not in cause.owner else "data"
+        return f"{part} has arguments but no class: give the file with {part}.class_path before this one"
     if cause.owner and group:
         known, of = _fields(cause.owner, group), f"in {group!r} of {cause.owner}"
     elif cause.owner:

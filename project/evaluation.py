@@ -69,6 +69,10 @@ class EvaluatedModule(LightningModule):
                 f"{', '.join(measuring) or 'none'}: add it to `benchmarks:`, or correct the name"
             )
 
+    def _evaluation_tasks(self) -> list[Task]:
+        tasks = self.evaluation_task
+        return [*tasks.values()] if isinstance(tasks, Mapping) else [tasks] if tasks is not None else []
+
     def _task(self, prompt: Prompt) -> Task:
         tasks = self.evaluation_task
         if not isinstance(tasks, Mapping):

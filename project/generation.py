@@ -67,8 +67,16 @@ def settings_for(
     refinement: Refinement = NO_REFINEMENT,
     **changes: Any,
 ) -> GenerationSettings:
-    """A checkpoint's defaults with the given changes (those that are not None)."""
+    """A checkpoint's defaults with the given changes (those that are not None).
+
+    Raises ValueError for numbers that nothing can be drawn with.
+    """
     defaults = replace(model.defaults, **{name: value for name, value in changes.items() if value is not None})
+    for name, value in (("batch_size", batch_size), ("max_tokens", defaults.max_tokens)):
+        if value < 1:
+            raise ValueError(f"{name} = {value}: give at least 1")
+    if not 0 <= defaults.top_p <= 1:
+        raise ValueError(f"top_p = {defaults.top_p}: give a share of the probability, from 0 (greedy) to 1")
     named = {"image": image_guidance, "interval": guidance_interval, "renorm": renorm}
     said = {name: value for name, value in named.items() if value is not None}
     drawing = Guidance(text=defaults.guidance, interval=defaults.guidance_interval)

@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
 from project.advantages import advantages
+from project.errors import nearest
 from project.evaluation import EvaluatedModule
 from project.judges.agreement import together
 from project.lr_schedules import over_whole_run
@@ -117,6 +118,11 @@ class AlphaGRPO(EvaluatedModule):
             )
         if micro_batch_size < 1 or updates_per_rollout < 1:
             raise ValueError("micro_batch_size and updates_per_rollout must be at least 1")
+        if any(turn.think and turn.temperature == 0 for turn in task.turns):
+            raise ValueError(
+                "temperature=0 is for evaluation: greedy reasoning is the same in every sample, set "
+                "model.init_args.task.init_args.temperature above 0 (evaluation_task may have 0)"
+            )
         if not sampler.noise_level or not sampler.window_size:
             raise ValueError(
                 f"{type(sampler).__name__} with noise_level={sampler.noise_level} and window_size="
@@ -315,8 +321,12 @@ class AlphaGRPO(EvaluatedModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, with a parameter group per pattern that wants options of its own."""
-        optimizer = self.make_optimizer(self._parameter_groups())
+        try:
+            optimizer = self.make_optimizer(self._parameter_groups())
+        except ValueError as error:
+            raise ValueError(f"model.init_args.optimizer or parameter_groups: {error}") from error
         assert isinstance(optimizer, torch.optim.Optimizer)
+        check_options(self.parameter_groups, optimizer.defaults)
         if self.make_scheduler is None:
             return optimizer
         scheduler = over_whole_run(self.make_scheduler(optimizer), self.trainer.max_steps)  # type: ignore[arg-type]
@@ -327,6 +337,8 @@ class AlphaGRPO(EvaluatedModule):
         self.scorer = Scorer(self.rewards, self.overlap, self.stopwatch)
         if not self.rewards:
             raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.dvreward.DVReward")
+        for turn in (turn for task in (self.task, *self._evaluation_tasks()) for turn in task.turns):
+            self.model.latent_grid(turn.canvas.height, turn.canvas.width)  # raises for pictures that cannot be
         prompts = getattr(self.trainer.datamodule, "prompts", {}).get("train", ())  # type: ignore[attr-defined]
         for reward in self.rewards:
             reward.check(prompts)
@@ -385,13 +397,11 @@ class AlphaGRPO(EvaluatedModule):
             return self._replay(self.model)(batch)
 
     def _parameter_groups(self) -> Iterable[dict[str, Any]]:
+        check_patterns("parameter_groups", self.parameter_groups, self)
         chosen: dict[str | None, list[nn.Parameter]] = defaultdict(list)
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 chosen[next((p for p in self.parameter_groups if re.search(p, name)), None)].append(parameter)
-        for pattern in self.parameter_groups:
-            if not any(re.search(pattern, name) for name, _ in self.named_parameters()):
-                raise ValueError(f"parameter_groups: no parameter's name matches {pattern!r}")
         return [
             {"params": params, **({} if pattern is None else self.parameter_groups[pattern])}
             for pattern, params in chosen.items()
@@ -406,6 +416,31 @@ def prefix(group: Group) -> str:
     return f"{group.task}/{round}/" if round else f"{group.task}/"
 
 
+def check_patterns(key: str, patterns: Iterable[str], module: nn.Module) -> None:
+    """Raises ValueError for a pattern that is no regular expression, or matches no parameter of the module."""
+    for pattern in patterns:
+        try:
+            found = any(re.search(pattern, name) for name, _ in module.named_parameters())
+        except re.error as error:
+            raise ValueError(f"{key}: {pattern!r} is no regular expression: {error}") from None
+        if not found:
+            raise ValueError(f"{key}: no parameter's name matches {pattern!r}")
+
+
+def check_options(groups: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any]) -> None:
+    """Raises ValueError for options of parameter groups that the optimizer would ignore, or negative ones."""
+    for pattern, options in groups.items():
+        for name, value in options.items():
+            if name not in known:
+                raise ValueError(f"parameter_groups: {pattern}: the optimizer has no {name!r}: {nearest(name, known)}")
+            number = isinstance(value, int | float)
+            if number != isinstance(known[name], int | float) or (number and value < 0):
+                raise ValueError(
+                    f"parameter_groups: {pattern}: {name} = {value!r}: give what the optimizer takes (its own is "
+                    f"{known[name]!r}), nothing negative"
+                )
+
+
 def prepare(policy: UnifiedModel, lora: LoRA | None, freeze: Sequence[str] = ()) -> UnifiedModel:
     """Make a loaded model trainable: adapters or all weights, less what is frozen; trainable parameters in fp32.
 
@@ -414,9 +449,7 @@ def prepare(policy: UnifiedModel, lora: LoRA | None, freeze: Sequence[str] = ())
     """
     if lora is not None:
         add_lora(policy, lora)
-    for pattern in freeze:
-        if not any(re.search(pattern, name) for name, _ in policy.named_parameters()):
-            raise ValueError(f"freeze: no parameter's name matches {pattern!r}")
+    check_patterns("freeze", freeze, policy)
     for name, parameter in policy.named_parameters():
         if any(re.search(pattern, name) for pattern in freeze):
             parameter.requires_grad_(False)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from project.callbacks.interrupt import GracefulStop
 from project.evaluation import EvaluatedModule
 from project.interleaved import Example, Picture, Text
 from project.lr_schedules import over_whole_run
@@ -173,6 +175,10 @@ class UnifiedPretraining(EvaluatedModule):
         return replace(block, sigma=sigma, noise_LD=torch.randn(block.latents_LD.shape, generator=self._noise))
 
     def on_train_end(self) -> None:
+        # A run that a signal ended is not done: what it would write may replace a model that is.
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if any(isinstance(callback, GracefulStop) and callback.signal is not None for callback in callbacks):
+            return
         if self.output is not None and self.trainer.is_global_zero:
             save = self.model.save_pretrained if self.lora is None else partial(save_adapter, self.model)
             save(Path(self.output), getattr(torch, self.output_dtype))

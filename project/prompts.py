@@ -88,6 +88,10 @@ def _prompts(rows: Iterable[tuple[str, dict[str, Any]]], columns: Mapping[str, s
     contents: Counter[str] = Counter()
     for place, row in rows:
         content = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
+        try:
+            content.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{place}: holds half of a surrogate pair, which is no text: write it whole") from None
         prompt = _prompt(place, row, columns, folder, default_id=_content_id(content, contents[content]))
         contents[content] += 1
         if prompt.id in first:

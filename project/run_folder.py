@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 from pathlib import Path
+from typing import IO
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -24,7 +26,12 @@ class RunFolder:
         """Makes the next `version_N` (on rank 0; other ranks take rank 0's word, see `run_folder`)."""
         if not on_rank_zero():
             return self.home / "version_of_rank_0"
-        self.home.mkdir(parents=True, exist_ok=True)
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"run.root, run.name: the folder {self.home} cannot be made ({error.strerror}): name another one"
+            ) from error
         numbers = [int(found[1]) for p in self.home.iterdir() if (found := re.fullmatch(r"version_(\d+)", p.name))]
         version = max(numbers, default=-1) + 1
         while True:
@@ -35,6 +42,24 @@ class RunFolder:
                 version += 1
             else:
                 return folder
+
+
+def lock(folder: Path) -> IO[str] | None:
+    """Holds the run folder for this process: two that train in one folder would overwrite each other's state.
+
+    The lock ends with the returned file, or the process however it ends. None where the file system has no locks.
+    Raises ValueError if another process holds it.
+    """
+    file = (folder / ".lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ValueError(f"another process trains in {folder}: let it end, or stop it") from None
+    except OSError:
+        file.close()
+        return None
+    return file
 
 
 def on_rank_zero() -> bool:

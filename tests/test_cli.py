@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,12 @@ BAD_ARGUMENTS = {
     "no_config": (["--config", "none.yaml"], 2, ["none.yaml"]),
     "no_checkpoint": (["--ckpt_path", "none.ckpt"], 1, ["there is no checkpoint none.ckpt"]),
     "half_checkpoint": (["--ckpt_path", "half.ckpt"], 1, ["half.ckpt is no complete checkpoint"]),
+    "foreign_checkpoint": (["--ckpt_path", "foreign.ckpt"], 1, ["foreign.ckpt is no complete checkpoint"]),
+    "foreign_zip": (["--ckpt_path", "foreign.zip"], 1, ["foreign.zip is no complete checkpoint"]),
+    "best": (["--ckpt_path", "best"], 1, ["--ckpt_path best: name a file"]),
+    "no_last": (["--ckpt_path", "last"], 1, ["--ckpt_path last: no run of runs/toy has a checkpoint"]),
+    "root_is_a_file": (["--run.root", "bad.jsonl"], 1, ["bad.jsonl/toy cannot be made"]),
+    "value_on_the_command_line": (["--trainer.max_epochs", "four"], 2, ["error: trainer.max_epochs is 'four': give"]),
     "no_prompts": (["--data.init_args.train", "none.txt"], 1, ["there is no prompt file none.txt"]),
     "bad_prompts": (["--data.init_args.train", "bad.jsonl"], 1, ["bad.jsonl:2", "is no JSON"]),
     "refused_by_model": (["--model.init_args.lr=-1"], 1, ["lr = -1.0: give a positive number"]),
@@ -225,6 +232,9 @@ def test_bad_arguments_are_one_message(case: str, capsys: pytest.CaptureFixture[
     whole = [torch.zeros(1000)]
     torch.save(whole, "half.ckpt")
     Path("half.ckpt").write_bytes(Path("half.ckpt").read_bytes()[:700])
+    torch.save({"a": 1}, "foreign.ckpt")
+    with zipfile.ZipFile("foreign.zip", "w") as archive:
+        archive.writestr("a.txt", "a")
     Path("bad.jsonl").write_text('{"prompt": "a"}\n{"prompt": \n')
     arguments, code, expected = BAD_ARGUMENTS[case]
     assert fit(*arguments) == code
@@ -267,3 +277,26 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     check_message(capsys, ["'generat'", "did you mean 'generate'"])
     assert main(["generate", "--nosuch", "1"]) == 2
     assert main([]) == 2
+
+
+def test_last_is_that_of_the_newest_run_that_has_one(place: Path) -> None:
+    assert fit("--trainer.max_steps=2", "--trainer.max_epochs=3") == 0
+    assert fit("--trainer.max_steps=4", "--trainer.max_epochs=3") == 0
+    (place / "runs/toy/version_2/checkpoints").mkdir(parents=True)
+    assert fit("--trainer.max_epochs=3", "--trainer.max_steps=6", "--ckpt_path", "last") == 0
+    assert checkpoint("runs/toy/version_1")["updates"] == 6 and checkpoint("runs/toy/version_0")["updates"] == 2
+
+
+def test_two_processes_do_not_train_in_one_folder(place: Path, capsys: pytest.CaptureFixture) -> None:
+    assert fit("--trainer.max_steps=2") == 0
+    folder = Path("runs/toy/version_0")
+    resume = ("--trainer.max_steps=4", "--ckpt_path", str(folder / "checkpoints/last.ckpt"))
+    hold = "import sys; from pathlib import Path; from project.run_folder import lock; f = lock(Path(sys.argv[1]));"
+    command = [sys.executable, "-c", hold + "print('held', flush=True); sys.stdin.read()", str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        assert fit(*resume) == 1
+        assert f"another process trains in {folder}" in capsys.readouterr().err
+        assert checkpoint(str(folder))["updates"] == 2
+        other.kill()
+    assert fit(*resume) == 0 and checkpoint(str(folder))["updates"] == 4

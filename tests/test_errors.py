@@ -101,3 +101,31 @@ def test_nearest() -> None:
 
 def test_an_unforeseen_complaint_is_passed_on() -> None:
     assert explain("something else") == "something else"
+
+
+def test_an_overlay_is_found_without_the_class_that_the_base_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text(YAML)
+    Path("over.yaml").write_text(
+        "model:\n  init_args:\n    task:\n      init_args:\n        size: seven\n        sizes: 7\n"
+    )
+    files = [Path("c.yaml"), Path("over.yaml")]
+    inside = f"Problem with given class_path '{TASK}':\n            "
+    wrong = inside + "Parser key \"size\":\n              Expected a <class 'int'>. Got value: {}"
+    unknown = inside + "Option 'sizes' is not accepted"
+    explained = explain(TREE.format(key="task", cause=wrong.format("seven")), files)
+    assert explained == "over.yaml:5: model.task.size is 'seven': give int"
+    assert explain(TREE.format(key="task", cause=unknown), files).startswith("over.yaml:6: unknown key 'sizes'")
+    # A word that stands in no file came from the command line: no line of a file is to blame.
+    assert (
+        explain(TREE.format(key="task", cause=wrong.format("eight")), files) == "model.task.size is 'eight': give int"
+    )
+
+
+def test_an_overlay_without_its_base_is_told_so(tmp_path):
+    message = TREE.replace("a.Model", "lightning.LightningModule").format(
+        key="task", cause="Option 'size' is not accepted"
+    )
+    assert (
+        explain(message, []) == "model has arguments but no class: give the file with model.class_path before this one"
+    )

@@ -502,6 +502,32 @@ def test_settings_that_would_quietly_change_training_are_refused():
             make_module(sampler=sampler)
     with pytest.raises(ValueError, match="freeze: no parameter's name matches 'wirte_word'"):
         make_module(freeze=["wirte_word"]).configure_model()
+    with pytest.raises(ValueError, match=r"freeze: '\(' is no regular expression"):
+        make_module(freeze=["("]).configure_model()
+    settings = dict(height=8, width=8, max_tokens=4, guidance=Guidance(text=2.0, interval=(0.0, 1.0)))
+    with pytest.raises(ValueError, match="temperature=0 is for evaluation"):
+        make_module(task=ReasoningT2I(temperature=0.0, **settings))
+    for wrong in ({"temperature": -1.0}, {"top_p": 0.0}, {"top_p": 1.5}):
+        with pytest.raises(ValueError, match="give a temperature from 0"):
+            ReasoningT2I(**{**settings, **wrong})
+    odd = make_module(policy=TinyBagel(), task=ReasoningT2I(**{**settings, "height": 13}))
+    with pytest.raises(ValueError, match="13"):
+        train(odd)
+    assert odd.updates == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lrr": 1.0}, "write_word: the optimizer has no 'lrr': did you mean 'lr'"),
+        ({"lr": -1.0}, r"write_word: lr = -1.0: give what the optimizer takes \(its own is 0.001\)"),
+        ({"lr": "fast"}, "write_word: lr = 'fast'"),
+        ({"betas": 0.9}, "write_word: betas = 0.9"),
+    ],
+)
+def test_options_that_an_optimizer_would_ignore_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        train(make_module(parameter_groups={"write_word": options}))
 
 
 def test_a_checkpoint_of_another_policy_is_refused():

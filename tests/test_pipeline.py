@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import types
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from project.generation import read_image
+from project.generation import read_image, settings_for
 from project.guidance import Guidance
+from project.models.base import Defaults
 from project.pipeline import UnifiedPipeline
 from project.shapes.examples import question
 from project.shapes.renderer import render
@@ -96,3 +99,16 @@ def test_files_that_are_no_images(tmp_path):
         read_image(tmp_path / "no.png")
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         read_image(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": -1}, "batch_size = -1: give at least 1"),
+        ({"max_tokens": 0}, "max_tokens = 0: give at least 1"),
+        ({"top_p": 2.0}, "top_p = 2.0"),
+    ],
+)
+def test_numbers_that_nothing_can_be_drawn_with(changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings_for(types.SimpleNamespace(defaults=Defaults()), **changes)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 import torch
 from lightning import Trainer
 
+from project.callbacks.interrupt import GracefulStop
 from project.guidance import Guidance
 from project.interleaved import Example, Picture, Text
 from project.lr_schedules import WarmupHoldDecay
@@ -192,6 +195,13 @@ def test_an_adapter_is_trained_and_written_and_read_over_the_checkpoint(tmp_path
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
+    # What a signal ended is not done, and replaces nothing.
+    stop = GracefulStop()
+    stop.signal = signal.SIGTERM
+    module.output = str(tmp_path / "half")
+    trainer.callbacks.append(stop)
+    module.on_train_end()
+    assert not (tmp_path / "half").exists()
     base = BagelCheckpoint("data/shapes/umm").load()
     merged = BagelCheckpoint("data/shapes/umm", adapter=str(tmp_path / "adapter")).load()
     changed = [

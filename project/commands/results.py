@@ -20,7 +20,11 @@ def run(args: Any) -> int:
     if not found:
         raise FileNotFoundError(f"there is no results.json below {args.folder}: train first, or name a run folder")
     file = found[-1]
-    sys.stdout.write(table(json.loads(file.read_text(encoding="utf-8")), file.parent))
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is no JSON ({error}): measure the run again (validate)") from error
+    sys.stdout.write(table(results, file.parent))
     return 0
 
 

@@ -62,15 +62,19 @@ def run(args: Any) -> int:
 
     threads = args.threads or (1 if args.parallel > 1 else None)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)} if threads else None
-    # A SIGTERM becomes an exit like any other, so that the runs at work are told.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # SIGTERM, and SIGHUP of a terminal that closes, become an exit like any other, so that the runs at work are told.
+    before = {
+        number: signal.signal(number, lambda number, _: sys.exit(128 + number))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         run_all(runs, parallel=args.parallel, environment=environment, on_finish=keep)
     except KeyboardInterrupt:
         log.warning("stopped: the runs at work saved their state, the same command goes on")
         return 128 + signal.SIGINT
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     _report(compare(study, runs, out))
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from project.scoring import Score
 from project.timing import Stopwatch
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
+if TYPE_CHECKING:
+    from project.tasks.turn import Turn
+
 
 class Task(ABC):
     """Generates trajectories and replays them with gradient.
@@ -20,6 +24,11 @@ class Task(ABC):
     Both directions of a task compose the same methods of `UnifiedModel` and the same sampler, so that before the
     first update every ratio is 1.
     """
+
+    @property
+    def turns(self) -> Sequence[Turn]:
+        """The turns that it trains, or evaluates; what can be told of them before anything is drawn is checked."""
+        return ()
 
     @property
     def evaluates_with_scores(self) -> bool:

@@ -9,6 +9,7 @@ from project.models.base import UnifiedModel
 from project.samplers.base import Sampler
 from project.scoring import Score
 from project.tasks.base import Task
+from project.tasks.turn import Turn
 from project.timing import Stopwatch
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
@@ -25,6 +26,10 @@ class Comparing(Task):
         if not tasks:
             raise ValueError("tasks is empty: name at least one task")
         self.tasks = tasks
+
+    @property
+    def turns(self) -> Sequence[Turn]:
+        return [turn for task in self.tasks for turn in task.turns]
 
     @property
     def evaluates_with_scores(self) -> bool:

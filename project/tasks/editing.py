@@ -80,6 +80,10 @@ class Editing(Task):
         self.prompts_per_forward = prompts_per_forward
         self._resized = False
 
+    @property
+    def turns(self) -> Sequence[Turn]:
+        return (self.turn,)
+
     def rollout(
         self,
         model: UnifiedModel,

@@ -54,6 +54,10 @@ class ReasoningT2I(Task):
         )
         self.prompts_per_forward = prompts_per_forward
 
+    @property
+    def turns(self) -> Sequence[Turn]:
+        return (self.turn,)
+
     def rollout(
         self,
         model: UnifiedModel,

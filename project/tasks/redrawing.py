@@ -14,6 +14,7 @@ from project.samplers.base import Sampler
 from project.scoring import Score, collected
 from project.tasks.base import Task
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.turn import Turn
 from project.timing import Stopwatch
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
@@ -33,6 +34,10 @@ class Redrawing(Task):
         self.first = first
         self.draws = draws
         self.keep = keep
+
+    @property
+    def turns(self) -> Sequence[Turn]:
+        return self.first.turns
 
     @property
     def evaluates_with_scores(self) -> bool:

@@ -116,6 +116,10 @@ class SelfReflection(Task):
         self.requests_per_forward = requests_per_forward
 
     @property
+    def turns(self) -> Sequence[Turn]:
+        return (*(self.first.turns if self.train_first else ()), self.turn)
+
+    @property
     def evaluates_with_scores(self) -> bool:
         return self.gate is not None or self.stop_above is not None
 

@@ -70,6 +70,11 @@ class Turn:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens={self.max_tokens}: reasoning needs at least one token (or think=False)")
+        if not self.temperature >= 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"temperature={self.temperature}, top_p={self.top_p}: give a temperature from 0 (greedy) and a share "
+                "of the probability above 0 and up to 1"
+            )
         if self.images_per_text < 1:
             raise ValueError(f"images_per_text={self.images_per_text}: give at least 1")
 
