@@ -281,6 +281,9 @@ class ChatServers:
             while True:
                 if stop.is_set():
                     raise Stopped
+                for server in self._servers:
+                    if server.open:  # its probe ends after a while, but it may come back after that
+                        self._start_probe(server)
                 if free := [s for s in self._servers if not s.open and s.in_flight < self.concurrency]:
                     chosen = min(free, key=lambda server: (server is avoid, server.in_flight))
                     chosen.in_flight += 1
@@ -291,7 +294,7 @@ class ChatServers:
                 self._changed.wait(timeout=0.2)
 
     def _wait_for_life(self, stop: threading.Event) -> None:
-        """Keeps probes running while everyone is away, for `patience` seconds; then all stop. Holds the lock."""
+        """While everyone is away: for `patience` seconds, then all stop. Holds the lock."""
         now = time.monotonic()
         if self._dead_since is None:
             self._dead_since = now
@@ -301,8 +304,6 @@ class ChatServers:
                 ", ".join(server.url for server in self._servers),
                 self.patience,
             )
-        for server in self._servers:
-            self._start_probe(server)
         waited = now - self._dead_since
         if waited > self.patience or self._impatient:
             self._dead_since = None

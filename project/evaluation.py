@@ -69,6 +69,26 @@ class EvaluatedModule(LightningModule):
                 f"{', '.join(measuring) or 'none'}: add it to `benchmarks:`, or correct the name"
             )
 
+    def _check_benchmarks(self) -> list[Prompt]:
+        """Checks the rewards of their own that benchmarks have; returns the prompts that the run's rewards score.
+
+        Raises what the rewards raise.
+        """
+        if not self.trainer.enable_validation:
+            return []
+        prompts: list[Prompt] = getattr(self.trainer.datamodule, "prompts", {}).get("val", [])  # type: ignore[attr-defined]
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        left: list[Prompt] = []
+        for benchmark in callbacks:
+            if isinstance(benchmark, Benchmark):
+                own = [p for p in prompts if p.columns.get(BENCHMARK, benchmark.name) == benchmark.name]
+                if benchmark.reward is None:
+                    left += own
+                else:
+                    benchmark.reward.check(own)
+                    benchmark.reward.preflight()
+        return left
+
     def _evaluation_tasks(self) -> list[Task]:
         tasks = self.evaluation_task
         return [*tasks.values()] if isinstance(tasks, Mapping) else [tasks] if tasks is not None else []

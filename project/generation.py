@@ -187,7 +187,7 @@ def read_image(file: str | Path | None) -> Image.Image:
     try:
         image = Image.open(path)
         image.load()
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:  # PNG: SyntaxError
         raise ValueError(f"{path} is no image that can be read ({error}): give a PNG, JPEG or the like") from None
     return image
 
@@ -195,6 +195,7 @@ def read_image(file: str | Path | None) -> Image.Image:
 def write_trajectories(folder: Path, made: Iterable[Made], settings: GenerationSettings) -> int:
     """`0000.png ...` and `trajectories.jsonl`; rows appear whole. Returns how many were written.
 
+    The rows of an earlier command go first: they would speak of pictures that are being replaced.
     With refinement also `0000_round0.png ...`, the picture of every round, and `0000_strip.png`, all side by side.
     """
 
@@ -225,6 +226,7 @@ def write_trajectories(folder: Path, made: Iterable[Made], settings: GenerationS
                 },
             }
 
+    (folder / TRAJECTORIES).unlink(missing_ok=True)
     return _write(folder, TRAJECTORIES, rows())
 
 

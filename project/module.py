@@ -340,8 +340,9 @@ class AlphaGRPO(EvaluatedModule):
         for turn in (turn for task in (self.task, *self._evaluation_tasks()) for turn in task.turns):
             self.model.latent_grid(turn.canvas.height, turn.canvas.width)  # raises for pictures that cannot be
         prompts = getattr(self.trainer.datamodule, "prompts", {}).get("train", ())  # type: ignore[attr-defined]
+        evaluated = self._check_benchmarks()
         for reward in self.rewards:
-            reward.check(prompts)
+            reward.check([*prompts, *evaluated])
             reward.preflight()
 
     def on_fit_end(self) -> None:

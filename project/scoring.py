@@ -11,6 +11,7 @@ from contextlib import nullcontext
 
 import torch
 
+from project.judges.base import JudgeUnavailable
 from project.rewards.base import Reward, score
 from project.timing import Stopwatch
 from project.trajectory import Scores, Trajectory
@@ -33,6 +34,7 @@ class Scorer:
         self.rewards = rewards
         self.stopwatch = stopwatch or Stopwatch()
         self._busy = 0.0
+        self._lost: JudgeUnavailable | None = None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge") if overlap else None
 
     def __call__(self, trajectories: Sequence[Trajectory], group_size: int) -> Future[Scores]:
@@ -55,10 +57,15 @@ class Scorer:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _score(self, trajectories: Sequence[Trajectory], group_size: int) -> Scores:
+        if self._lost is not None:  # each of what is queued would wait as long again
+            raise self._lost
         start = time.perf_counter()
         try:
             with torch.no_grad():
                 return score(trajectories, group_size, self.rewards)
+        except JudgeUnavailable as error:
+            self._lost = error
+            raise
         finally:
             self._busy += time.perf_counter() - start
 

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from project.__main__ import main
-from tests.tiny_run import write_world
+from project.judges.base import Judge
+from tests.tiny_run import fit, write_world
 
 ROOT = Path(__file__).parents[1]
 # All that demo.yaml sets: where the class is the same, what is left out here would be taken from there.
@@ -86,3 +87,53 @@ def test_names_that_do_not_fit_are_told(
     given = dict.fromkeys(val, file) if isinstance(val, dict) else file
     assert validate(world, "wrong", given, task) != 0
     assert message in capsys.readouterr().err
+
+
+class HalfAnswers(Judge):
+    """Answers about every other picture."""
+
+    name = "half"
+
+    def preflight(self):
+        pass
+
+    def answer(self, images, questions, prompts):
+        return [[0.5 if n % 2 else None] * len(asked) for n, asked in enumerate(questions)]
+
+
+class Away(HalfAnswers):
+    def preflight(self):
+        raise ValueError("this judge is away")
+
+
+def rewarded(judge: str) -> dict[str, Any]:
+    asked = {"judge": {"class_path": f"tests.test_evaluation.{judge}"}}
+    reward = {"class_path": "project.rewards.dvreward.DVReward", "init_args": asked}
+    return {**BENCHMARKS[0], "init_args": {"reward": reward}}
+
+
+def test_rewards_that_are_missing_are_told(world: Path, caplog: pytest.LogCaptureFixture) -> None:
+    val = f"{ROOT}/data/shapes/eval.jsonl[:4]"
+    assert validate(world, "half", val, DRAWING, [rewarded("HalfAnswers")]) == 0
+    after = json.loads((world / "runs/half/version_0/results.json").read_text())["after"]
+    assert after["reward"] == 0.5 and after["reward_unanswered"] == 0.5
+    assert "shapes: 2 of 4 prompts have no reward" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", ["questions", "judge"])
+def test_what_evaluations_ask_is_checked_before_training(
+    world: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    row = json.loads((ROOT / "data/shapes/eval.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    if wrong == "questions":
+        row["semantic_questions"] = []
+    (world / "one.jsonl").write_text(json.dumps(row) + "\n")
+    config = {
+        "trainer": {"limit_val_batches": 1.0, "num_sanity_val_steps": 0},
+        "benchmarks": [rewarded("HalfAnswers" if wrong == "questions" else "Away")],
+        "data": {"init_args": {"val": str(world / "one.jsonl")}},
+    }
+    (world / "late.yaml").write_text(yaml.safe_dump(config))
+    assert fit(world, f"late_{wrong}", "project.judges.shapes.DetectorJudge", f"--config={world / 'late.yaml'}") == 1
+    assert ("has no semantic question" if wrong == "questions" else "this judge is away") in capsys.readouterr().err
+    assert not list((world / f"runs/late_{wrong}/version_0").glob("checkpoints/*"))

@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 
+from project.judges.base import JudgeUnavailable
 from project.rewards.base import Reward, RewardOutput
 from project.scoring import Scorer, joined
 from project.timing import Stopwatch
@@ -79,3 +80,23 @@ def test_metrics_of_parts_are_weighed_by_samples_and_unknown_ones_left_out():
     assert len(scores.confidence_NQ) == len(scores.reward_N) == 9
     with pytest.raises(ValueError, match="nothing was scored"):
         joined([])
+
+
+class Gone(Broken):
+    """Away: each question would be waited for as long again."""
+
+    asked = 0
+
+    def score(self, trajectories, group_size):
+        self.asked += 1
+        raise JudgeUnavailable("nobody answers")
+
+
+def test_once_the_judge_is_gone_what_is_queued_is_not_asked():
+    gone = Gone()
+    scorer = Scorer([gone], overlap=True)
+    pending = [scorer(samples(2), 2) for _ in range(5)]
+    for future in pending:
+        with pytest.raises(JudgeUnavailable):
+            future.result(10)
+    assert gone.asked == 1

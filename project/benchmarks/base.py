@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from project.datamodule import BENCHMARK
 from project.rewards.base import Reward, score
 from project.run_folder import run_folder
 from project.trajectory import Group, Trajectory
+
+log = logging.getLogger(__name__)
 
 Results = dict[str, Any]
 """Figure -> number, or a dict of such."""
@@ -42,7 +45,8 @@ class Benchmark(Callback, ABC):
     All prompts of an evaluation are measured, except those that the data module gives to another benchmark by name.
 
     The figures are kept in `latest`, logged as `NAME/...` at step `module.updates` (also in the
-    evaluation before training, where `self.log` does nothing), and every outcome goes into the run folder as
+    evaluation before training, where `self.log` does nothing; with `reward_unanswered`, the share of the prompts
+    without a reward, if there are any), and every outcome goes into the run folder as
     `evaluations/NAME_UPDATE.jsonl`, for paired comparisons; numbers of the other groups there as `OUTCOME@LABEL`.
 
     Args:
@@ -59,6 +63,7 @@ class Benchmark(Callback, ABC):
         self.metric = metric
         self.reward = reward
         self._folder: Path | None = None
+        self._rewarded = False
         self._outcomes: dict[str, list[Outcome]]
         self.reset()
 
@@ -87,6 +92,11 @@ class Benchmark(Callback, ABC):
         values = [None if math.isnan(value) else value for value in reward_N.tolist()]
         for trajectory, outcome in zip(trajectories, self.measure(trajectories, values), strict=True):
             outcomes.append({"id": trajectory.prompt.id, **outcome})
+
+    def stop_waiting(self) -> None:
+        """The run is to end: do not wait for a judge of its own that is away. See `Reward.stop_waiting`."""
+        if self.reward is not None:
+            self.reward.stop_waiting()
 
     def reset(self) -> None:
         """Forget what was measured."""
@@ -127,6 +137,8 @@ class Benchmark(Callback, ABC):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.reset()
         self.metric.to(pl_module.device)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        self._rewarded = self.reward is not None or any(isinstance(callback, Reward) for callback in callbacks)
 
     def on_validation_batch_end(
         self,
@@ -152,6 +164,16 @@ class Benchmark(Callback, ABC):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.latest = self.figures()
+        outcomes = gather(self._rows())
+        # Means are taken of what was answered: that some was not must stand beside them.
+        lost = sum(self._rewarded and outcome.get("reward", 0.0) is None for outcome in outcomes)
+        if lost:
+            self.latest["reward_unanswered"] = lost / len(outcomes)
+            if trainer.is_global_zero:
+                log.warning(
+                    "%s: %d of %d prompts have no reward, and `reward` is the mean of the others: look at the judge",
+                    self.name, lost, len(outcomes),
+                )  # fmt: skip
         scalars = flatten(self.latest, self.name)
         updates = int(getattr(pl_module, "updates", 0))
         for logger in trainer.loggers:
@@ -159,7 +181,6 @@ class Benchmark(Callback, ABC):
             logger.save()
         if not trainer.sanity_checking:
             pl_module.log_dict(scalars, logger=False, batch_size=1, sync_dist=True)
-        outcomes = gather(self._rows())
         if trainer.is_global_zero and self._folder is not None:
             rows = (json.dumps(outcome) + "\n" for outcome in sorted(outcomes, key=lambda o: str(o["id"])))
             write_atomically(self._folder / f"{self.name}_{updates}.jsonl", "".join(rows))

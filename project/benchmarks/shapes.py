@@ -57,7 +57,8 @@ class ShapesBenchmark(Benchmark):
                 "kind": scene.kind,
                 "picture": int(shown[n]),
                 "second_opinion": int(second[n]),
-                "reasoning": int(names(trajectory.reasoning, scene)),
+                # The text of a round of refinement is a reflection, and names no scene.
+                "reasoning": None if trajectory.round else int(names(trajectory.reasoning, scene)),
                 "reward": rewards[n],
                 "text": trajectory.reasoning,
             }

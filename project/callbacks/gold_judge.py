@@ -87,6 +87,10 @@ class GoldJudge(Callback):
         if trainer.is_global_zero:
             self.reward.preflight()
 
+    def stop_waiting(self) -> None:
+        """The run is to end: do not wait for a judge that is away. See `Reward.stop_waiting`."""
+        self.reward.stop_waiting()
+
     @rank_zero_only
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

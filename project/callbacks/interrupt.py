@@ -6,12 +6,11 @@ import logging
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from project.callbacks.checkpoint import SaveLast
-from project.rewards.base import Reward
 from project.run_folder import on_rank_zero, run_folder
 
 _log = logging.getLogger(__name__)
@@ -25,6 +24,12 @@ class Interrupted(Exception):
         self.signal = signal
 
 
+class _Waiting(Protocol):
+    """A callback that may wait for a judge: a reward, a benchmark with one of its own, a gold judge."""
+
+    def stop_waiting(self) -> None: ...
+
+
 class GracefulStop(Callback):
     """On the first SIGINT or SIGTERM the update at work finishes, `SaveLast` saves, and training ends; a second
     signal ends it at once. A validation is left at its next batch (the state was saved before it began), and a judge
@@ -34,11 +39,12 @@ class GracefulStop(Callback):
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self.folder = ""
-        self.rewards: list[Reward] = []
+        self.waiting: list[_Waiting] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.folder = str(run_folder(trainer))
-        self.rewards = [c for c in trainer.callbacks if isinstance(c, Reward)]  # type: ignore[attr-defined]
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        self.waiting = [callback for callback in callbacks if hasattr(callback, "stop_waiting")]
 
     # Lightning sets its own handlers after `on_fit_start` and restores the original ones at the end.
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -95,7 +101,7 @@ class GracefulStop(Callback):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise KeyboardInterrupt
         self.signal = signal.Signals(signum)
-        for reward in self.rewards:
-            reward.stop_waiting()
+        for callback in self.waiting:
+            callback.stop_waiting()
         if on_rank_zero():
             _log.warning("%s: stopping after this update; once more stops at once, unsaved", self.signal.name)

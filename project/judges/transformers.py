@@ -86,10 +86,16 @@ class TransformersJudge(Judge):
 
         Raises:
             FileNotFoundError: if there is no such model.
-            ValueError: if it cannot read pictures, has no chat template, or no tokens for yes and no.
+            ValueError: if it cannot read pictures, has no chat template, no tokens for yes and no, or does not answer
+                with one of them.
         """
         grey = np.full((64, 64, 3), 128, dtype=np.uint8)
-        self.answer([grey], [[Question(text="Is this picture grey?")]], [""])
+        if self.answer([grey], [[Question(text="Is this picture grey?")]], [""]) == [[None]]:
+            raise ValueError(
+                f"judge {self.model}: neither yes nor no is probable as the first word of its answer "
+                f"(minimum_mass={self.minimum_mass:g}): every question would be unanswered; take a model that "
+                "answers at once (instruct, not thinking)"
+            )
 
     def answer(
         self,

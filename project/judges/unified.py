@@ -65,11 +65,15 @@ class UnifiedJudge(Judge):
         """Loads the model and asks it about a grey picture.
 
         Raises FileNotFoundError or ValueError as the source does, and ValueError if the model has no tokens for yes
-        and no or cannot see.
+        and no, cannot see, or does not answer with one of them.
         """
         sides = self._loaded().model.defaults
         grey = np.full((sides.height, sides.width, 3), 128, dtype=np.uint8)
-        self.answer([grey], [[Question(text="is the background plain ?")]], [""])
+        if self.answer([grey], [[Question(text="is the background plain ?")]], [""]) == [[None]]:
+            raise ValueError(
+                f"judge {self.name}: neither yes nor no is probable as the first word of its answer: every question "
+                "would be unanswered; try another template or a lower minimum_mass"
+            )
 
     @torch.inference_mode()
     def answer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -129,6 +131,9 @@ def test_rounds_are_measured_and_an_oracle_is_called_one() -> None:
     assert figures["direct"] == figures["rounds"]["round1"]["direct"] == pytest.approx(1 / 3)
     assert figures["rounds"]["round1"]["oracle"]["direct"] == pytest.approx(2 / 3), "only the wrong ones are refined"
     assert [(row["picture"], row["picture@round1"]) for row in benchmark._rows()] == [(1, 0), (0, 1), (0, 0)]
+    reflected = [dataclasses.replace(t, round=1) for t in after.trajectories]
+    outcomes = benchmark.measure(reflected, [None] * 3)
+    assert [outcome["reasoning"] for outcome in outcomes] == [None] * 3, "a reflection is no reasoning"
     benchmark.reset()
     benchmark.update(before)
     assert "rounds" not in benchmark.figures()

@@ -331,6 +331,20 @@ def test_the_others_go_on_without_a_dead_server(start: Any) -> None:
     assert len(dead.bodies) >= before + 3, "the server that came back is not asked again"
 
 
+def test_a_server_that_was_away_for_longer_than_the_patience_is_used_again(start: Any) -> None:
+    dead, alive = start(), start(seconds=0.01)
+    judge = judge_of(dead, alive, concurrency=2, breaker_failures=1, patience=0.2)
+    dead.kill()
+    ask(judge)
+    time.sleep(0.6)  # by now its probe has ended
+    before = len(dead.bodies)
+    dead.start()
+    deadline = time.monotonic() + 5
+    while len(dead.bodies) < before + 3 and time.monotonic() < deadline:
+        ask(judge)
+    assert len(dead.bodies) >= before + 3
+
+
 @pytest.mark.parametrize("how", ["refused", "hangs", "denied"])
 def test_a_dead_judge_is_waited_for_and_then_said_to_be_dead(start: Any, how: str) -> None:
     server = start(script=lambda n, body: "hang" if how == "hangs" else None, hang_seconds=0.5)

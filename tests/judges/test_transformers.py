@@ -83,6 +83,9 @@ def test_confidence_is_that_of_the_first_token(vlm: str, tiny_vlms: Any) -> None
     no = sum(mass[word] for word in ("No", "no", "ĠNo", "Ġno"))
     assert confidence == pytest.approx(yes / (yes + no), abs=1e-6)
     assert confidence != pytest.approx(mass["Yes"] / (mass["Yes"] + mass["No"]), abs=1e-3), "one spelling is not all"
+    judge.minimum_mass = 0.99
+    with pytest.raises(ValueError, match="neither yes nor no is probable as the first word"):
+        judge.preflight()
     judge.minimum_mass = (yes + no) * 1.01
     assert judge.answer([picture], [[Question(text=question)]], [prompt]) == [[None]]
     judge.minimum_mass = (yes + no) * 0.99
