@@ -74,9 +74,7 @@ class EvaluatedModule(LightningModule):
 
         Raises what the rewards raise.
         """
-        if not self.trainer.enable_validation:
-            return []
-        prompts: list[Prompt] = getattr(self.trainer.datamodule, "prompts", {}).get("val", [])  # type: ignore[attr-defined]
+        prompts = self._evaluated()
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         left: list[Prompt] = []
         for benchmark in callbacks:
@@ -89,8 +87,14 @@ class EvaluatedModule(LightningModule):
                     benchmark.reward.preflight()
         return left
 
+    def _evaluated(self) -> list[Prompt]:
+        """The prompts that will be evaluated during training."""
+        prompts: dict[str, list[Prompt]] = getattr(self.trainer.datamodule, "prompts", {})  # type: ignore[attr-defined]
+        return prompts.get("val", []) if self.trainer.enable_validation else []
+
     def _evaluation_tasks(self) -> list[Task]:
-        tasks = self.evaluation_task
+        """The tasks that will draw them."""
+        tasks = self.evaluation_task if self._evaluated() else None
         return [*tasks.values()] if isinstance(tasks, Mapping) else [tasks] if tasks is not None else []
 
     def _task(self, prompt: Prompt) -> Task:

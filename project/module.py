@@ -338,7 +338,7 @@ class AlphaGRPO(EvaluatedModule):
         if not self.rewards:
             raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.dvreward.DVReward")
         for turn in (turn for task in (self.task, *self._evaluation_tasks()) for turn in task.turns):
-            self.model.latent_grid(turn.canvas.height, turn.canvas.width)  # raises for pictures that cannot be
+            self.model.latent_grid(turn.canvas.height, turn.canvas.width)  # raises for pictures that cannot be drawn
         prompts = getattr(self.trainer.datamodule, "prompts", {}).get("train", ())  # type: ignore[attr-defined]
         evaluated = self._check_benchmarks()
         for reward in self.rewards:

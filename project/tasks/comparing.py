@@ -18,8 +18,8 @@ class Comparing(Task):
     """The first pictures of the first task, then what every task arrives at: refining beside redrawing, for instance.
 
     Args:
-        tasks: tasks for evaluation whose first group holds the same first pictures. What a later one calls as an
-            earlier one did bears its place too: "round1" of the second task is then "round1.2".
+        tasks: tasks for evaluation whose first group holds the same first pictures. Where two give a group the same
+            name, that of the later task bears its place as well ("round1.2" for the second one's "round1").
     """
 
     def __init__(self, tasks: list[Task]) -> None:
