@@ -46,7 +46,7 @@ def _trained(path: Path, config: Path, state: Mapping[str, torch.Tensor]) -> Uni
     from jsonargparse import ArgumentParser
 
     from project.models.lora import LoRA
-    from project.module import prepare
+    from project.trainable import prepare
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--policy", type=ModelSource)
@@ -75,15 +75,21 @@ def _model_settings(config: Path) -> dict[str, Any]:
     return settings
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """All that a run's `.ckpt` file holds. Raises FileNotFoundError or ValueError if it is none."""
+def read_checkpoint(path: Path, contents: bool = True) -> dict[str, Any]:
+    """All that a run's `.ckpt` file holds; without `contents` the tensors' shapes only, which is quick.
+
+    Raises FileNotFoundError or ValueError if it is none.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint["state_dict"]
-    except (RuntimeError, KeyError, EOFError, OSError, UnpicklingError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): it is damaged or half-written") from None
+        where: dict[str, Any] = {"map_location": "cpu"} if contents else {"map_location": "meta", "mmap": True}
+        checkpoint: dict[str, Any] = torch.load(path, weights_only=True, **where)
+        _ = checkpoint["state_dict"], checkpoint["updates"]
+    except (RuntimeError, KeyError, TypeError, EOFError, OSError, UnpicklingError):
+        raise ValueError(
+            f"{path} is no complete checkpoint of a run (half-written, damaged, or another format): give another"
+        ) from None
     return checkpoint
 
 

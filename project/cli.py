@@ -6,12 +6,10 @@ import logging
 import re
 import traceback
 import warnings
-import zipfile
 from argparse import ArgumentError
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -27,6 +25,7 @@ from project.callbacks.checkpoint import SaveLast
 from project.callbacks.interrupt import GracefulStop, Interrupted
 from project.callbacks.progress import Progress
 from project.callbacks.results import Results
+from project.checkpoints import read_checkpoint
 from project.config_files import unreadable
 from project.errors import UsageError, explain
 from project.judges.base import JudgeUnavailable
@@ -35,7 +34,6 @@ from project.rewards.base import Reward
 from project.run_folder import RunFolder, folder_of_checkpoint, lock, on_rank_zero
 
 PARSER = {"exit_on_error": False, "allow_abbrev": False}
-_VERSION = re.compile(r"version_(\d+)")
 _log = logging.getLogger(__name__)
 
 
@@ -136,8 +134,13 @@ class ProjectCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Finds and checks the checkpoint before anything is built. (Lightning's also takes arguments from it.)"""
         config = self.config[self.config.subcommand]
-        if config.get("ckpt_path") in ("last", "best", "hpc"):
-            config.ckpt_path = str(last_checkpoint(config.ckpt_path, Path(config.run.root) / config.run.name))
+        if config.get("ckpt_path") in ("best", "hpc"):
+            raise ValueError(f"--ckpt_path {config.ckpt_path}: name a file, or `last` for the newest run's")
+        if config.get("ckpt_path") == "last":
+            try:
+                config.ckpt_path = str(RunFolder(**config.run.as_dict()).last_checkpoint())
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"--ckpt_path last: {error}") from None
         check_checkpoint(config.get("ckpt_path"))
 
     def instantiate_classes(self) -> None:
@@ -207,19 +210,6 @@ def run_loggers(folder: Path) -> list[Logger]:
     return [board, MetricsCSV(folder)]
 
 
-def last_checkpoint(word: str, home: Path) -> Path:
-    """What Lightning's word for a checkpoint means here: "last" is that of the newest run that has one.
-
-    Raises FileNotFoundError if there is none, ValueError for the other words.
-    """
-    if word != "last":
-        raise ValueError(f"--ckpt_path {word}: name a file, or `last` for the newest run's")
-    found = {int(m[1]): f for f in home.glob("version_*/checkpoints/last.ckpt") if (m := _VERSION.search(str(f)))}
-    if not found:
-        raise FileNotFoundError(f"--ckpt_path last: no run of {home} has a checkpoint: check run.root and run.name")
-    return found[max(found)]
-
-
 def check_checkpoint(ckpt_path: str | Path | None) -> None:
     """Raises FileNotFoundError or ValueError unless this is a complete checkpoint of a run (or None)."""
     if ckpt_path is None:
@@ -228,18 +218,10 @@ def check_checkpoint(ckpt_path: str | Path | None) -> None:
     if not path.exists():
         there = ", ".join(sorted(p.name for p in path.parent.glob("*.ckpt"))) or "no checkpoint"
         raise FileNotFoundError(f"there is no checkpoint {path}: {path.parent} holds {there}")
-    # Both formats write their index last.
-    complete = (path / ".metadata").is_file() if path.is_dir() else zipfile.is_zipfile(path)
-    if complete and not path.is_dir():
-        try:
-            content = torch.load(path, map_location="meta", mmap=True, weights_only=True)
-            complete = "pytorch-lightning_version" in content and "updates" in content
-        except (RuntimeError, UnpicklingError, TypeError):
-            complete = False
-    if not complete:
-        raise ValueError(
-            f"{path} is no complete checkpoint of a run (half-written, or another format): give another one"
-        )
+    if not path.is_dir():
+        read_checkpoint(path, contents=False)
+    elif not (path / ".metadata").is_file():  # written last
+        raise ValueError(f"{path} is no complete checkpoint of a run (half-written, or another format): give another")
 
 
 def _config_files(argv: Sequence[str]) -> list[Path]:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 
 from project.prompts import read_prompts
 from project.randomness import keyed_generator
@@ -223,6 +223,12 @@ class PromptDataModule(LightningDataModule):
     def _place(self) -> tuple[int, int]:
         """(rank, world size) of this process; (0, 1) outside a trainer."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def evaluated_prompts(trainer: Trainer) -> list[Prompt]:
+    """The prompts that are evaluated during training; none where validation is off, or the data are of another kind."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    return data.prompts.get("val", []) if isinstance(data, PromptDataModule) and trainer.enable_validation else []
 
 
 def _marked(prompts: Sequence[Prompt], benchmark: str) -> list[Prompt]:

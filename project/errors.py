@@ -25,6 +25,8 @@ NOISE = re.compile(
 )
 KEY = re.compile(r"Parser key \"([^\"]+)\":\s*(.*)")
 CALLABLE = re.compile(r"Type .* expects a function or a callable class: (.+)\. Got value: .*class_path='([^']+)'")
+CLASSLESS = {"lightning.LightningModule": "model", "lightning.LightningDataModule": "data"}
+"""What stands for a class that no file names."""
 CLASS_PATH = re.compile(r"Problem with given class_path '([^']+)':\s*(.*)")
 
 
@@ -111,8 +113,7 @@ def _unknown_key(cause: Cause, files: Sequence[Path], options: list[str]) -> str
         # The subcommand names the whole path: its first part may be known.
         top, _, rest = key.partition(".")
         group, key = (top, rest) if rest and any(o.startswith(f"{top}.") for o in options) else (None, top)
-    if cause.owner in ("lightning.LightningModule", "lightning.LightningDataModule"):
-        part = "model" if cause.owner.endswith("Module") and "Data" not in cause.owner else "data"
+    if part := CLASSLESS.get(cause.owner or ""):
         return f"{part} has arguments but no class: give the file with {part}.class_path before this one"
     if cause.owner and group:
         known, of = _fields(cause.owner, group), f"in {group!r} of {cause.owner}"

@@ -9,7 +9,7 @@ from lightning import LightningModule
 from lightning.pytorch import Callback
 
 from project.benchmarks.base import Benchmark
-from project.datamodule import BENCHMARK
+from project.datamodule import BENCHMARK, evaluated_prompts
 from project.models.base import UnifiedModel
 from project.rewards.base import Reward
 from project.samplers.base import Sampler
@@ -69,32 +69,9 @@ class EvaluatedModule(LightningModule):
                 f"{', '.join(measuring) or 'none'}: add it to `benchmarks:`, or correct the name"
             )
 
-    def _check_benchmarks(self) -> list[Prompt]:
-        """Checks the rewards of their own that benchmarks have; returns the prompts that the run's rewards score.
-
-        Raises what the rewards raise.
-        """
-        prompts = self._evaluated()
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        left: list[Prompt] = []
-        for benchmark in callbacks:
-            if isinstance(benchmark, Benchmark):
-                own = [p for p in prompts if p.columns.get(BENCHMARK, benchmark.name) == benchmark.name]
-                if benchmark.reward is None:
-                    left += own
-                else:
-                    benchmark.reward.check(own)
-                    benchmark.reward.preflight()
-        return left
-
-    def _evaluated(self) -> list[Prompt]:
-        """The prompts that will be evaluated during training."""
-        prompts: dict[str, list[Prompt]] = getattr(self.trainer.datamodule, "prompts", {})  # type: ignore[attr-defined]
-        return prompts.get("val", []) if self.trainer.enable_validation else []
-
     def _evaluation_tasks(self) -> list[Task]:
-        """The tasks that will draw them."""
-        tasks = self.evaluation_task if self._evaluated() else None
+        """The tasks that will draw for evaluations during training."""
+        tasks = self.evaluation_task if evaluated_prompts(self.trainer) else None
         return [*tasks.values()] if isinstance(tasks, Mapping) else [tasks] if tasks is not None else []
 
     def _task(self, prompt: Prompt) -> Task:

@@ -6,13 +6,13 @@ import copy
 import dataclasses
 import logging
 import math
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -21,17 +21,18 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
 from project.advantages import advantages
-from project.errors import nearest
+from project.benchmarks.base import Benchmark
 from project.evaluation import EvaluatedModule
 from project.judges.agreement import together
 from project.lr_schedules import over_whole_run
 from project.models.base import ModelSource, UnifiedModel
-from project.models.lora import LoRA, adapters_at_start, adapters_off, add_lora, keep_start
+from project.models.lora import LoRA, adapters_at_start, adapters_off, keep_start
 from project.objectives.base import Counts, LossInputs, Mean, Objective
 from project.samplers.base import Sampler
 from project.scoring import Scorer, collected
 from project.tasks.base import Task
 from project.timing import Stopwatch
+from project.trainable import optimizer_over, prepare
 from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
 
 NO_REWARDS = (
@@ -321,12 +322,7 @@ class AlphaGRPO(EvaluatedModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, with a parameter group per pattern that wants options of its own."""
-        try:
-            optimizer = self.make_optimizer(self._parameter_groups())
-        except ValueError as error:
-            raise ValueError(f"model.init_args.optimizer or parameter_groups: {error}") from error
-        assert isinstance(optimizer, torch.optim.Optimizer)
-        check_options(self.parameter_groups, optimizer.defaults)
+        optimizer = optimizer_over(self, self.make_optimizer, self.parameter_groups)
         if self.make_scheduler is None:
             return optimizer
         scheduler = over_whole_run(self.make_scheduler(optimizer), self.trainer.max_steps)  # type: ignore[arg-type]
@@ -340,7 +336,9 @@ class AlphaGRPO(EvaluatedModule):
         for turn in (turn for task in (self.task, *self._evaluation_tasks()) for turn in task.turns):
             self.model.latent_grid(turn.canvas.height, turn.canvas.width)  # raises for pictures that cannot be drawn
         prompts = getattr(self.trainer.datamodule, "prompts", {}).get("train", ())  # type: ignore[attr-defined]
-        evaluated = self._check_benchmarks()
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        asking = [c for c in callbacks if isinstance(c, Benchmark) and c.reward is None]
+        evaluated = [prompt for benchmark in asking for prompt in benchmark.prompts(self.trainer)]
         for reward in self.rewards:
             reward.check([*prompts, *evaluated])
             reward.preflight()
@@ -397,17 +395,6 @@ class AlphaGRPO(EvaluatedModule):
         with adapters_off(self.model) if self.reference == "base" else adapters_at_start(self.model):
             return self._replay(self.model)(batch)
 
-    def _parameter_groups(self) -> Iterable[dict[str, Any]]:
-        check_patterns("parameter_groups", self.parameter_groups, self)
-        chosen: dict[str | None, list[nn.Parameter]] = defaultdict(list)
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                chosen[next((p for p in self.parameter_groups if re.search(p, name)), None)].append(parameter)
-        return [
-            {"params": params, **({} if pattern is None else self.parameter_groups[pattern])}
-            for pattern, params in chosen.items()
-        ]
-
 
 def prefix(group: Group) -> str:
     """Of the names of what is logged of a group: none where a task draws pictures from nothing."""
@@ -415,47 +402,3 @@ def prefix(group: Group) -> str:
         return ""
     round = group.trajectories[0].round
     return f"{group.task}/{round}/" if round else f"{group.task}/"
-
-
-def check_patterns(key: str, patterns: Iterable[str], module: nn.Module) -> None:
-    """Raises ValueError for a pattern that is no regular expression, or matches no parameter of the module."""
-    for pattern in patterns:
-        try:
-            found = any(re.search(pattern, name) for name, _ in module.named_parameters())
-        except re.error as error:
-            raise ValueError(f"{key}: {pattern!r} is no regular expression: {error}") from None
-        if not found:
-            raise ValueError(f"{key}: no parameter's name matches {pattern!r}")
-
-
-def check_options(groups: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any]) -> None:
-    """Raises ValueError for options of parameter groups that the optimizer would ignore, or negative ones."""
-    for pattern, options in groups.items():
-        for name, value in options.items():
-            if name not in known:
-                raise ValueError(f"parameter_groups: {pattern}: the optimizer has no {name!r}: {nearest(name, known)}")
-            number = isinstance(value, int | float)
-            if number != isinstance(known[name], int | float) or (number and value < 0):
-                raise ValueError(
-                    f"parameter_groups: {pattern}: {name} = {value!r}: give what the optimizer takes (its own is "
-                    f"{known[name]!r}), nothing negative"
-                )
-
-
-def prepare(policy: UnifiedModel, lora: LoRA | None, freeze: Sequence[str] = ()) -> UnifiedModel:
-    """Make a loaded model trainable: adapters or all weights, less what is frozen; trainable parameters in fp32.
-
-    A bf16 weight of 1/64 swallows an AdamW step of 5e-5 whole, so only frozen parameters keep a narrow type.
-    Raises ValueError if a pattern of `freeze` matches nothing, or nothing is left to train.
-    """
-    if lora is not None:
-        add_lora(policy, lora)
-    check_patterns("freeze", freeze, policy)
-    for name, parameter in policy.named_parameters():
-        if any(re.search(pattern, name) for pattern in freeze):
-            parameter.requires_grad_(False)
-        elif parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    if not any(parameter.requires_grad for parameter in policy.parameters()):
-        raise ValueError(f"nothing is left to train: freeze={list(freeze)} matches every parameter")
-    return policy

@@ -32,8 +32,7 @@ class RunFolder:
             raise ValueError(
                 f"run.root, run.name: the folder {self.home} cannot be made ({error.strerror}): name another one"
             ) from error
-        numbers = [int(found[1]) for p in self.home.iterdir() if (found := re.fullmatch(r"version_(\d+)", p.name))]
-        version = max(numbers, default=-1) + 1
+        version = max(versions(self.home), default=-1) + 1
         while True:
             folder = self.home / f"version_{version}"
             try:
@@ -42,6 +41,20 @@ class RunFolder:
                 version += 1
             else:
                 return folder
+
+    def last_checkpoint(self) -> Path:
+        """`last.ckpt` of the newest run that has one. Raises FileNotFoundError if none has."""
+        files = (folder / "checkpoints" / "last.ckpt" for folder in reversed(versions(self.home).values()))
+        found = next((file for file in files if file.exists()), None)
+        if found is None:
+            raise FileNotFoundError(f"no run of {self.home} has a checkpoint: check run.root and run.name")
+        return found
+
+
+def versions(home: Path) -> dict[int, Path]:
+    """The run folders of an experiment by their numbers, oldest first."""
+    numbers = [int(found[1]) for p in home.glob("version_*") if (found := re.fullmatch(r"version_(\d+)", p.name))]
+    return {number: home / f"version_{number}" for number in sorted(numbers)}
 
 
 def lock(folder: Path) -> IO[str] | None:

@@ -15,13 +15,14 @@ from project.live_bytes import LiveBytes
 from project.models.base import UnifiedModel
 from project.models.sizes import Sizes
 from project.models.transforms import ImageTransform
-from project.module import AlphaGRPO, prepare
+from project.module import AlphaGRPO
 from project.planning import Arithmetic, Memory, Weights, Workload, flops, largest, memory
 from project.samplers.base import Sampler
 from project.tasks.base import Task
 from project.tasks.drawing import Canvas
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.turn import Turn
+from project.trainable import prepare
 
 PROBE = 2**16
 """Weights that the optimizer is tried on; 8-bit optimizers keep fewer than 4096 at once in fp32."""

@@ -24,10 +24,9 @@ def test_it_is_refused_and_the_run_stays_readable(tmp_path, capsys):
     assert tiny_run.fit(world, "plain", JUDGE, "--ckpt_path", str(last), "--trainer.max_steps=2") == 1
     assert "does not fit the policy of this configuration" in capsys.readouterr().err
     (world / "few.jsonl").write_text("".join((world / "train.jsonl").read_text().splitlines(keepends=True)[:2]))
-    plain = max((world / "runs").glob("*/*/config.yaml"), key=lambda file: file.stat().st_mtime)
     measure = [f"--data.init_args.val={world / 'few.jsonl'}", "--trainer.limit_val_batches=1.0"]
     without = ["--model.init_args.lora=null", f"--run.root={world / 'other'}"]
-    assert main(["validate", f"--config={plain}", f"--ckpt_path={last}", *without, *measure]) == 1
+    assert main(["validate", f"--config={folder / 'config.yaml'}", f"--ckpt_path={last}", *without, *measure]) == 1
     assert "does not fit the policy of this configuration" in capsys.readouterr().err
 
     assert (folder / "config.yaml").read_text() == config

@@ -16,7 +16,7 @@ from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoen
 from project.models.base import ModelSource
 from project.models.lora import LoRA
 from project.models.sizes import Sizes
-from project.module import AlphaGRPO, prepare
+from project.module import AlphaGRPO
 from project.objectives.grpo import GRPO
 from project.planning import Arithmetic, Weights, Workload, flops, largest, layer_bytes, memory, rollout_caches, seconds
 from project.run_plan import plan_of, state_per_weight
@@ -25,6 +25,7 @@ from project.shapes.umm import NewEmbeddedModel
 from project.tasks.editing import Editing
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.timing import Stopwatch
+from project.trainable import prepare
 from project.trajectory import Prompt, SampleKey
 
 SIZES = Sizes(layers=2, hidden=3, inner=5, query=4, key=2, heads=2, vocabulary=7, latent=1, autoencoder=11)

@@ -16,10 +16,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
 
 from project.atomic_files import write_atomically
-from project.datamodule import BENCHMARK
+from project.datamodule import BENCHMARK, evaluated_prompts
 from project.rewards.base import Reward, score
 from project.run_folder import run_folder
-from project.trajectory import Group, Trajectory
+from project.trajectory import Group, Prompt, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,6 @@ class Benchmark(Callback, ABC):
         self.metric = metric
         self.reward = reward
         self._folder: Path | None = None
-        self._rewarded = False
         self._outcomes: dict[str, list[Outcome]]
         self.reset()
 
@@ -92,6 +91,16 @@ class Benchmark(Callback, ABC):
         values = [None if math.isnan(value) else value for value in reward_N.tolist()]
         for trajectory, outcome in zip(trajectories, self.measure(trajectories, values), strict=True):
             outcomes.append({"id": trajectory.prompt.id, **outcome})
+
+    def prompts(self, trainer: Trainer) -> list[Prompt]:
+        """Those that it measures in evaluations during training."""
+        return [p for p in evaluated_prompts(trainer) if p.columns.get(BENCHMARK, self.name) == self.name]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Checks a reward of its own as those of training are. Raises what it raises."""
+        if self.reward is not None and (prompts := self.prompts(trainer)):
+            self.reward.check(prompts)
+            self.reward.preflight()
 
     def stop_waiting(self) -> None:
         """The run is to end: do not wait for a judge of its own that is away. See `Reward.stop_waiting`."""
@@ -137,8 +146,6 @@ class Benchmark(Callback, ABC):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.reset()
         self.metric.to(pl_module.device)
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        self._rewarded = self.reward is not None or any(isinstance(callback, Reward) for callback in callbacks)
 
     def on_validation_batch_end(
         self,
@@ -157,17 +164,20 @@ class Benchmark(Callback, ABC):
                 f"{type(self).__name__} measures a Group, but the module's step returned {type(outputs).__name__}: "
                 'return the rollout, or {"group": rollout}'
             )
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        own = [self.reward] if self.reward else [c for c in callbacks if isinstance(c, Reward)]
         for group in groups:
-            self.update(group, own)
+            self.update(group, self._rewards(trainer))
+
+    def _rewards(self, trainer: Trainer) -> list[Reward]:
+        """What scores the pictures: its own reward, or those of the run."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        return [self.reward] if self.reward else [c for c in callbacks if isinstance(c, Reward)]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.latest = self.figures()
         outcomes = gather(self._rows())
         # Means are taken of what was answered: that some was not must stand beside them.
-        lost = sum(self._rewarded and outcome.get("reward", 0.0) is None for outcome in outcomes)
-        if lost:
+        lost = sum(outcome.get("reward", 0.0) is None for outcome in outcomes)
+        if lost and self._rewards(trainer):
             self.latest["reward_unanswered"] = lost / len(outcomes)
             if trainer.is_global_zero:
                 log.warning(

@@ -110,7 +110,8 @@ class SaveLast(Checkpoint):
         if on_rank_zero():
             if self._kept(updates):
                 kept = self.folder / f"update_{updates}.ckpt"
-                _copy(new, partial := kept.with_name(f"{kept.name}.new"))
+                partial = kept.with_name(f"{kept.name}.new")
+                _copy(new, partial)
                 _replace(partial, kept)
             _replace(new, self.folder / "last.ckpt")
         trainer.strategy.barrier("SaveLast.save")

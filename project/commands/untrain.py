@@ -8,8 +8,7 @@ they were before training, and all others as they are after it.
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,30 +31,16 @@ def add_arguments(parser: Any) -> None:
 def run(args: Any) -> int:
     """Write the checkpoint. Raises ValueError or FileNotFoundError for what cannot be."""
     from project.checkpoints import read_checkpoint, write_checkpoint
+    from project.trainable import matching
 
     out = Path(args.out)
     if out.exists():
         raise ValueError(f"{out} exists: give the name of a new file")
     checkpoint = read_checkpoint(Path(args.checkpoint))
-    names = matching(checkpoint["state_dict"], args.parts)
+    names = matching(checkpoint["state_dict"], args.parts, "--parts", "trained parameter")
     write_checkpoint(out, without(checkpoint, names))
     log.info("wrote %s: %d of %d trained tensors are left out", out, len(names), len(checkpoint["state_dict"]))
     return 0
-
-
-def matching(names: Mapping[str, Any], patterns: Sequence[str]) -> set[str]:
-    """Names that a pattern matches. Raises ValueError for a pattern that is none, or matches nothing."""
-    found: set[str] = set()
-    for pattern in patterns:
-        try:
-            some = {name for name in names if re.search(pattern, name)}
-        except re.error as error:
-            raise ValueError(f"--parts {pattern}: no regular expression: {error}") from None
-        if not some:
-            known = ", ".join([*names][:8])
-            raise ValueError(f"--parts {pattern}: no trained parameter matches; there are {known} ...")
-        found |= some
-    return found
 
 
 def without(checkpoint: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

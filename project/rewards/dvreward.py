@@ -18,7 +18,7 @@ from torch import Tensor
 
 from project.errors import nearest
 from project.judges.base import Judge
-from project.rewards.asking import ask, judge_metrics
+from project.rewards.asking import ask, is_asked, judge_metrics
 from project.rewards.base import Reward, RewardOutput
 from project.trajectory import Prompt, Question, Trajectory
 
@@ -125,9 +125,7 @@ class DVReward(Reward):
     def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
         for prompt in {id(t.prompt): t.prompt for t in trajectories}.values():
             self._check(prompt)
-        # In a group, what had stopped has its credit from earlier rounds: its answers would cost, and be imputed to
-        # the samples that still draw. Alone (evaluation) its picture is the one that is measured.
-        questions_NQ = [() if t.stopped and group_size > 1 else t.prompt.questions for t in trajectories]
+        questions_NQ = [t.prompt.questions if is_asked(t, group_size) else () for t in trajectories]
         asked = ask(self.judge, trajectories, questions_NQ)
         answers = [row or [None] * len(t.prompt.questions) for row, t in zip(asked, trajectories, strict=True)]
         rewards: list[Tensor] = []

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from project.judges.base import TextJudge
-from project.rewards.asking import check_confidences, judge_metrics
+from project.rewards.asking import check_confidences, is_asked, judge_metrics
 from project.rewards.base import Reward, RewardOutput
 from project.rewards.dvreward import group_rewards, of_all
 from project.trajectory import Question, Trajectory
@@ -64,7 +64,7 @@ class JudgedStructure(Reward):
     def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
         answers = self._ask(trajectories)
         for n, trajectory in enumerate(trajectories):
-            if trajectory.stopped and group_size > 1:
+            if not is_asked(trajectory, group_size):
                 answers[n] = [None] * len(self.steps)
         questions = [Question(text=text) for text in self.steps.values()]
         rewards = [

@@ -27,7 +27,5 @@ class RandomReward(Reward):
 
     def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
         stream = f"random reward {self.seed}"
-        reward_N = torch.cat(
-            [uniform([t.key], f"{stream}, round {t.round}" if t.round else stream, 1)[:, 0] for t in trajectories]
-        )
+        reward_N = torch.cat([uniform([t.key], stream, 1, round=t.round)[:, 0] for t in trajectories])
         return RewardOutput(reward_N=reward_N, metrics={"reward/random": reward_N.mean().item()})

@@ -16,6 +16,7 @@ import yaml
 from tqdm import tqdm
 
 from project.atomic_files import write_atomically
+from project.run_folder import versions
 from project.study.plan import Study
 
 POLL_SECONDS = 0.2
@@ -65,10 +66,7 @@ class Run:
 
     def versions(self) -> list[Path]:
         """Run folders, newest first."""
-        numbers = [
-            int(m[1]) for path in self.home.glob("version_*") if (m := re.fullmatch(r"version_(\d+)", path.name))
-        ]
-        return [self.home / f"version_{number}" for number in sorted(numbers, reverse=True)]
+        return [*versions(self.home).values()][::-1]
 
     def results(self) -> Path | None:
         """The newest run folder whose `results.json` tells how it was after training."""
