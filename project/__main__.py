@@ -1,6 +1,6 @@
 """`python -m project COMMAND ...`: finds the command and runs it.
 
-fit, validate, test and predict are LightningCLI's; every other command is a file of `project/commands` with
+fit, validate, test and predict are LightningCLI's; every other command is a file of `project/cli/commands` with
 `add_arguments(parser)` and `run(args) -> int`, whose docstring's first line is its help. Only what a command needs
 is imported, so that help is quick.
 """
@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from project.errors import UsageError, explain
+from project.core.errors import UsageError, explain
 
 LIGHTNING = {
     "fit": "Train a model as a YAML file says.",
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if argv else USAGE_ERROR
     try:
         if argv[0] in LIGHTNING:
-            return importlib.import_module("project.cli").run_lightning(argv)
+            return importlib.import_module("project.cli.lightning_cli").run_lightning(argv)
         if argv[0] in commands:
             return run_command(argv[0], argv[1:])
         near = difflib.get_close_matches(argv[0], [*LIGHTNING, *commands], n=1)
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command_files() -> dict[str, Path]:
-    """Name -> file of every command in `project/commands`."""
-    folder = Path(__file__).parent / "commands"
+    """Name -> file of every command in `project/cli/commands`."""
+    folder = Path(__file__).parent / "cli" / "commands"
     return {file.stem: file for file in sorted(folder.glob("*.py")) if not file.stem.startswith("_")}
 
 
@@ -80,10 +80,10 @@ def overview(commands: dict[str, Path]) -> str:
 
 
 def run_command(name: str, argv: list[str]) -> int:
-    """Runs a command of `project/commands`."""
+    """Runs a command of `project/cli/commands`."""
     from jsonargparse import ArgumentParser
 
-    command = importlib.import_module(f"project.commands.{name}")
+    command = importlib.import_module(f"project.cli.commands.{name}")
     parser = ArgumentParser(
         prog=f"python -m project {name}", description=command.__doc__, exit_on_error=False, allow_abbrev=False
     )

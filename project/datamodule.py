@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 
-from project.prompts import read_prompts
-from project.randomness import keyed_generator
+from project.core.randomness import keyed_generator
+from project.data.prompts import read_prompts
 from project.trajectory import Prompt
 
 __all__ = ["EvaluationLoader", "PromptDataModule", "PromptLoader", "read_prompts"]

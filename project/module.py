@@ -20,19 +20,19 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
-from project.advantages import advantages
 from project.benchmarks.base import Benchmark
-from project.evaluation import EvaluatedModule
+from project.core.timing import Stopwatch
 from project.judges.agreement import together
-from project.lr_schedules import over_whole_run
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import LoRA, adapters_at_start, adapters_off, keep_start
 from project.objectives.base import Counts, LossInputs, Mean, Objective
+from project.rewards.scoring import Scorer, collected
 from project.samplers.base import Sampler
-from project.scoring import Scorer, collected
 from project.tasks.base import Task
-from project.timing import Stopwatch
-from project.trainable import optimizer_over, prepare
+from project.training.advantages import advantages
+from project.training.evaluated import EvaluatedModule
+from project.training.lr_schedules import over_whole_run
+from project.training.trainable import optimizer_over, prepare
 from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
 
 NO_REWARDS = (

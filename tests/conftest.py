@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,37 +65,3 @@ def parity() -> Any:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
-
-
-def beside(name: str) -> ModuleType:
-    """A module of this folder, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def chat_server() -> ModuleType:
-    """`tests/chat_server.py`: an OpenAI-compatible server for tests."""
-    return beside("chat_server")
-
-
-@pytest.fixture(scope="session")
-def tiny_run() -> ModuleType:
-    """`tests/tiny_run.py`: a whole `fit` of seconds."""
-    return beside("tiny_run")
-
-
-@pytest.fixture(scope="session")
-def tiny_llava() -> ModuleType:
-    """`tests/tiny_llava.py`: a tiny vision-language model for transformers and for llama.cpp."""
-    pytest.importorskip("gguf", reason="pip install gguf")
-    return beside("tiny_llava")
-
-
-@pytest.fixture(scope="session")
-def llm_server() -> ModuleType:
-    """`tests/llm_server.py`: a scripted OpenAI-compatible language model for tests."""
-    return beside("llm_server")

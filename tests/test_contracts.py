@@ -15,10 +15,8 @@ import json
 import math
 import pkgutil
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,29 +27,29 @@ from jsonargparse import ArgumentParser
 
 import project
 from project.benchmarks.base import Benchmark, flatten
+from project.core.timing import Stopwatch
+from project.data.prompts import read_prompts
 from project.decomposition.base import ChatModel, Decomposer
-from project.guidance import Guidance
 from project.judges.base import Judge, TextJudge
-from project.judges.reflection import CLARIFY
 from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
 from project.models.base import ModelSource, UnifiedModel
 from project.models.context import Contexts
 from project.objectives.base import LossInputs, Objective
-from project.prompts import read_prompts
 from project.rewards.base import Reward, score
 from project.rewards.random import RandomReward
+from project.rewards.scoring import Scorer, joined
 from project.samplers.base import Sampler
 from project.samplers.flow_sde import FlowSDE
-from project.scoring import Scorer, joined
+from project.samplers.guidance import Guidance
 from project.shapes.editing import apply, edit_of
+from project.shapes.reflection_judge import CLARIFY
 from project.shapes.renderer import render_all
 from project.shapes.scenes import Layout, Scene, sample_layout
 from project.tasks.base import Task
 from project.tasks.reasoning_t2i import ReasoningT2I
-from project.timing import Stopwatch
 from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, TextSegment, Trajectory
+from tests.helpers import ROOT, backbones, chat_server, llm_server, tiny_vlms
 
-ROOT = Path(__file__).parents[1]
 FAMILIES = (
     Sampler,
     Objective,
@@ -81,15 +79,15 @@ FIRST = {
     "class_path": "project.tasks.reasoning_t2i.ReasoningT2I",
     "init_args": {"height": "$height", "width": "$width", "max_tokens": 3},
 }
-DETECTOR = {"class_path": "project.judges.shapes.DetectorJudge"}
+DETECTOR = {"class_path": "project.shapes.judge.DetectorJudge"}
 CHAT = {
     "class_path": "project.decomposition.openai_client.OpenAIChat",
     "init_args": {"base_url": "$llm", "model": "tiny-llm"},
 }
-REFLECTION = {"class_path": "project.judges.reflection.ReflectionJudge"}
+REFLECTION = {"class_path": "project.shapes.reflection_judge.ReflectionJudge"}
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "BagelCheckpoint": [{"directory": "$checkpoint"}, {"directory": "$checkpoint", "random_weights": True}],
-    "BenchmarkReward": [{"benchmark": {"class_path": "project.benchmarks.shapes.ShapesBenchmark"}, "flips": 0.1}],
+    "BenchmarkReward": [{"benchmark": {"class_path": "project.shapes.benchmark.ShapesBenchmark"}, "flips": 0.1}],
     "NoisyJudge": [{"judge": DETECTOR}, {"judge": DETECTOR, "noise": 0.0, "floor": 0.01, "seed": 5}],
     "CachedJudge": [{"judge": DETECTOR, "folder": "$folder", "max_bytes": 200_000}],
     "DVReward": [
@@ -101,7 +99,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "FlowCPS": [{"num_steps": 6}, {"num_steps": 6, "noise_level": 0.0}],
     "FlowODE": [{"num_steps": 6}],
     "FlowSDE": [{"num_steps": 6}, {"num_steps": 6, "noise_level": 0.0}, {"num_steps": 6, "window_range": [1, 4]}],
-    "FunctionReward": [{"function": "contract_backbones.brightness"}],
+    "FunctionReward": [{"function": "tests.helpers.backbones.brightness"}],
     "GRPO": [
         {},
         {"kl_image": 0.1, "kl_text": 0.1},
@@ -131,7 +129,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"height": "$height", "width": "$width", "think": False, "shared_noise": True},
     ],
     "Editing": [
-        {"height": "$height", "width": "$width", "max_tokens": 3, "source": "contract_backbones.grey_picture"},
+        {"height": "$height", "width": "$width", "max_tokens": 3, "source": "tests.helpers.backbones.grey_picture"},
     ],
     "Comparing": [
         {"tasks": [{"class_path": "project.tasks.redrawing.Redrawing", "init_args": {"first": FIRST}}, FIRST]},
@@ -167,37 +165,23 @@ EVALUATION_ONLY = {"Comparing", "Redrawing"}
 """Tasks that are not trained: they must say so."""
 
 
-def beside(file: str) -> Any:
-    """A module of helpers that lies beside this file."""
-    name = f"contract_{file}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{file}.py")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-def backbones() -> Any:
-    return beside("backbones")
-
-
 def walk() -> None:
     """Imports every module of the package."""
     for module in pkgutil.walk_packages(project.__path__, "project."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    backbones()
 
 
 def concrete(family: type) -> list[type]:
-    """Every class of the family that can be made, of the package and of tests/backbones.py."""
+    """Every class of the family that can be made, of the package and of tests/helpers/backbones.py."""
 
     def below(cls: type) -> Iterator[type]:
         for child in cls.__subclasses__():
             yield child
             yield from below(child)
 
-    ours = {c for c in below(family) if c.__module__.startswith("project.") or c.__module__ == "contract_backbones"}
+    homes = ("project.", "tests.helpers.backbones")
+    ours = {c for c in below(family) if c.__module__.startswith(homes)}
     return sorted((c for c in ours if not inspect.isabstract(c)), key=lambda c: c.__qualname__)
 
 
@@ -273,7 +257,7 @@ def test_every_family_has_members() -> None:
 
 @pytest.mark.parametrize("cls, family", CLASSES)
 def test_it_lives_in_a_file_of_its_own(cls: type, family: type) -> None:
-    if cls.__module__ == "contract_backbones":
+    if cls.__module__ == "tests.helpers.backbones":
         return
     beside = [other for other in concrete(family) if other.__module__ == cls.__module__]
     assert beside == [cls], f"{cls.__module__} holds several: give each a file of its own"
@@ -284,7 +268,7 @@ def test_it_lives_in_a_file_of_its_own(cls: type, family: type) -> None:
 
 @pytest.mark.parametrize("cls, family", CLASSES)
 def test_every_argument_is_documented(cls: type, family: type) -> None:
-    if cls.__module__ == "contract_backbones":
+    if cls.__module__ == "tests.helpers.backbones":
         return
     doc = inspect.getdoc(cls)
     assert doc and cls.__doc__, f"{cls.__name__} has no docstring"
@@ -317,7 +301,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         PatchAutoencoder(PatchAutoencoderConfig(width=8, num_res_blocks=1)).save(autoencoder)
     new = importlib.import_module("project.shapes.umm").NewEmbeddedModel
     new(**{**ARGUMENTS["NewEmbeddedModel"][0], "autoencoder": str(autoencoder)}).load().save_pretrained(checkpoint)
-    beside("tiny_vlms").write_tiny_vlm(vlm, "qwen3_vl")
+    tiny_vlms.write_tiny_vlm(vlm, "qwen3_vl")
     return {"autoencoder": str(autoencoder), "checkpoint": str(checkpoint), "vlm": str(vlm)}
 
 
@@ -423,7 +407,7 @@ def test_a_sampler_evaluates_the_transitions_it_takes(case: Case) -> None:
 @pytest.fixture(scope="module")
 def group() -> Group:
     """Six samples of two prompts by the dense backbone, with advantages; one of them does not count."""
-    model = backbones().NewDenseModel().load()
+    model = backbones.NewDenseModel().load()
     prompts = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="two green square")]
     keys = [SampleKey(seed=0, update=0, prompt=p.id, sample=g) for p in prompts for g in range(3)]
     (drawn,) = dense_task().rollout(model, prompts, keys, FlowSDE(5), range(1, 3), Stopwatch())
@@ -438,7 +422,7 @@ def dense_task() -> ReasoningT2I:
 
 def losses(objective: Objective, group: Group, size: int, world_size: int = 1) -> tuple[list[Any], Any]:
     """Outputs per micro-batch, and the gradient of their sum."""
-    model, reference = (backbones().NewDenseModel(seed).load() for seed in (0, 1))
+    model, reference = (backbones.NewDenseModel(seed).load() for seed in (0, 1))
     outputs = []
     for batch in group.micro_batches(size):
         replay = dense_task().replay(model, batch.trajectories, FlowSDE(5), context_gradient=True)
@@ -524,7 +508,7 @@ def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory]
 
 
 @pytest.fixture(scope="module")
-def server(chat_server: ModuleType) -> Iterator[str]:
+def server() -> Iterator[str]:
     with chat_server.ChatServer() as running:
         yield running.url
 
@@ -569,9 +553,7 @@ def test_a_judge_of_texts_answers_every_question_or_says_that_it_cannot(
 
 
 @pytest.mark.parametrize("case", cases(Decomposer))
-def test_a_decomposer_writes_questions_that_a_reward_can_use(
-    case: Case, prompts: list[Prompt], llm_server: ModuleType
-) -> None:
+def test_a_decomposer_writes_questions_that_a_reward_can_use(case: Case, prompts: list[Prompt]) -> None:
     with llm_server.LLMServer() as server:
         decomposer = case.make(llm=server.url)
         assert isinstance(decomposer.name, str) and decomposer.name

@@ -21,8 +21,8 @@ from project.__main__ import main
 from project.models.bagel.patch_autoencoder import PatchAutoencoderConfig, fit_patch_autoencoder
 from project.shapes.autoencoder import pictures
 from project.shapes.umm import NewEmbeddedModel
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 DEMO = str(ROOT / "configs/shapes/demo.yaml")
 SETS, PER_SET = 5, 520
 PHASES = ("rollout_text", "rollout_image", "judge", "replay", "backward", "optimizer")
@@ -325,7 +325,7 @@ def half_written(world: Path, run: Path) -> None:
     (run / "checkpoints/half.ckpt").write_bytes(last[: len(last) // 2])
 
 
-DETECTOR = class_of("project.judges.shapes.DetectorJudge")
+DETECTOR = class_of("project.shapes.judge.DetectorJudge")
 FLOW_SDE = "project.samplers.flow_sde.FlowSDE"
 # name: (YAML laid over the others, exit code, parts of the message)
 BAD_YAML: dict[str, tuple[str, int, list[str]]] = {

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import os
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,86 +15,19 @@ from project.callbacks.checkpoint import SaveLast
 from project.callbacks.ema import EMA
 from project.callbacks.on_policy_gate import OnPolicyError, OnPolicyGate
 from project.datamodule import PromptLoader
-from project.guidance import Guidance
-from project.lr_schedules import WarmupHoldDecay
-from project.models.base import ModelSource
 from project.models.lora import LoRA
-from project.module import AlphaGRPO
 from project.objectives.grpo import GRPO
 from project.rewards.base import Reward, RewardOutput
 from project.rewards.random import RandomReward
 from project.samplers.flow_ode import FlowODE
 from project.samplers.flow_sde import FlowSDE
+from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.self_reflection import SelfReflection
-from project.trajectory import Prompt
-
-
-def backbones():
-    spec = importlib.util.spec_from_file_location("backbones", Path(__file__).parent / "backbones.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-class TinyBagel(ModelSource):
-    """A policy that reads pictures."""
-
-    def load(self):
-        spec = importlib.util.spec_from_file_location("task_conftest", Path(__file__).parent / "tasks" / "conftest.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        torch.manual_seed(0)
-        return module.tiny_bagel()
-
-
-PROMPTS = [Prompt(id=str(i), text=text) for i, text in enumerate(["a red circle", "a green square", "two red square"])]
-
-
-def make_module(**changes):
-    settings = dict(
-        policy=backbones().NewDenseModel(),
-        task=ReasoningT2I(height=8, width=8, max_tokens=4, top_p=1.0, guidance=Guidance(text=2.0, interval=(0.0, 1.0))),
-        sampler=FlowSDE(6, noise_level=0.7, window_size=2, window_range=(0, 4)),
-        objective=GRPO(),
-        optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3),
-        num_generations=4,
-        micro_batch_size=5,
-        seed=3,
-    )
-    return AlphaGRPO(**{**settings, **changes})
-
-
-def train(
-    module,
-    updates=2,
-    rewards=None,
-    callbacks=(),
-    batches=None,
-    collate=lambda prompts: prompts,
-    loader=None,
-    ckpt_path=None,
-    **settings,
-):
-    defaults = dict(
-        accelerator="cpu",
-        max_steps=updates * module.updates_per_rollout,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[*(rewards or [RandomReward(seed=1)]), *callbacks],
-    )
-    trainer = Trainer(**{**defaults, **settings})
-    loader = loader or torch.utils.data.DataLoader(batches or [PROMPTS] * 10, batch_size=None, collate_fn=collate)
-    module.transfer_batch_to_device = lambda batch, device, index: batch
-    trainer.fit(module, loader, ckpt_path=ckpt_path)
-    return trainer
-
-
-def plain_descent(parameters):
-    """The step is the (clipped) gradient: Adam would blow up the rounding of gradients that are zero."""
-    return torch.optim.SGD(parameters, lr=1.0)
+from project.training.lr_schedules import WarmupHoldDecay
+from tests.helpers import ROOT, backbones
+from tests.helpers.policies import TinyBagel
+from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
 
 
 def weights(module):
@@ -135,14 +65,11 @@ def test_two_ranks_with_unequal_work_equal_one(tmp_path, task):
 
     Mixed training has three groups an update, of which the last (a second round) is drawn by half of the samples.
     """
-    script = Path(__file__).parent / "two_ranks.py"
     saved = []
     for ranks in (1, 2):
         file = tmp_path / f"{ranks}.pt"
-        command = [sys.executable, str(script), str(ranks), str(file), task]
-        # Also where the project is not installed, as under pytest.
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
+        command = [sys.executable, "-m", "tests.helpers.two_ranks", str(ranks), str(file), task]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
         assert done.returncode == 0, done.stderr[-2000:]
         saved.append(torch.load(file))
     one, two = saved
@@ -254,7 +181,7 @@ def test_a_verifiable_reward_rises():
             super().on_train_batch_end(trainer, *args)
             means.append(float(trainer.callback_metrics["reward/mean"]))
 
-    wanted = backbones().WORDS.index("red")
+    wanted = backbones.WORDS.index("red")
     train(module, updates=40, rewards=[WordReward(wanted)], callbacks=[Record()], batches=[PROMPTS] * 40)
     assert sum(means[-5:]) / 5 > sum(means[:5]) / 5 + 0.3, means
 

@@ -15,10 +15,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
 
-from project.atomic_files import write_atomically
+from project.core.atomic_files import write_atomically
+from project.core.run_folder import run_folder
 from project.datamodule import BENCHMARK, evaluated_prompts
 from project.rewards.base import Reward, score
-from project.run_folder import run_folder
 from project.trajectory import Group, Prompt, Trajectory
 
 log = logging.getLogger(__name__)

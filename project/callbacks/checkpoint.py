@@ -12,8 +12,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from project.core.run_folder import on_rank_zero, run_folder
 from project.judges.base import JudgeUnavailable
-from project.run_folder import on_rank_zero, run_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

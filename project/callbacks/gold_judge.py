@@ -18,8 +18,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from project.core.randomness import keyed_generator
 from project.judges.base import Judge, JudgeUnavailable
-from project.randomness import keyed_generator
 from project.rewards.dvreward import AGGREGATIONS, DVReward, group_rewards
 from project.trajectory import Group, Scores
 

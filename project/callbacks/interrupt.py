@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from project.callbacks.checkpoint import SaveLast
-from project.run_folder import on_rank_zero, run_folder
+from project.core.run_folder import on_rank_zero, run_folder
 
 _log = logging.getLogger(__name__)
 

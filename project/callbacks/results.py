@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from project.atomic_files import write_atomically
 from project.benchmarks.base import Benchmark
-from project.run_folder import run_folder
+from project.core.atomic_files import write_atomically
+from project.core.run_folder import run_folder
 
 
 class Results(Callback):

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from project.chat_servers import ChatServers, Failure, ServersUnavailable, Stopped, addresses, key_of
 from project.decomposition.base import ChatModel, DecomposerUnavailable
+from project.judges.openai.servers import ChatServers, Failure, ServersUnavailable, Stopped, addresses, key_of
 
 PROBE = ({"role": "user", "content": "Answer with the word yes."},)
 

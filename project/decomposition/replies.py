@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from project.rewards.dvreward import circular
+from project.data.questions import circular
 from project.trajectory import Question
 
 END_OF_REASONING = "</think>"

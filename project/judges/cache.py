@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from project.core.digest import digest, image_digest
 from project.judges.base import Judge
-from project.judges.digest import digest, image_digest
 from project.trajectory import Question
 
 log = logging.getLogger(__name__)

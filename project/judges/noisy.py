@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from project.core.randomness import keyed_generator
 from project.judges.base import Judge
-from project.randomness import keyed_generator
 from project.trajectory import Question
 
 

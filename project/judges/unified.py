@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from project.inference.pipeline import UnifiedPipeline
 from project.judges.base import Judge
 from project.judges.first_token import Asked, confidences, device_of, one_by_one, regrouped
 from project.judges.templates import TEMPLATE_VERSION, answer_ids, judge_text
 from project.models.base import ModelSource
-from project.pipeline import UnifiedPipeline
 from project.trajectory import Question
 
 

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from project.guidance import Guidance, guide
 from project.models.context import Context, Contexts, FunctionalContext, StaticContext
 from project.models.query import Output, Pictures, Query, merge, pad
 from project.models.sizes import Sizes
 from project.models.text import SampledText, TextLogProbs, draw_token, tempered
+from project.samplers.guidance import Guidance, guide
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from project.core.digest import image_digest
 from project.judges.base import Judge
-from project.judges.digest import image_digest
 from project.trajectory import Question, Trajectory
 
 

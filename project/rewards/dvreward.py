@@ -16,7 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from project.errors import nearest
+from project.core.nearest import nearest
+from project.data.questions import circular
 from project.judges.base import Judge
 from project.rewards.asking import ask, is_asked, judge_metrics
 from project.rewards.base import Reward, RewardOutput
@@ -213,14 +214,6 @@ def propagated(confidence_GQ: Tensor, questions: Sequence[Question]) -> Tensor:
             confidence_GQ[torch.isnan(parents_GD).any(1), place] = math.nan
             confidence_GQ[(parents_GD <= 0.5).any(1), place] = 0.0
     return confidence_GQ
-
-
-def circular(depends_on: Sequence[Sequence[int]]) -> list[int]:
-    """Positions of the questions that depend on each other in a circle, or on such; empty if there is none."""
-    left = set(range(len(depends_on)))
-    while free := {place for place in left if left.isdisjoint(depends_on[place])}:
-        left -= free
-    return sorted(left)
 
 
 def geometric(confidence_GQ: Tensor, quality_Q: Tensor, weight_Q: Tensor) -> Tensor:

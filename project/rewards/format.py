@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from project.rewards.base import Reward, RewardOutput
-from project.shapes.grammar import THINK_END, THINK_START
 from project.trajectory import Trajectory
+
+THINK_START, THINK_END = "<think>", "</think>"
 
 
 class ThinkTags(Reward):

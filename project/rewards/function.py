@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from project.errors import nearest
+from project.core.nearest import nearest
 from project.rewards.base import Reward, RewardOutput
 from project.trajectory import Prompt, Trajectory
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from project.randomness import uniform
+from project.core.randomness import uniform
 from project.rewards.base import Reward, RewardOutput
 from project.trajectory import Trajectory
 

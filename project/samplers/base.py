@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from project.randomness import keyed_generator
+from project.core.randomness import keyed_generator
 from project.samplers.schedule import sigmas
 
 

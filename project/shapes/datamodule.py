@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 
+from project.core.run_folder import run_folder
+from project.data.interleaved import Example
 from project.datamodule import EvaluationLoader, PromptDataModule
-from project.interleaved import Example
-from project.run_folder import run_folder
 from project.shapes.examples import DEFAULT_RATES, Task, sample_example
 from project.shapes.own_pictures import OwnPictures
 

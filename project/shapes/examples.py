@@ -24,8 +24,8 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from project.decomposition.shapes import scene_questions
-from project.interleaved import Example, Picture, Text
+from project.data.interleaved import Example, Picture, Text
+from project.shapes.decomposer import scene_questions
 from project.shapes.degradation import junk_cell
 from project.shapes.grammar import DESCRIBE, REFLECT, THINK, Disguise, describe, sample_disguises, think
 from project.shapes.mistakes import correct, make_mistake, reflect

@@ -16,7 +16,8 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from tqdm import tqdm
 
-from project.atomic_files import atomic_file
+from project.core.atomic_files import atomic_file
+from project.core.timing import Stopwatch
 from project.models.base import ModelSource, UnifiedModel
 from project.samplers.base import Sampler
 from project.shapes.detector import detect
@@ -25,7 +26,6 @@ from project.shapes.renderer import render
 from project.shapes.scenes import BACKGROUNDS, CELL_SIZE, JITTER, KINDS, Kind, Layout, Placed, Scene
 from project.shapes.split import sample_scene_of
 from project.tasks.base import Task
-from project.timing import Stopwatch
 from project.trajectory import Prompt, SampleKey
 
 RIGHT_RATE = 0.4

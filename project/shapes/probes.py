@@ -1,11 +1,11 @@
-"""Probes of the embedded world for `project.audit`: rendered scenes with and without mistakes, and what is true."""
+"""Probes of the embedded world for an audit: rendered scenes with and without mistakes, and what is true."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from project.audit import Probe
-from project.decomposition.shapes import scene_questions
+from project.judges.audit import Probe
+from project.shapes.decomposer import scene_questions
 from project.shapes.examples import with_junk, with_uneven_background
 from project.shapes.grammar import describe
 from project.shapes.mistakes import make_mistake

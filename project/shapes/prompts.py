@@ -37,8 +37,8 @@ from typing import Any
 
 import numpy as np
 
-from project.atomic_files import write_atomically
-from project.decomposition.shapes import scene_questions
+from project.core.atomic_files import write_atomically
+from project.shapes.decomposer import scene_questions
 from project.shapes.editing import EDIT_KINDS, Edit, questions, sample_edit
 from project.shapes.grammar import COLOUR_DESCRIPTORS, SHAPE_DESCRIPTORS, describe, sample_disguises
 from project.shapes.scenes import KINDS, Scene

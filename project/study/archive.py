@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from project.atomic_files import write_atomically
+from project.core.atomic_files import write_atomically
 from project.study.plan import Study
 from project.study.runs import Run, runs_of
 

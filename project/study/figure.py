@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from project.statistics import Interval
+from project.core.statistics import Interval
 from project.study.report import Line, Report
 from project.study.results import Curve, Result
 

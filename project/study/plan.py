@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from project.config_files import unreadable
-from project.errors import explain, nearest
+from project.core.config_files import unreadable
+from project.core.errors import explain
+from project.core.nearest import nearest
 
 Setting = str | bool | int | float | list | dict | None  # type: ignore[type-arg]
 """Value of an option; one that names a class path stays as it is written (of `Any`, jsonargparse would build it)."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from project.atomic_files import write_atomically
-from project.statistics import Interval, bootstrap, paired_bootstrap, paired_bootstrap_between
+from project.core.atomic_files import write_atomically
+from project.core.statistics import Interval, bootstrap, paired_bootstrap, paired_bootstrap_between
 from project.study.evaluations import Outcomes, outcomes
 from project.study.plan import Bar, Section, Study
 from project.study.results import Result

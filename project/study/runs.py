@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from project.atomic_files import write_atomically
-from project.run_folder import versions
+from project.core.atomic_files import write_atomically
+from project.core.run_folder import versions
 from project.study.plan import Study
 
 POLL_SECONDS = 0.2

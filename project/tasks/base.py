@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
+from project.rewards.scoring import Score
 from project.samplers.base import Sampler
-from project.scoring import Score
-from project.timing import Stopwatch
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
 if TYPE_CHECKING:

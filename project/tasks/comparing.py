@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
+from project.rewards.scoring import Score
 from project.samplers.base import Sampler
-from project.scoring import Score
 from project.tasks.base import Task
 from project.tasks.turn import Turn
-from project.timing import Stopwatch
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
 

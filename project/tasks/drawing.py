@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from project.guidance import Guidance
+from project.core.randomness import normal
 from project.models.base import UnifiedModel
 from project.models.context import Contexts
 from project.models.transforms import to_uint8
-from project.randomness import normal
 from project.samplers.base import Sampler, Transition
+from project.samplers.guidance import Guidance
 from project.trajectory import ImageSegment, SampleKey
 
 PIXELS_DECODED = 2**20

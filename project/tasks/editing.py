@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from project.guidance import Guidance
+from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
 from project.models.transforms import to_rgb
+from project.rewards.scoring import Score
 from project.samplers.base import Sampler
-from project.scoring import Score
+from project.samplers.guidance import Guidance
 from project.tasks.base import Task
 from project.tasks.drawing import Canvas
 from project.tasks.turn import Request, Turn
-from project.timing import Stopwatch
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
 
 log = logging.getLogger(__name__)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from project.guidance import Guidance
+from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
+from project.rewards.scoring import Score
 from project.samplers.base import Sampler
-from project.scoring import Score
+from project.samplers.guidance import Guidance
 from project.tasks.base import Task
 from project.tasks.drawing import Canvas
 from project.tasks.turn import Request, Turn
-from project.timing import Stopwatch
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
 

@@ -9,13 +9,13 @@ from typing import Literal
 
 import torch
 
+from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
+from project.rewards.scoring import Score, collected
 from project.samplers.base import Sampler
-from project.scoring import Score, collected
 from project.tasks.base import Task
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.turn import Turn
-from project.timing import Stopwatch
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
 

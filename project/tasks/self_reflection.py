@@ -16,17 +16,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from project.guidance import Guidance
+from project.core.randomness import uniform
+from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
-from project.randomness import uniform
-from project.rectification import Floor, rectify
+from project.rewards.scoring import Score, collected
 from project.samplers.base import Sampler
-from project.scoring import Score, collected
+from project.samplers.guidance import Guidance
 from project.tasks.base import Task
 from project.tasks.drawing import Canvas
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.rectification import Floor, rectify
 from project.tasks.turn import Request, Turn, text_metrics
-from project.timing import Stopwatch
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
 
 NOTHING_WRONG = "nothing is wrong"

@@ -14,15 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from project.core.randomness import uniform
+from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
 from project.models.context import Context, Contexts
 from project.models.text import SampledText
 from project.models.transforms import ImageTransform, normalise
-from project.randomness import uniform
+from project.rewards.scoring import Score
 from project.samplers.base import Sampler
-from project.scoring import Score
 from project.tasks.drawing import Canvas, draw, replay_steps
-from project.timing import Stopwatch
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, TextSegment, Trajectory
 
 

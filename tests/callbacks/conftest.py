@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from lightning import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from project.datamodule import PromptDataModule
+from tests.helpers import toys
 
 Fit = Callable[..., Trainer]
 
 
 @pytest.fixture
-def toys(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
-    return importlib.import_module("toys")
-
-
-@pytest.fixture
-def fit(tmp_path: Path, toys: ModuleType) -> Fit:
+def fit(tmp_path: Path) -> Fit:
     """Fits a toy for a number of updates, in `tmp_path`."""
 
     def run(

@@ -11,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from project.callbacks.checkpoint import SaveLast
 from project.callbacks.ema import EMA
+from tests.helpers import toys
 
 
 class Watch(Callback):
@@ -60,7 +61,7 @@ def test_resumed_average_equals_uninterrupted(fit: Any, tmp_path: Path) -> None:
     assert torch.equal(resumed.average["net.weight"], whole.average["net.weight"])
 
 
-def test_frozen_parameters_are_left_out(toys: Any) -> None:
+def test_frozen_parameters_are_left_out() -> None:
     module = toys.Tiny(toys.Net())
     module.frozen = torch.nn.Parameter(torch.ones(3), requires_grad=False)
     ema = EMA(0.5)

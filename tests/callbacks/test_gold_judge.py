@@ -20,6 +20,7 @@ from project.callbacks.gold_judge import GoldJudge, chosen_samples, compare, cor
 from project.datamodule import PromptDataModule
 from project.judges.base import Judge, JudgeUnavailable
 from project.trajectory import Prompt, Question
+from tests.helpers import toys
 
 
 class Fixed(Judge):
@@ -81,7 +82,7 @@ def test_whole_groups_are_drawn_and_not_always_the_same() -> None:
     assert drawn[3] == chosen_samples(40, 4, 6, updates=3)
 
 
-def group_of(confidences: Sequence[float], toys: Any) -> Any:
+def group_of(confidences: Sequence[float]) -> Any:
     """Two prompts with one question and two samples each; of the four the train judge was so confident."""
     prompts = [Prompt(id=name, text="a", questions=(Question(text="is it ?"),)) for name in "pq"]
     group = toys.group(prompts, size=2)
@@ -102,7 +103,7 @@ class Run:
         self.steps.append(step)
 
 
-def watch(gold: GoldJudge, run: Run, train_rewards: Sequence[float], toys: Any) -> None:
+def watch(gold: GoldJudge, run: Run, train_rewards: Sequence[float]) -> None:
     """One update per train reward: all samples have it but for +- 0.01, one way or the other by the group."""
     for reward in train_rewards:
         run.updates += 1
@@ -110,7 +111,7 @@ def watch(gold: GoldJudge, run: Run, train_rewards: Sequence[float], toys: Any) 
         gold.on_train_batch_end(run, run, {"group": group}, None, 0)
 
 
-def test_a_judge_that_is_fooled_is_noticed_once(toys: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_judge_that_is_fooled_is_noticed_once(caplog: pytest.LogCaptureFixture) -> None:
     """The train reward climbs from 0.5 to 0.9 while the gold judge keeps saying 0.5."""
     gold, run = GoldJudge(Fixed(0.5), every_n_updates=1, threshold=0.2, window=2), Run()
     with caplog.at_level(logging.WARNING, "project.callbacks.gold_judge"):
@@ -126,7 +127,7 @@ def test_a_judge_that_is_fooled_is_noticed_once(toys: Any, caplog: pytest.LogCap
 
 
 def test_no_warning_where_both_rewards_rise_or_the_gap_was_there_from_the_start(
-    toys: Any, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     honest, run = GoldJudge(Fixed(), every_n_updates=1, threshold=0.05, window=2), Run()
     for level in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
@@ -136,7 +137,7 @@ def test_no_warning_where_both_rewards_rise_or_the_gap_was_there_from_the_start(
     assert not caplog.records
 
 
-def test_chance_is_no_reason_for_a_warning(toys: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_chance_is_no_reason_for_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     """The gap of a group is anything from 0 to 0.8: means over a few groups differ by more than the threshold."""
     gold, run = GoldJudge(Fixed(0.1), every_n_updates=1, threshold=0.2, window=2), Run()
     for high in (1, 2, 3, 3, 2, 2):
@@ -150,7 +151,7 @@ def test_chance_is_no_reason_for_a_warning(toys: Any, caplog: pytest.LogCaptureF
     assert growth([[0.1]], [[0.9]]) == pytest.approx((0.8, math.inf))
 
 
-def test_the_reward_itself_is_compared_where_training_asked_no_judge(toys: Any) -> None:
+def test_the_reward_itself_is_compared_where_training_asked_no_judge() -> None:
     gold, run = GoldJudge(Fixed(0.2), every_n_updates=1), Run()
     group = group_of([0.5] * 4, toys)
     run.updates = 1
@@ -165,20 +166,20 @@ class Away(Fixed):
         raise JudgeUnavailable("nobody is there")
 
 
-def test_training_goes_on_without_the_gold_judge(toys: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_training_goes_on_without_the_gold_judge(caplog: pytest.LogCaptureFixture) -> None:
     gold, run = GoldJudge(Away(), every_n_updates=1), Run()
     watch(gold, run, [0.5], toys)
     assert run.logged == [] and "update 1 is not compared" in caplog.text and "nobody is there" in caplog.text
 
 
-def test_a_mute_gold_judge_compares_nothing(toys: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mute_gold_judge_compares_nothing(caplog: pytest.LogCaptureFixture) -> None:
     gold, run = GoldJudge(Fixed(None), every_n_updates=1, window=1), Run()
     watch(gold, run, [0.1, 0.9, 0.9], toys)
     assert run.logged == [{"gold/unanswered": 1.0}] * 3
     assert gold.first_gaps == [] and not caplog.records
 
 
-def test_it_asks_only_now_and_then(toys: Any) -> None:
+def test_it_asks_only_now_and_then() -> None:
     gold, run = GoldJudge(Fixed(), every_n_updates=3, samples=1), Run()
     watch(gold, run, [0.5] * 7, toys)
     assert run.steps == [3, 6] and len(run.logged) == 2 and gold.reward.judge.pictures == 4
@@ -196,7 +197,7 @@ def test_prompts_without_questions_are_refused_before_training(fit: Any) -> None
         fit(GoldJudge(Fixed(), every_n_updates=1), updates=2)
 
 
-def test_its_state_is_kept(toys: Any) -> None:
+def test_its_state_is_kept() -> None:
     gold, run = GoldJudge(Fixed(0.5), every_n_updates=1, threshold=0.2, window=2), Run()
     watch(gold, run, [0.5, 0.5, 0.6], toys)
     again = GoldJudge(Fixed(0.5), every_n_updates=1, threshold=0.2, window=2)
@@ -208,7 +209,7 @@ def test_its_state_is_kept(toys: Any) -> None:
     assert again.warned
 
 
-def test_in_a_real_run_it_logs_and_goes_on_where_it_stopped(tmp_path: Path, toys: Any) -> None:
+def test_in_a_real_run_it_logs_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     rows = "".join(f'{{"prompt": "{"x" * n}", {QUESTION}}}\n' for n in range(1, 13))
     (tmp_path / "train.jsonl").write_text(rows)
 

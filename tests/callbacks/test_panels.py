@@ -12,11 +12,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from project.callbacks.panels import RolloutPanel, answers, caption, markdown, panel_HWC
 from project.callbacks.progress import Progress
 from project.trajectory import Group, Prompt, Question
+from tests.helpers import toys
 
 PROMPT = Prompt(id="p", text="a <b> | $x", questions=(Question(text="is it red?"), Question(text="is it round?")))
 
 
-def test_caption_and_table(toys: Any) -> None:
+def test_caption_and_table() -> None:
     group: Group = toys.group([PROMPT], size=2)
     assert answers(group, 1) == [("is it red?", "0.25"), ("is it round?", "-")]
     assert caption(group, 1).splitlines() == [
@@ -32,7 +33,7 @@ def test_caption_and_table(toys: Any) -> None:
     assert "not scored" in caption(unscored, 0) and answers(unscored, 0)[0] == ("is it red?", "-")
 
 
-def test_panel_shows_the_pictures(toys: Any) -> None:
+def test_panel_shows_the_pictures() -> None:
     panel = panel_HWC(toys.group([PROMPT], size=2), range(2))
     assert panel.dtype == np.uint8 and panel.ndim == 3
     # Sample 1 is a flat picture of level 40: a block of that level stands in the panel.

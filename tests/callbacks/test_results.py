@@ -11,16 +11,17 @@ import pytest
 from project.__main__ import main
 from project.callbacks.checkpoint import SaveLast
 from project.callbacks.results import Results
+from tests.helpers import toys
 
 
-def test_before_is_only_a_complete_validation(fit: Any, tmp_path: Path, toys: Any) -> None:
+def test_before_is_only_a_complete_validation(fit: Any, tmp_path: Path) -> None:
     fit(toys.LengthBenchmark(), Results(seed=5), updates=6, num_sanity_val_steps=1)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["before"] is None and results["after"]["length"] == 1.5
     assert (results["updates"], results["seed"]) == (6, 5)
 
 
-def test_a_resumed_run_keeps_before_and_adds_up_seconds(fit: Any, tmp_path: Path, toys: Any) -> None:
+def test_a_resumed_run_keeps_before_and_adds_up_seconds(fit: Any, tmp_path: Path) -> None:
     first = Results()
     fit(toys.LengthBenchmark(), first, SaveLast(), updates=2, num_sanity_val_steps=-1)
     first_seconds = json.loads((tmp_path / "results.json").read_text())["seconds"]
@@ -32,7 +33,7 @@ def test_a_resumed_run_keeps_before_and_adds_up_seconds(fit: Any, tmp_path: Path
     assert results["before"]["length"] == 1.5 and results["seconds"] >= first_seconds
 
 
-def test_several_benchmarks_stand_side_by_side(fit: Any, tmp_path: Path, toys: Any) -> None:
+def test_several_benchmarks_stand_side_by_side(fit: Any, tmp_path: Path) -> None:
     class Other(toys.LengthBenchmark):
         pass
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+from tests.helpers import llm_server
+
 
 @pytest.fixture
-def start(llm_server: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """Starts servers, which end with the test; waiting between attempts is short."""
-    monkeypatch.setattr("project.chat_servers.BACKOFF", (0.01, 0.05))
+    monkeypatch.setattr("project.judges.openai.servers.BACKOFF", (0.01, 0.05))
     servers = []
 
     def started(**arguments: Any) -> Any:

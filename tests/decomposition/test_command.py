@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from project.__main__ import main
-from project.decomposition.shapes import ShapesDecomposer
-from project.prompts import read_prompts
+from project.data.prompts import read_prompts
+from project.shapes.decomposer import ShapesDecomposer
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
-SHAPES = ["--decomposer", "project.decomposition.shapes.ShapesDecomposer"]
+SHAPES = ["--decomposer", "project.shapes.decomposer.ShapesDecomposer"]
 COLOURS, FORMS = ("red", "green", "blue", "yellow", "purple", "black"), ("circle", "square", "star", "ring", "cross")
 
 
@@ -61,7 +61,7 @@ def test_the_embedded_world_keeps_its_rows(tmp_path: Path, capsys: pytest.Captur
     }  # fmt: skip
     assert not (tmp_path / "deep/train.jsonl.partial").exists() and not (tmp_path / "deep/train.invalid.jsonl").exists()
     shown = capsys.readouterr().out
-    assert "40 of 40 prompts decomposed by project.decomposition.shapes.ShapesDecomposer" in shown
+    assert "40 of 40 prompts decomposed by project.shapes.decomposer.ShapesDecomposer" in shown
     figures = json.loads((tmp_path / "deep/train.summary.json").read_text())
     prompts = read_prompts(source)
     counts = [sum(q.kind == "semantic" for q in prompt.questions) for prompt in prompts]
@@ -154,9 +154,7 @@ def test_begun_work_is_gone_on_with_by_the_same_decomposer_only(
     source.write_text("a red circle\na blue circle\n")
     assert decompose(source, output, *llm(server.url, retries=0)) == 1
     assert decompose(source, output, *SHAPES) == 1
-    assert (
-        "was begun with llm:openai:tiny-llm:prompts-1, not with project.decomposition.shapes" in capsys.readouterr().err
-    )
+    assert "was begun with llm:openai:tiny-llm:prompts-1, not with project.shapes.decomposer" in capsys.readouterr().err
     (tmp_path / "t.jsonl.partial").write_text('{"no": "journal"}\n')
     assert decompose(source, output, *SHAPES) == 1
     assert "is no journal of begun work" in capsys.readouterr().err
@@ -241,7 +239,7 @@ BAD_INPUT = {
     "concurrency": (b"a\n", ["--concurrency", "0"], "--concurrency 0: give at least 1"),
     "class": (
         b"a\n",
-        ["--decomposer", "project.decomposition.shapes.ShapeDecomposer"],
+        ["--decomposer", "project.shapes.decomposer.ShapeDecomposer"],
         "did you mean 'ShapesDecomposer'",
     ),
     "no_server": (b"a\n", llm("http://127.0.0.1:1/v1"), "nothing answers there"),

@@ -11,7 +11,7 @@ from project.decomposition.base import DecomposerUnavailable
 from project.decomposition.llm import LLMDecomposer
 from project.decomposition.openai_client import OpenAIChat
 from project.decomposition.prompts import decompose_messages
-from project.decomposition.shapes import ShapesDecomposer
+from project.shapes.decomposer import ShapesDecomposer
 
 PROMPT = "a red circle left of a blue square"
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from project.decomposition.llm import LLMDecomposer
 from project.decomposition.transformers_client import TransformersChat
+from tests.helpers import tiny_vlms
 
 MESSAGES = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "a red circle"}]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    spec = importlib.util.spec_from_file_location("tiny_tokenizer", Path(__file__).parents[1] / "tiny_vlms.py")
-    tiny = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tiny)
-    tokenizer = tiny.byte_tokenizer()
-    tokenizer.chat_template = tiny.CHAT_TEMPLATE
+    tokenizer = tiny_vlms.byte_tokenizer()
+    tokenizer.chat_template = tiny_vlms.CHAT_TEMPLATE
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Qwen2ForCausalLM(

@@ -18,6 +18,7 @@ from transformers import AutoModelForImageTextToText, Qwen2Config, Qwen2ForCausa
 from project.judges.templates import TEMPLATE_VERSION, judge_text
 from project.judges.transformers import LocalModel, TransformersJudge, load
 from project.trajectory import Question
+from tests.helpers import tiny_vlms
 
 SIZES = [(64, 64), (96, 64), (64, 160), (32, 32), (64, 64)]
 QUESTIONS = ["is it red ?", "is there a very small circle somewhere in the picture ?", "a ?"]
@@ -59,7 +60,7 @@ def test_a_batch_of_different_sizes_equals_one_by_one(vlm: str, quantization: st
     )
 
 
-def test_confidence_is_that_of_the_first_token(vlm: str, tiny_vlms: Any) -> None:
+def test_confidence_is_that_of_the_first_token(vlm: str) -> None:
     """The chat written by hand, one picture, no padding, and a softmax over the whole vocabulary."""
     judge = judge_of(vlm)
     picture, prompt, question = pictures()[1], "a red circle", QUESTIONS[0]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from project.inference.pipeline import UnifiedPipeline
 from project.judges.templates import judge_text
 from project.judges.unified import UnifiedJudge
 from project.models.bagel.source import BagelCheckpoint
 from project.models.base import ModelSource
-from project.pipeline import UnifiedPipeline
 from project.shapes.examples import question
 from project.shapes.scenes import KINDS
 from project.shapes.split import sample_scene_of

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from project.guidance import Guidance
+from project.inference.pipeline import UnifiedPipeline
 from project.models.bagel import Bagel
 from project.models.context import Contexts
 from project.models.query import Query
 from project.models.transforms import ImageTransform, normalise, patchify, to_uint8
-from project.pipeline import UnifiedPipeline
 from project.samplers.flow_ode import FlowODE
+from project.samplers.guidance import Guidance
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 ROOM = 4096
 """Slots of a context: more than any case of a fixture reads."""
 

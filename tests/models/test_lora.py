@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +23,7 @@ from project.models.lora import (
     remove_adapters,
     save_adapter,
 )
+from tests.helpers import tiny_module
 
 
 class Net(nn.Module):
@@ -315,19 +314,11 @@ def test_references_leave_frozen_adapters_frozen_and_gradients_alone(reference):
 # --------------------------------------------------------------------- in training
 
 
-def module_tests():
-    file = Path(__file__).parents[1] / "test_module.py"
-    spec = importlib.util.spec_from_file_location("module_tests", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_kl_against_the_base_and_against_the_start(tmp_path):
     """A run that starts from an adapter: at its first update it equals its start, but not the base."""
     from project.objectives.grpo import GRPO
 
-    house = module_tests()
+    house = tiny_module
     lora = {"rank": 2, "alpha": 4, "target": r"qkv\.\d+"}
     first = house.make_module(lora=LoRA(**lora))
     first.configure_model()

@@ -7,12 +7,12 @@ from collections import defaultdict
 import pytest
 import torch
 
-from project.guidance import Guidance
 from project.models.bagel import Bagel
 from project.models.condition_dropout import ConditionDropout, drop_conditions
 from project.models.context import Contexts
 from project.models.packing import DroppedPicture, LatentBlock, PictureBlock, TextBlock, pack, packed_loss
 from project.models.transforms import patchify
+from project.samplers.guidance import Guidance
 from project.samplers.schedule import shift_sigma
 
 

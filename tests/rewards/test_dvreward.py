@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from project.advantages import advantages
 from project.judges.base import Judge
 from project.rewards.dvreward import DVReward, average, circular, geometric, group_rewards, of_all, propagated
+from project.training.advantages import advantages
 from project.trajectory import ImageSegment, Prompt, Question, SampleKey, Trajectory
 
 S, Q = Question(text="s?", tag="Count"), Question(text="q?", kind="quality", tag="Texture")

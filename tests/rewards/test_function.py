@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from pathlib import Path
 
 import pytest
 
@@ -10,13 +9,8 @@ from project.rewards.function import FunctionReward
 from project.trajectory import Prompt
 
 
-@pytest.fixture(autouse=True)
-def place(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-
-
 def reward(name, **settings):
-    return FunctionReward(f"reward_functions.{name}", **settings)
+    return FunctionReward(f"tests.helpers.reward_functions.{name}", **settings)
 
 
 def test_prompts_and_completions(trajectory):
@@ -72,9 +66,9 @@ def test_what_is_no_list_of_numbers_is_refused(trajectory, name, message):
     [
         ("lengths", "is no import path: give package.module.function"),
         ("reward_function.lengths", "there is no module 'reward_function': modules are looked for"),
-        ("reward_functions.sub.lengths", "there is no module 'reward_functions.sub'"),
-        ("reward_functions.length", "has no function 'length': did you mean 'lengths'"),
-        ("reward_functions.NUMBER", "has no function 'NUMBER'"),
+        ("tests.helpers.reward_functions.sub.lengths", "there is no module 'tests.helpers.reward_functions.sub'"),
+        ("tests.helpers.reward_functions.length", "has no function 'length': did you mean 'lengths'"),
+        ("tests.helpers.reward_functions.NUMBER", "has no function 'NUMBER'"),
     ],
 )
 def test_a_wrong_path_says_what_is_wrong(path, message):

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from project.judges.base import Judge
-from project.judges.shapes import DetectorJudge
 from project.rewards.holistic import HolisticReward
 from project.shapes.grammar import parse
+from project.shapes.judge import DetectorJudge
 from project.shapes.renderer import render
 from project.shapes.scenes import sample_layout
 

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from project.judges.base import TextJudge
-from project.judges.reflection import CLARIFY, COMPARE, INSTRUCT, ReflectionJudge
 from project.rewards.judged_structure import STEPS, JudgedStructure
+from project.shapes.reflection_judge import CLARIFY, COMPARE, INSTRUCT, ReflectionJudge
 
 
 class Scripted(TextJudge):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from project.guidance import Guidance
 from project.models.bagel import Bagel
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.source import BagelCheckpoint
 from project.models.transforms import normalise, to_uint8
 from project.samplers.flow_ode import FlowODE
+from project.samplers.guidance import Guidance
 from project.shapes.detector import detect
 from project.shapes.grammar import REFLECT, THINK, describe
 from project.shapes.mistakes import reflect

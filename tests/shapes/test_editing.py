@@ -5,7 +5,6 @@ from itertools import product
 import numpy as np
 import pytest
 
-from project.judges.shapes import DetectorJudge
 from project.rewards.dvreward import geometric, group_rewards
 from project.shapes.editing import (
     EDIT_KINDS,
@@ -21,6 +20,7 @@ from project.shapes.editing import (
     sample_edit,
 )
 from project.shapes.grammar import vocabulary
+from project.shapes.judge import DetectorJudge
 from project.shapes.questions import Coloured, Counts, Related, Sized, parse_question
 from project.shapes.renderer import render
 from project.shapes.scenes import COLOURS, RELATIONS, SHAPES, SIZES, Layout, Object, Placed

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from project.interleaved import Example, Picture, Text
+from project.data.interleaved import Example, Picture, Text
 from project.shapes.detector import detect
 from project.shapes.examples import DEFAULT_RATES, drop_words, sample_example
 from project.shapes.grammar import parse, read_reasoning, vocabulary

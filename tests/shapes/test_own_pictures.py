@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from project.guidance import Guidance
 from project.models.bagel.source import BagelCheckpoint
 from project.samplers.flow_ode import FlowODE
+from project.samplers.guidance import Guidance
 from project.shapes.detector import detect
 from project.shapes.examples import other_demand, reflect_on_own, sample_example
 from project.shapes.grammar import parse

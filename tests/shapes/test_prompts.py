@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from project.decomposition.shapes import ShapesDecomposer
-from project.prompts import read_prompts
+from project.data.prompts import read_prompts
+from project.shapes.decomposer import ShapesDecomposer
 from project.shapes.editing import EDIT_KINDS, apply, edit_of, questions
 from project.shapes.grammar import parse
 from project.shapes.prompts import EDIT_SETS, EVAL_SETS, write_prompts

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from project.guidance import Guidance
+from project.core.timing import Stopwatch
 from project.samplers.flow_sde import FlowSDE
+from project.samplers.guidance import Guidance
 from project.tasks.editing import Editing, picture_in_file
-from project.timing import Stopwatch
 from project.trajectory import Prompt, SampleKey
 
 

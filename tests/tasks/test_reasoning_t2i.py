@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from project.guidance import Guidance, guide
+from project.core.timing import Stopwatch
 from project.models.query import Query
 from project.models.text import tempered
 from project.samplers.flow_sde import FlowSDE
+from project.samplers.guidance import Guidance, guide
 from project.tasks.reasoning_t2i import ReasoningT2I
-from project.timing import Stopwatch
 from project.trajectory import Prompt, SampleKey
 
 PROMPTS = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]

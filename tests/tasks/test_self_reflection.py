@@ -8,17 +8,17 @@ import math
 import pytest
 import torch
 
-from project.guidance import Guidance, guide
+from project.core.timing import Stopwatch
 from project.models.packing import LatentBlock, PictureBlock, TextBlock, pack
 from project.models.transforms import normalise
 from project.rewards.base import Reward, RewardOutput
+from project.rewards.scoring import Scorer
 from project.samplers.flow_sde import FlowSDE
-from project.scoring import Scorer
+from project.samplers.guidance import Guidance, guide
 from project.tasks.comparing import Comparing
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.redrawing import Redrawing
 from project.tasks.self_reflection import SelfReflection
-from project.timing import Stopwatch
 from project.trajectory import Advantages, Group, Prompt, SampleKey, Scores, Trajectory
 
 PROMPTS = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from project.core.json_files import positive, read_object, section
 from project.models.hub import local_copy
-from project.models.json_files import positive, read_object, section
 
 log = logging.getLogger(__name__)
 

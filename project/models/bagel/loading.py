@@ -14,13 +14,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from project.core.json_files import read_object, section
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.config import BAGEL_7B, BagelConfig
 from project.models.bagel.model import Bagel
 from project.models.bagel.well_known import HUB_ID, StandInTokenizer
 from project.models.base import Defaults
 from project.models.hub import local_copy
-from project.models.json_files import read_object, section
 from project.models.lora import has_adapters
 from project.models.weight_files import save_weights
 

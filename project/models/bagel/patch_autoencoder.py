@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from project.core.randomness import keyed_generator
 from project.models.bagel.autoencoder import Autoencoder, AutoencoderConfig
 from project.models.transforms import normalise
-from project.randomness import keyed_generator
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,114 @@
+"""Draw pictures for prompts, edit pictures, or answer questions about them."""
+
+from __future__ import annotations
+
+import logging
+from argparse import BooleanOptionalAction
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of `python -m project generate`."""
+    from project.benchmarks.base import Benchmark
+    from project.judges.base import Judge
+
+    parser.add_argument("--checkpoint", required=True, help="checkpoint folder, hub id, or a run's .ckpt file")
+    parser.add_argument("--weights", choices=["ema", "raw"], default="raw", help="of a .ckpt: average or last")
+    parser.add_argument("--adapter", help="PEFT adapter (folder or hub id) to put over a checkpoint folder")
+    parser.add_argument("--prompts", required=True, help="text file, one prompt a line, or JSONL with a `prompt` each")
+    parser.add_argument("--out", required=True, help="folder for 0000.png ... and trajectories.jsonl")
+    parser.add_argument("--seed", type=int, default=0, help="of noise and sampled reasoning")
+    parser.add_argument("--num-steps", type=int, help="points of the schedule (evaluations + 1)")
+    parser.add_argument("--guidance", type=float, help="text guidance scale; 1 = off")
+    parser.add_argument("--height", type=int, help="pixels")
+    parser.add_argument("--width", type=int, help="pixels")
+    parser.add_argument("--max-tokens", type=int, help="most reasoning tokens")
+    parser.add_argument("--top-p", type=float, help="of the reasoning; 0 = greedy")
+    parser.add_argument("--think", action=BooleanOptionalAction, default=True, help="reason before drawing")
+    parser.add_argument("--image", help="picture that all prompts edit or ask about; JSONL may name one each")
+    parser.add_argument("--ask", action="store_true", help="the prompts are questions: write answers.jsonl")
+    parser.add_argument("--image-guidance", type=float, help="image guidance scale of edits; 1 = off")
+    parser.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LO", "HI"), help="flow times of guidance")
+    parser.add_argument("--renorm", choices=["global", "channel", "text_channel"], help="what guidance's norm is over")
+    parser.add_argument("--retokenize", action="store_true", help="decode and encode the reasoning, as upstream does")
+    parser.add_argument("--rounds", type=int, default=0, help="of refinement: look at the picture, reflect, draw again")
+    parser.add_argument(
+        "--gate",
+        choices=["none", "judge", "oracle"],
+        default="none",
+        help="refine every picture; those that --judge doubts; or those that --benchmark marks wrong (an oracle)",
+    )
+    parser.add_argument("--gate-below", type=float, default=0.5, help="score [0, 1] below which a picture is doubted")
+    parser.add_argument("--judge", type=Judge | None, help="class path of who scores every round (DVReward)")
+    parser.add_argument("--benchmark", type=Benchmark | None, help="class path of the oracle's benchmark")
+    parser.add_argument("--batch-size", type=int, default=32, help="prompts drawn together")
+
+
+def run(args: Any) -> int:
+    """Write the pictures and `trajectories.jsonl`. Raises ValueError or FileNotFoundError for what cannot be."""
+    from dataclasses import replace
+
+    from tqdm import tqdm
+
+    from project.data.prompts import read_prompts
+    from project.inference.generation import (
+        answer,
+        generate,
+        read_image,
+        settings_for,
+        write_answers,
+        write_trajectories,
+    )
+    from project.inference.pipeline import UnifiedPipeline
+
+    prompts = read_prompts(args.prompts)
+    if args.image is not None:
+        prompts = [replace(prompt, image=args.image) for prompt in prompts]
+    for file in {prompt.image for prompt in prompts if prompt.image is not None}:
+        read_image(file)
+    refinement = _refinement(args, prompts)
+    pipe = UnifiedPipeline.from_pretrained(args.checkpoint, args.weights, args.adapter)
+    settings = settings_for(
+        pipe.model,
+        seed=args.seed,
+        think=args.think,
+        batch_size=args.batch_size,
+        num_steps=args.num_steps,
+        guidance=args.guidance,
+        image_guidance=args.image_guidance,
+        guidance_interval=tuple(args.guidance_interval) if args.guidance_interval else None,
+        renorm=args.renorm,
+        height=args.height,
+        width=args.width,
+        max_tokens=args.max_tokens,
+        top_p=args.top_p,
+        retokenize=args.retokenize,
+        refinement=refinement,
+    )
+    out = Path(args.out)
+    if args.ask:
+        answers = tqdm(answer(pipe, prompts, settings), total=len(prompts), unit="answer", desc="generate")
+        log.info("wrote %d answers to %s", write_answers(out, answers), args.out)
+        return 0
+    drawn = tqdm(generate(pipe, prompts, settings), total=len(prompts), unit="picture", desc="generate")
+    written = write_trajectories(out, drawn, settings)
+    log.info("wrote %d pictures and trajectories.jsonl to %s", written, args.out)
+    return 0
+
+
+def _refinement(args: Any, prompts: Any) -> Any:
+    """Who decides what is refined, ready to work. Raises ValueError for prompts or a judge that it cannot work with."""
+    from project.benchmarks.base import Benchmark
+    from project.core.class_paths import instantiate
+    from project.inference.refinement import BenchmarkCritic, Critic, JudgeCritic, Refinement
+    from project.judges.base import Judge
+
+    critic: Critic | None = None
+    if args.gate == "oracle" and args.benchmark is not None:
+        critic = BenchmarkCritic(instantiate(Benchmark, args.benchmark))  # type: ignore[type-abstract]
+    elif args.gate != "oracle" and args.judge is not None:
+        critic = JudgeCritic(instantiate(Judge, args.judge), prompts)  # type: ignore[type-abstract]
+    return Refinement(rounds=args.rounds, gate=args.gate, critic=critic, below=args.gate_below)

@@ -1,0 +1,169 @@
+"""Tell what a configuration needs of a GPU: memory by purpose, what fits, operations and seconds of an update.
+
+Weights are not loaded: only a checkpoint's configuration files are read (BAGEL-7B-MoT needs none at all). Bytes of
+weights, gradients and caches are exact, the optimizer's are measured on a few weights, activations are estimated.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from project.planning.run_plan import RunPlan
+
+QUIET = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", "--trainer.logger=false"]
+"""A plan for another machine is made on this one."""
+SURE = {
+    **dict.fromkeys(
+        (
+            "frozen weights",
+            "trained weights (fp32)",
+            "gradients (fp32)",
+            "autoencoder",
+            "reference of the KL",
+            "caches",
+        ),
+        "exact",
+    ),
+    "buckets of the gradients": "exact",
+    "optimizer state": "measured",
+}
+"""How a figure is known; all others are estimates."""
+
+
+def add_arguments(parser: Any) -> None:
+    """Options of `python -m project plan`."""
+    parser.add_argument("--config", action="append", required=True, help="configuration of `fit`; later ones win")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="dotted option of `fit`")
+    parser.add_argument("--gpu-memory", type=float, default=80.0, metavar="GB", help="of each GPU, in 10^9 bytes")
+    parser.add_argument("--ranks", type=int, default=1, help="GPUs that train")
+    parser.add_argument(
+        "--strategy",
+        choices=["ddp", "fsdp2"],
+        default="ddp",
+        help="ddp: every rank holds all weights; fsdp2: weights, gradients and optimizer state are shared out",
+    )
+    parser.add_argument("--prompt-tokens", type=int, default=64, help="of the longest prompt")
+    parser.add_argument("--reasoning-tokens", type=int, help="of a reasoning; default: as many as the task allows")
+    parser.add_argument("--peak-tflops", type=float, help="matrix peak of the GPU in the format that is computed in")
+    parser.add_argument("--utilisation", type=float, default=0.4, help="share of that peak that is reached")
+    parser.add_argument("--bandwidth", type=float, default=2000.0, metavar="GB/S", help="of the GPU's memory")
+    parser.add_argument("--json", metavar="FILE", help="where to write all figures")
+
+
+def run(args: Any) -> int:
+    """Writes the plan to stdout. Raises ValueError and UsageError for what `fit` would refuse."""
+    from project.cli.commands.bench import options
+    from project.cli.unrecorded import UnrecordedCLI
+    from project.core.atomic_files import write_atomically
+    from project.planning.run_plan import plan_of
+
+    if args.ranks < 1 or args.gpu_memory <= 0:
+        raise ValueError(f"--ranks {args.ranks}, --gpu-memory {args.gpu_memory}: give at least 1, and more than 0")
+    # What Lightning says of this machine is not of interest.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    cli = UnrecordedCLI(["fit", *(f"--config={file}" for file in args.config), *options(args.set), *QUIET])
+    plan = plan_of(
+        cli.model,
+        cli.settings.get("precision"),
+        prompts=-(-cli.datamodule.prompts_per_update // args.ranks),
+        prompt_tokens=args.prompt_tokens,
+        reasoning_tokens=args.reasoning_tokens,
+        ranks=args.ranks,
+        sharded=args.strategy == "fsdp2",
+    )
+    taken = _seconds(plan, args)
+    sys.stdout.write(report(plan, args.gpu_memory * 1e9, taken, cli.model.task))
+    if args.json:
+        write_atomically(Path(args.json), json.dumps(record(plan, args.gpu_memory * 1e9, taken), indent=2) + "\n")
+    return 0
+
+
+def report(plan: RunPlan, gpu_bytes: float, taken: Mapping[str, float] | None, task: Any) -> str:
+    """The plan as text."""
+    from project.planning.run_plan import usable
+
+    memory, work = plan.memory(), plan.work
+    lines = [
+        f"an update of a rank: {work.prompts} prompts x {work.group} samples, {work.prompts_per_forward} prompts drawn "
+        f"together, micro-batch {work.micro_batch}",
+        f"a sample: {work.read} tokens read and written, {work.latents} of the picture; {work.evaluations} evaluations "
+        f"({work.guided} guided), {work.trained} trained steps",
+        "",
+        f"{'memory of a GPU':<34}{'GB':>8}",
+    ]
+    lines += _parts("always", memory.always)
+    for phase, parts in memory.phases.items():
+        lines += _parts(f"+ {phase}", parts)
+    phase = max(memory.peaks, key=memory.peaks.__getitem__)
+    room = usable(gpu_bytes)
+    verdict = "fits" if memory.peak <= room else "does not fit"
+    lines += [
+        "",
+        f"peak: {memory.peak / 1e9:.1f} GB ({phase}); a GPU of {gpu_bytes / 1e9:g} GB has {room / 1e9:.1f} GB for it: "
+        f"{verdict}",
+    ]
+    for checkpointing in (plan.how.checkpointing, not plan.how.checkpointing):
+        lines.append(_suggestion(plan, gpu_bytes, checkpointing, task))
+    lines += ["", *_work(plan, taken)]
+    return "\n".join(lines) + "\n"
+
+
+def record(plan: RunPlan, gpu_bytes: float, taken: Mapping[str, float] | None) -> dict[str, Any]:
+    """The same as JSON values: bytes, operations, seconds."""
+    import dataclasses
+
+    memory, best = plan.memory(), plan.largest(gpu_bytes)
+    return {
+        "work": dataclasses.asdict(plan.work),
+        "always": dict(memory.always),
+        "phases": {name: dict(parts) for name, parts in memory.phases.items()},
+        "peak": memory.peak,
+        "largest": None if best is None else dataclasses.asdict(best),
+        "flops": plan.flops(),
+        "seconds": None if taken is None else dict(taken),
+    }
+
+
+def _seconds(plan: RunPlan, args: Any) -> dict[str, float] | None:
+    from project.planning.estimates import seconds
+
+    if args.peak_tflops is None:
+        return None
+    speed = args.peak_tflops * 1e12 * args.utilisation
+    return seconds(plan.work, plan.sizes, plan.how, plan.flops(), speed, args.bandwidth * 1e9)
+
+
+def _parts(title: str, parts: Mapping[str, float]) -> list[str]:
+    lines = [f"{title:<34}{sum(parts.values()) / 1e9:>8.2f}"]
+    return lines + [f"  {name:<32}{size / 1e9:>8.2f}  {SURE.get(name, 'estimate')}" for name, size in parts.items()]
+
+
+def _suggestion(plan: RunPlan, gpu_bytes: float, checkpointing: bool, task: Any) -> str:
+    how = "with" if checkpointing else "without"
+    best = plan.largest(gpu_bytes, checkpointing)
+    if best is None:
+        return (
+            f"{how} gradient checkpointing nothing fits: more ranks with fsdp2, smaller pictures or fewer trained steps"
+        )
+    peak = plan.memory(best, checkpointing).peak / 1e9
+    from project.planning.run_plan import settings_of
+
+    return f"{how} gradient checkpointing the largest that fits ({peak:.1f} GB): {settings_of(best, task)}"
+
+
+def _work(plan: RunPlan, taken: Mapping[str, float] | None) -> list[str]:
+    operations = plan.flops()
+    if taken is None:
+        lines = [f"{'work of an update':<34}{'TFLOP':>10}"]
+        return lines + [f"  {name:<32}{count / 1e12:>10.1f}" for name, count in operations.items()]
+    lines = [f"{'work of an update':<34}{'TFLOP':>10}{'seconds':>10}  (estimate; backward includes recomputation)"]
+    for name, count in operations.items():
+        cell = f"{taken[name]:>10.1f}" if name in taken else ""
+        lines.append(f"  {name:<32}{count / 1e12:>10.1f}{cell}")
+    return [*lines, f"  {'all':<32}{sum(operations.values()) / 1e12:>10.1f}{sum(taken.values()):>10.1f}"]

@@ -1,0 +1,252 @@
+"""fit, validate, test and predict: LightningCLI with `rewards:`, `benchmarks:` and a run folder."""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+import warnings
+from argparse import ArgumentError
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from project.benchmarks.base import Benchmark
+from project.callbacks.checkpoint import SaveLast
+from project.callbacks.interrupt import GracefulStop, Interrupted
+from project.callbacks.progress import Progress
+from project.callbacks.results import Results
+from project.cli.loggers import MetricsCSV
+from project.core.atomic_files import write_atomically
+from project.core.config_files import unreadable
+from project.core.errors import UsageError, explain
+from project.core.run_folder import RunFolder, folder_of_checkpoint, lock, on_rank_zero
+from project.judges.base import JudgeUnavailable
+from project.rewards.base import Reward
+from project.training.checkpoints import read_checkpoint
+
+PARSER = {"exit_on_error": False, "allow_abbrev": False}
+_log = logging.getLogger(__name__)
+
+
+def run_lightning(argv: Sequence[str]) -> int:
+    """Runs `fit`, `validate`, `test` or `predict` and returns the exit code (128 + n if ended by signal n, 1 if the
+    judge stopped answering).
+
+    Raises UsageError for a wrong command line or configuration, ValueError and FileNotFoundError for what the
+    parts of the run refuse; an error of other origin after training began keeps its traceback (RuntimeError).
+    """
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+    # Lightning's use of torch.utils._pytree: nothing that a user could mend.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+    try:
+        with ExitStack() as held:
+            ProjectCLI(list(argv), held)
+    except Interrupted as stop:
+        _log.warning("%s", stop)
+        return 128 + stop.signal
+    except JudgeUnavailable as error:
+        _log.error("%s", error)
+        return 1
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
+    return 0
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes `config.yaml` into the run folder, without `ckpt_path`: the file starts the same run afresh.
+
+    A run that goes on replaces it only once its checkpoint was restored: the checkpoints of a folder are read by the
+    configuration beside them, and one that does not fit must not take its place.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
+        super().__init__(parser, config, save_to_log_dir=False, **kwargs)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not self._file(trainer).exists():
+            self._write(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self._write(trainer)
+
+    def _file(self, trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir) / self.config_filename
+
+    def _write(self, trainer: Trainer) -> None:
+        config = self.config.clone()
+        config.ckpt_path = None
+        write_atomically(self._file(trainer), self.parser.dump(config, skip_unset=False))
+
+
+class ProjectCLI(LightningCLI):
+    """LightningCLI in which model and data are named by class path, and four keys are our own:
+
+    - `rewards` and `benchmarks`: lists of callbacks of these kinds;
+    - `run`: the name of the experiment and the folder of all (`RunFolder`);
+    - `seed_everything` is the run's one seed: it is also the `seed` of model and data, if they have one.
+
+    The run folder takes the place of `trainer.default_root_dir`, and of the loggers unless others are given. A `fit`
+    that goes on from a checkpoint in a run folder goes on in that folder. `SaveLast`, `GracefulStop`, `Progress` and
+    `Results` are added with their defaults unless `trainer.callbacks` names them. What must be let go when the command
+    ends (the lock of the run folder) is put into `held`.
+    """
+
+    def __init__(self, argv: list[str], held: ExitStack | None = None) -> None:
+        self.held = held or ExitStack()
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            save_config_callback=SaveRunConfig,
+            seed_everything_default=0,
+            parser_kwargs=PARSER | {name: dict(PARSER) for name in self.subcommands()},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=argv,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_class_arguments(RunFolder, "run")
+        parser.add_argument("--rewards", type=list[Reward], default=[], help="Rewards, by class path.")
+        parser.add_argument("--benchmarks", type=list[Benchmark], default=[], help="Benchmarks, by class path.")
+        for target in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{target}.init_args.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        files = _config_files(args)
+        if problem := unreadable(files):
+            raise UsageError(problem)
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise UsageError(explain(str(error), files, self._options(args))) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Finds and checks the checkpoint before anything is built. (Lightning's also takes arguments from it.)"""
+        config = self.config[self.config.subcommand]
+        if config.get("ckpt_path") in ("best", "hpc"):
+            raise ValueError(f"--ckpt_path {config.ckpt_path}: name a file, or `last` for the newest run's")
+        if config.get("ckpt_path") == "last":
+            try:
+                config.ckpt_path = str(RunFolder(**config.run.as_dict()).last_checkpoint())
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"--ckpt_path last: {error}") from None
+        check_checkpoint(config.get("ckpt_path"))
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise _own_words(error) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = self._get(self.config_init, "trainer")
+        if trainer.default_root_dir is not None:
+            raise ValueError("trainer.default_root_dir: the run folder takes its place, set run.root and run.name")
+        given = trainer.callbacks or []
+        callbacks = [*given] if isinstance(given, list) else [given]
+        callbacks += [*self._get(self.config_init, "rewards"), *self._get(self.config_init, "benchmarks")]
+        self.stop = next((c for c in callbacks if isinstance(c, GracefulStop)), GracefulStop())
+        defaults: list[Callback] = [self.stop]
+        if self.subcommand == "fit" and trainer.enable_checkpointing is not False:
+            defaults.append(SaveLast())
+        if trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            defaults.append(Progress())
+        seeded = Results(seed=int(self._get(self.config, "seed_everything")))
+        self.results = next((c for c in callbacks if isinstance(c, Results)), seeded)
+        defaults.append(self.results)
+        callbacks += [c for c in defaults if not any(isinstance(other, type(c)) for other in callbacks)]
+
+        resumed = folder_of_checkpoint(self._get(self.config, "ckpt_path")) if self.subcommand == "fit" else None
+        folder = resumed or self._get(self.config_init, "run").claim()
+        if self.subcommand == "fit" and on_rank_zero() and (mine := lock(folder)) is not None:
+            self.held.enter_context(mine)
+        loggers = run_loggers(folder) if trainer.logger in (None, True) else trainer.logger
+        return super().instantiate_trainer(callbacks=callbacks, default_root_dir=str(folder), logger=loggers, **kwargs)
+
+    def fit(self, **kwargs: Any) -> None:
+        """What the command `fit` runs."""
+        try:
+            self.trainer.fit(**kwargs)
+        except JudgeUnavailable as error:
+            self.stop.raise_if_stopped(self.trainer)
+            raise JudgeUnavailable(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
+        except torch.OutOfMemoryError as error:
+            from project.planning.out_of_memory import out_of_memory
+
+            raise out_of_memory(error, self.model, self.trainer, self.datamodule) from error
+        except ValueError as error:
+            if getattr(self.model, "updates", 0) and not _raised_here(error):
+                raise RuntimeError(f"training failed after update {self.model.updates}") from error
+            raise
+
+    def after_fit(self) -> None:
+        """Measures once more unless the last update was, so that `results.json` always has an `after`."""
+        self.stop.raise_if_stopped(self.trainer)
+        measured = self.results.measured_updates == getattr(self.model, "updates", None)
+        if self._get(self.config_init, "benchmarks") and self.trainer.enable_validation and not measured:
+            self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+
+    def _options(self, args: Sequence[str]) -> list[str]:
+        """Dotted names of all options of the subcommand."""
+        parser = self._subcommand_parsers.get(args[0] if args else "")
+        names = parser._option_string_actions if parser else {}
+        return [n.removeprefix("--") for n in names if n.startswith("--") and not n.endswith(("+", ".help"))]
+
+
+def run_loggers(folder: Path) -> list[Logger]:
+    """TensorBoard events and `metrics.csv`, both directly in the run folder."""
+    board = TensorBoardLogger(save_dir=folder.parent, name="", version=folder.name, default_hp_metric=False)
+    return [board, MetricsCSV(folder)]
+
+
+def check_checkpoint(ckpt_path: str | Path | None) -> None:
+    """Raises FileNotFoundError or ValueError unless this is a complete checkpoint of a run (or None)."""
+    if ckpt_path is None:
+        return
+    path = Path(ckpt_path)
+    if not path.exists():
+        there = ", ".join(sorted(p.name for p in path.parent.glob("*.ckpt"))) or "no checkpoint"
+        raise FileNotFoundError(f"there is no checkpoint {path}: {path.parent} holds {there}")
+    if not path.is_dir():
+        read_checkpoint(path, contents=False)
+    elif not (path / ".metadata").is_file():  # written last
+        raise ValueError(f"{path} is no complete checkpoint of a run (half-written, or another format): give another")
+
+
+def _config_files(argv: Sequence[str]) -> list[Path]:
+    files = []
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if argument in ("--config", "-c"):
+            files.append(Path(following))
+        elif argument.startswith("--config="):
+            files.append(Path(argument.partition("=")[2]))
+    return files
+
+
+def _own_words(error: ValueError) -> Exception:
+    """What the class that was being made said, without what jsonargparse wraps around it."""
+    cause: BaseException | None = error
+    while cause is not None and re.match(r"Does not validate|Problem with|Parser key", str(cause)):
+        cause = cause.__cause__ or cause.__context__
+    return cause if isinstance(cause, ValueError | FileNotFoundError) else error
+
+
+def _raised_here(error: BaseException) -> bool:
+    """Whether the project's own code raised the error."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and Path(frames[-1][0].f_code.co_filename).is_relative_to(Path(__file__).parents[1])
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless" not in record.getMessage()

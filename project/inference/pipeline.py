@@ -1,0 +1,305 @@
+"""`UnifiedPipeline`: draw, edit and answer with a trained model from Python, in the style of diffusers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from project.models.base import UnifiedModel
+from project.models.context import Context, Contexts
+from project.models.transforms import ImageTransform
+from project.samplers.flow_ode import FlowODE
+from project.samplers.guidance import Guidance
+from project.tasks.drawing import Canvas, draw
+from project.training.checkpoints import load_policy
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineOutput:
+    """What a call made, in the order of its prompts."""
+
+    images: list[Image.Image]
+    texts: list[str | None]
+    """The reasoning before each image; None without `think`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """One thing to draw or to answer."""
+
+    place: int
+    ids_T: Tensor
+    size: tuple[int, int]
+    """Height and width [pixels] of what is drawn, and of the source image."""
+    source: Image.Image | None
+    generator: torch.Generator | None
+    noise_LD: Tensor | None = None
+
+
+class UnifiedPipeline:
+    """A model with the few lines that turn prompts and images into images and texts.
+
+    Args:
+        model: the policy.
+        vae_transform, vit_transform: how images are resized for the two encoders; the checkpoint's own if None. Every
+            image goes through the first one, also where only the vision encoder sees it (as upstream).
+
+    Example:
+        pipe = UnifiedPipeline.from_pretrained("data/shapes/umm")
+        pipe("a red circle", think=True, generator=torch.Generator().manual_seed(0)).images[0]
+    """
+
+    def __init__(
+        self,
+        model: UnifiedModel,
+        vae_transform: ImageTransform | None = None,
+        vit_transform: ImageTransform | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.vae_transform = vae_transform or _transform(model.defaults.vae_sides)
+        self.vit_transform = vit_transform or _transform(model.defaults.vit_sides)
+
+    @classmethod
+    def from_pretrained(
+        cls, checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter: str | None = None
+    ) -> UnifiedPipeline:
+        """A checkpoint folder or hub id (with a PEFT adapter), or a run's `.ckpt`.
+
+        Raises as `project.training.checkpoints.load_policy`.
+        """
+        return cls(load_policy(checkpoint, weights, adapter))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        image: Image.Image | Sequence[Image.Image] | None = None,
+        *,
+        think: bool = False,
+        height: int | None = None,
+        width: int | None = None,
+        num_steps: int | None = None,
+        shift: float | None = None,
+        guidance: Guidance | None = None,
+        generator: Generators = None,
+        latents: Sequence[Tensor] | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        retokenize: bool = False,
+    ) -> PipelineOutput:
+        """Draw an image per prompt, or edit the given ones.
+
+        Args:
+            prompt: what to draw, or how to change `image`.
+            image: to edit: one per prompt, or one for all. The result has the size that it is resized to.
+            think: write a reasoning first.
+            height, width: of what is drawn [pixels]; not for edits.
+            num_steps, shift: of the ODE schedule; num_steps - 1 evaluations.
+            guidance: upstream's for drawing and for editing if None, with the checkpoint's text scale.
+            generator: of noise and sampled reasoning: one for all, or one per prompt (an image then does not depend
+                on what it is drawn with).
+            latents: initial noise [L, D] per prompt, in place of drawn one.
+            max_tokens, temperature, top_p: of the reasoning; temperature 0 is greedy.
+            retokenize: decode the reasoning and encode it again before drawing, as upstream does; what is read then
+                is not what was written, so training never does it.
+
+        Raises:
+            ValueError: for numbers of images, generators or latents other than that of the prompts, and for sizes
+                that the model cannot draw or read.
+        """
+        d = self.model.defaults
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        images = _each(image, len(prompts), "images")
+        if guidance is None:
+            guidance = Guidance(text=d.guidance, interval=d.guidance_interval)
+            if image is not None:
+                guidance = Guidance(text=d.guidance, image=2.0, interval=(0.0, 1.0), renorm="text_channel")
+        if image is not None and (height or width):
+            raise ValueError("an edit has the size of its image: leave out height and width")
+        rows = self._rows(prompts, images, generator, (height or d.height, width or d.width), latents)
+        sampler = FlowODE(d.num_steps if num_steps is None else num_steps, shift=d.shift if shift is None else shift)
+        drawn: dict[int, tuple[Image.Image, str | None]] = {}
+        for group in _alike(rows):
+            contexts = self._contexts(group, d.think_prompt if think else "", guidance)
+            texts: list[str | None] = [None] * len(group)
+            if think:
+                main, written = self._write(contexts.main, group, max_tokens, temperature, top_p, retokenize)
+                contexts, texts = replace(contexts, main=main), list(written)
+            canvas = Canvas(height=group[0].size[0], width=group[0].size[1], guidance=guidance)
+            grid = self.model.latent_grid(canvas.height, canvas.width)
+            contexts = _with_room(contexts, grid[0] * grid[1] + 2)
+            noise = torch.stack([row.noise_LD for row in group if row.noise_LD is not None])
+            segments = draw(self.model, contexts, (), canvas, sampler, range(0), initial_NLD=noise)
+            for row, text, segment in zip(group, texts, segments, strict=True):
+                drawn[row.place] = Image.fromarray(segment.pixels_HWC.numpy()), text
+        return PipelineOutput(
+            images=[drawn[n][0] for n in range(len(prompts))], texts=[drawn[n][1] for n in range(len(prompts))]
+        )
+
+    @torch.no_grad()
+    def ask(
+        self,
+        question: str | Sequence[str],
+        image: Image.Image | Sequence[Image.Image] | None = None,
+        *,
+        think: bool = False,
+        generator: Generators = None,
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+    ) -> list[str]:
+        """Answer a question per image. Arguments and errors are those of a call; greedy unless told otherwise."""
+        questions = [question] if isinstance(question, str) else list(question)
+        images = _each(image, len(questions), "images")
+        answers: dict[int, str] = {}
+        for group in _alike(self._rows(questions, images, generator)):
+            system = self.model.defaults.ask_think_prompt if think else ""
+            context = self._contexts(group, system, None).main
+            _, texts = self._write(context, group, max_tokens, temperature, top_p, retokenize=False)
+            answers.update({row.place: text for row, text in zip(group, texts, strict=True)})
+        return [answers[n] for n in range(len(questions))]
+
+    # ----------------------------------------------------------------- helpers
+
+    def _rows(
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Image.Image | None],
+        generator: Generators,
+        size: tuple[int, int] | None = None,
+        latents: Sequence[Tensor] | None = None,
+    ) -> list[_Row]:
+        """What is to be made; noise is drawn here, in the order of the prompts."""
+        if latents is not None and len(latents) != len(prompts):
+            raise ValueError(f"{len(latents)} latents for {len(prompts)} prompts: give one each")
+        generators = _each(generator, len(prompts), "generators")
+        rows = []
+        for place, (text, image, own) in enumerate(zip(prompts, images, generators, strict=True)):
+            if image is not None and not isinstance(image, Image.Image):
+                raise ValueError(
+                    f"{image!r} is no picture: give a PIL image (project.inference.generation.read_image opens a file)"
+                )
+            source = None if image is None else self.vae_transform.resize(image)
+            height, width = size or (0, 0)
+            if source is not None:
+                width, height = source.size
+            noise_LD = None
+            if size is not None:
+                rows_, columns = self.model.latent_grid(height, width)
+                shape = (rows_ * columns, self.model.latent_size)
+                noise_LD = torch.randn(shape, generator=own) if latents is None else latents[place]
+                if tuple(noise_LD.shape) != shape:
+                    raise ValueError(f"latents of shape {tuple(noise_LD.shape)}: {height}x{width} pixels need {shape}")
+            rows.append(
+                _Row(
+                    place=place,
+                    ids_T=self.model.encode_text(text),
+                    size=(height, width),
+                    source=source,
+                    generator=own,
+                    noise_LD=noise_LD,
+                )
+            )
+        return rows
+
+    def _contexts(self, group: Sequence[_Row], system: str, guidance: Guidance | None) -> Contexts:
+        """Images and texts, read in upstream's order: system prompt, VAE block, ViT block, text.
+
+        Without guidance (nothing will be drawn) the images are only looked at, through the vision encoder.
+        """
+        model, every = self.model, torch.arange(len(group), device=self.model.device)
+        ids = [row.ids_T for row in group]
+        system_T = model.encode_text(system)
+        room = max(len(i) for i in ids) + 2
+        base: Context = model.static_context(len(group), len(system_T) + 2 if system else 0)
+        if system:
+            base = model.append_text(base, [system_T] * len(group))
+        before = base
+        sources = [row.source for row in group if row.source is not None]
+        if sources:
+            pixels = [self.vit_transform(source) for source in sources]
+            patches = max(len(model.picture_patches(p)[0]) for p in pixels)
+            grid = model.latent_grid(*group[0].size)
+            base = base.select(every, room=patches + grid[0] * grid[1] + 4)
+            if guidance is not None:
+                clean = torch.stack([self.vae_transform(source) for source in sources])
+                base = model.append_latents(base, model.encode_image(clean), grid)
+            base = model.append_picture(base, pixels)
+        main = model.append_text(base.select(every, room=room), ids)
+        image_free = None
+        if guidance is not None and guidance.image > 1:
+            image_free = model.append_text(before.select(every, room=room), ids)
+        return Contexts(main=main, text_free=base, image_free=image_free)
+
+    def _write(
+        self,
+        context: Context,
+        group: Sequence[_Row],
+        max_tokens: int | None,
+        temperature: float | None,
+        top_p: float | None,
+        retokenize: bool,
+    ) -> tuple[Context, list[str]]:
+        """A text per row, and the context with it read."""
+        model, d = self.model, self.model.defaults
+        every = torch.arange(len(group), device=model.device)
+        limit = d.max_tokens if max_tokens is None else max_tokens
+        top_p = d.top_p if top_p is None else top_p
+        if temperature is None:
+            temperature = 1.0 if top_p > 0 else 0.0
+        numbers = torch.stack([torch.rand(limit, generator=row.generator) for row in group])
+        after, sampled = model.sample_text(
+            context.select(every, room=limit + 2), numbers, temperature=temperature, top_p=top_p or 1.0
+        )
+        lengths = (sampled.length_R - sampled.finished_R.long()).tolist()
+        texts = [
+            model.tokenizer.decode(ids[:length].tolist()) for ids, length in zip(sampled.ids_RT, lengths, strict=True)
+        ]
+        if retokenize:
+            again = [model.encode_text(text) for text in texts]
+            after = model.append_text(context.select(every, room=max(map(len, again)) + 2), again)
+        return after, texts
+
+
+def _transform(sides: tuple[int, int, int]) -> ImageTransform:
+    return ImageTransform(max_size=sides[0], min_size=sides[1], stride=sides[2])
+
+
+def _each(value: Value | Sequence[Value] | None, number: int, what: str) -> list[Value | None]:
+    """One value per prompt."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * number  # type: ignore[list-item]
+    if len(value) != number:
+        raise ValueError(f"{len(value)} {what} for {number} prompts: give one, or one each")
+    return list(value)
+
+
+def _alike(rows: Sequence[_Row]) -> list[list[_Row]]:
+    """Rows that can be drawn together: of one size, all with a source image or all without."""
+    groups: dict[tuple[tuple[int, int], bool], list[_Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.size, row.source is None].append(row)
+    return list(groups.values())
+
+
+def _with_room(contexts: Contexts, room: int) -> Contexts:
+    """With places for one block of noised latents, which every branch of guidance needs."""
+
+    def wider(context: Context) -> Context:
+        return context.select(torch.arange(context.rows, device=context.position_R.device), room=room)
+
+    return Contexts(
+        main=wider(contexts.main),
+        text_free=wider(contexts.text_free),
+        image_free=None if contexts.image_free is None else wider(contexts.image_free),
+    )

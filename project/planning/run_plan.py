@@ -1,0 +1,208 @@
+"""What a configuration needs, by the model's outline: no weights are loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from project.models.base import UnifiedModel
+from project.models.sizes import Sizes
+from project.models.transforms import ImageTransform
+from project.module import AlphaGRPO
+from project.planning.estimates import Arithmetic, Memory, Weights, Workload, flops, largest, memory
+from project.planning.live_bytes import LiveBytes
+from project.samplers.base import Sampler
+from project.tasks.base import Task
+from project.tasks.drawing import Canvas
+from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.turn import Turn
+from project.training.trainable import prepare
+
+PROBE = 2**16
+"""Weights that the optimizer is tried on; 8-bit optimizers keep fewer than 4096 at once in fp32."""
+CUDA_CONTEXT = 1.5e9
+"""Bytes that kernels and libraries take on a GPU before the first tensor: an estimate."""
+RESERVE = 0.1
+"""Share of a GPU that is kept free: for fragments, and because activations are estimated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """A configuration as `project.planning.estimates` sees it.
+
+    Attributes:
+        decoding_flops: of the autoencoder, for one picture.
+    """
+
+    work: Workload
+    sizes: Sizes
+    how: Arithmetic
+    weights: Weights
+    decoding_flops: float
+    ranks: int = 1
+    sharded: bool = False
+
+    def memory(self, work: Workload | None = None, checkpointing: bool | None = None) -> Memory:
+        """Of the configuration, or with another workload or checkpointing."""
+        how = self.how if checkpointing is None else dataclasses.replace(self.how, checkpointing=checkpointing)
+        return memory(work or self.work, self.sizes, how, self.weights, self.ranks, self.sharded)
+
+    def flops(self, work: Workload | None = None) -> dict[str, float]:
+        return flops(work or self.work, self.sizes, self.how, self.decoding_flops)
+
+    def largest(self, gpu_bytes: float, checkpointing: bool | None = None) -> Workload | None:
+        """The largest micro-batch and number of prompts drawn together that fit; None if nothing does."""
+        return self.largest_below(usable(gpu_bytes), checkpointing)
+
+    def largest_below(self, limit: float, checkpointing: bool | None = None) -> Workload | None:
+        """The same for a number of bytes that tensors may take."""
+        return largest(self.work, lambda work: self.memory(work, checkpointing).peak <= limit)
+
+
+def usable(gpu_bytes: float) -> float:
+    """Bytes of a GPU that tensors can have."""
+    return gpu_bytes * (1 - RESERVE) - CUDA_CONTEXT
+
+
+def plan_of(
+    module: AlphaGRPO,
+    precision: Any = None,
+    prompts: int = 1,
+    prompt_tokens: int = 64,
+    reasoning_tokens: int | None = None,
+    ranks: int = 1,
+    sharded: bool = False,
+) -> RunPlan:
+    """The plan of a module that has not loaded its policy.
+
+    Args:
+        precision: Lightning's.
+        prompts: of an update, on one rank.
+        prompt_tokens: of the longest prompt.
+        reasoning_tokens: of the longest reasoning; the task's limit if None.
+
+    Raises:
+        ValueError: the policy's source has no outline, or its model tells no sizes.
+        FileNotFoundError: its configuration files are missing.
+    """
+    model = module.policy_source.outline()
+    sizes, stored = model.sizes, model.dtype.itemsize
+    autocast = "mixed" in str(precision)
+    how = Arithmetic(
+        stored=stored if module.lora else 4,
+        computed=2 if autocast else (stored if module.lora else 4),
+        autocast=autocast,
+        adapters=module.lora is not None,
+        checkpointing=bool(getattr(model, "gradient_checkpointing", False)),
+    )
+    work = workload(module, model, prompts, prompt_tokens, reasoning_tokens)
+    decoding, decoding_flops = decoding_cost(model, turn_of(module.task).canvas)
+    loaded = _bytes(model)
+    with torch.device("meta"):
+        lora = dataclasses.replace(module.lora, adapter=None) if module.lora else None
+        policy = prepare(model, lora, module.freeze_patterns)
+    trained = sum(p.numel() * p.element_size() for p in policy.parameters() if p.requires_grad)
+    weights = Weights(
+        frozen=_bytes(policy) - trained,
+        trained=trained,
+        largest_layer=_bytes(policy) // sizes.layers,
+        optimizer=round(trained / 4 * state_per_weight(module.make_optimizer)),
+        reference=loaded if module.objective.needs_reference and module.lora is None else 0,
+        autoencoder=sizes.autoencoder,
+        decoding=decoding,
+        decoded_at_once=turn_of(module.task).canvas.decoded_at_once,
+    )
+    return RunPlan(
+        work=work, sizes=sizes, how=how, weights=weights, decoding_flops=decoding_flops, ranks=ranks, sharded=sharded
+    )
+
+
+def workload(
+    module: AlphaGRPO, model: UnifiedModel, prompts: int, prompt_tokens: int, reasoning_tokens: int | None
+) -> Workload:
+    """What a turn of the module's task asks of the model. Tasks other than ReasoningT2I look at a picture first."""
+    task, turn = module.task, turn_of(module.task)
+    canvas = turn.canvas
+    rows, columns = model.latent_grid(canvas.height, canvas.width)
+    latents = rows * columns + 2
+    picture = 0
+    if not isinstance(task, ReasoningT2I):
+        max_size, min_size, stride = model.defaults.vit_sides
+        seen = ImageTransform(max_size=max_size, min_size=min_size, stride=stride).size(canvas.height, canvas.width)
+        picture = latents + len(model.picture_patches(torch.zeros(3, *seen, device=model.device))[0]) + 2
+    limit = turn.max_tokens if reasoning_tokens is None else reasoning_tokens
+    guided, trained_guided = guided_steps(module.sampler, canvas)
+    together = getattr(task, "prompts_per_forward", None) or prompts
+    if samples := getattr(task, "requests_per_forward", None):
+        together = max(1, samples // module.num_generations)
+    return Workload(
+        prompts=prompts,
+        prompts_per_forward=min(together, prompts),
+        group=module.num_generations,
+        micro_batch=min(module.micro_batch_size, module.num_generations),
+        prefix=len(model.encode_text(model.defaults.think_prompt)) + 2 if turn.think else 0,
+        prompt=prompt_tokens + 2,
+        reasoning=limit + 2 if turn.think else 0,
+        picture=picture,
+        latents=latents,
+        evaluations=module.sampler.evaluations,
+        guided=guided,
+        trained=module.sampler.window_size,
+        trained_guided=trained_guided,
+        branches=(1 + (canvas.guidance.image > 1)) if guided else 0,
+    )
+
+
+def guided_steps(sampler: Sampler, canvas: Canvas) -> tuple[int, int]:
+    """How many evaluations of a picture are guided, and how many trained ones at most."""
+    guided = [canvas.guidance.active(sigma) for sigma in sampler.sigma_N[:-1].tolist()]
+    lo, hi = sampler.window_range
+    starts = range(lo, hi - sampler.window_size + 1)
+    return sum(guided), max(sum(guided[start : start + sampler.window_size]) for start in starts)
+
+
+def decoding_cost(model: UnifiedModel, canvas: Canvas) -> tuple[int, float]:
+    """Bytes that making the pixels of one picture holds at most, and its operations; the model is an outline."""
+    grid = model.latent_grid(canvas.height, canvas.width)
+    latents_NLD = torch.zeros(1, grid[0] * grid[1], model.latent_size, device=model.device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, LiveBytes() as held:
+        model.decode_latents(latents_NLD, grid)
+    return held.peak, float(counter.get_total_flops())
+
+
+def state_per_weight(make_optimizer: Callable[[Any], Any]) -> float:
+    """Bytes that an optimizer keeps of each weight, found by one step on a few."""
+    probe = nn.Parameter(torch.zeros(PROBE))
+    optimizer = make_optimizer([probe])
+    probe.grad = torch.zeros(PROBE)
+    optimizer.step()
+    kept = [value for value in optimizer.state[probe].values() if isinstance(value, torch.Tensor)]
+    return sum(value.numel() * value.element_size() for value in kept) / PROBE
+
+
+def turn_of(task: Task) -> Turn:
+    """How a task's trained turns are made. Raises ValueError for a task that is not made of turns."""
+    turn = getattr(task, "turn", None)
+    if not isinstance(turn, Turn):
+        raise ValueError(
+            f"{type(task).__name__} is not made of turns (project/tasks/turn.py), so there is no plan of it"
+        )
+    return turn
+
+
+def settings_of(work: Workload, task: Any) -> str:
+    """Options of `fit` that make a workload's micro-batch and number of pictures drawn together."""
+    together = f"prompts_per_forward={work.prompts_per_forward}"
+    if hasattr(task, "requests_per_forward"):
+        together = f"requests_per_forward={work.rows}"
+    return f"--model.init_args.micro_batch_size={work.micro_batch} --model.init_args.task.init_args.{together}"
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in [*model.parameters(), *model.buffers()])

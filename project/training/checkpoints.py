@@ -1,0 +1,112 @@
+"""Trained policies from whatever a run or a person left on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+
+from project.core.atomic_files import atomic_file
+from project.models.base import ModelSource, UnifiedModel
+from project.models.lora import load_adapter
+from project.models.source import checkpoint as checkpoint_source
+
+
+def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter: str | None = None) -> UnifiedModel:
+    """The model of a checkpoint folder (or hub id), or the trained policy of a run's `.ckpt` file.
+
+    A `.ckpt` holds trained parameters only; what they were trained from is read from the `config.yaml` of its run
+    folder. `weights` chooses between its last parameters and their moving average. `adapter`: a PEFT folder (or hub
+    id) to put over a checkpoint folder.
+
+    Raises:
+        FileNotFoundError, ValueError: naming the file and what to do.
+    """
+    path = Path(checkpoint)
+    if path.suffix != ".ckpt":
+        model = checkpoint_source(checkpoint).load()
+        if adapter is not None:
+            load_adapter(model, adapter)
+        return model.eval()
+    if adapter is not None:
+        raise ValueError(f"{path} is a trained policy: an adapter goes over a checkpoint folder")
+    saved = read_checkpoint(path)
+    config = path.parent.parent / "config.yaml"
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"{config} is missing: it tells what {path.name} was trained from; keep the run folder whole"
+        )
+    return _trained(path, config, _state(path, saved, weights)).eval()
+
+
+def _trained(path: Path, config: Path, state: Mapping[str, torch.Tensor]) -> UnifiedModel:
+    from jsonargparse import ArgumentParser
+
+    from project.models.lora import LoRA
+    from project.training.trainable import prepare
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--policy", type=ModelSource)
+    parser.add_argument("--lora", type=LoRA | None)
+    settings = _model_settings(config)
+    chosen = {name: settings[name] for name in ("policy", "lora") if settings.get(name) is not None}
+    objects = parser.instantiate(parser.parse_object(chosen))
+    policy = prepare(objects.policy.load(), objects.lora)
+    fits = {name.removeprefix("policy."): tensor for name, tensor in state.items()}
+    unexpected = policy.load_state_dict(fits, strict=False).unexpected_keys
+    if unexpected:
+        raise ValueError(f"{path} does not belong to the policy of {config}: unexpected {', '.join(unexpected[:5])}")
+    return policy
+
+
+def _model_settings(config: Path) -> dict[str, Any]:
+    import yaml
+
+    content = yaml.safe_load(config.read_text())
+    try:
+        settings: dict[str, Any] = content["model"]["init_args"]
+    except (KeyError, TypeError):
+        raise ValueError(f"{config} has no model.init_args: it is not the configuration of a run") from None
+    if "policy" not in settings:
+        raise ValueError(f"{config} names no policy under model.init_args")
+    return settings
+
+
+def read_checkpoint(path: Path, contents: bool = True) -> dict[str, Any]:
+    """All that a run's `.ckpt` file holds; without `contents` the tensors' shapes only, which is quick.
+
+    Raises FileNotFoundError or ValueError if it is none.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        where: dict[str, Any] = {"map_location": "cpu"} if contents else {"map_location": "meta", "mmap": True}
+        checkpoint: dict[str, Any] = torch.load(path, weights_only=True, **where)
+        _ = checkpoint["state_dict"], checkpoint["updates"]
+    except (RuntimeError, KeyError, TypeError, EOFError, OSError, UnpicklingError):
+        raise ValueError(
+            f"{path} is no complete checkpoint of a run (half-written, damaged, or another format): give another"
+        ) from None
+    return checkpoint
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Writes a `.ckpt` file in one step."""
+    with atomic_file(path) as stream:
+        torch.save(checkpoint, stream)
+
+
+def _state(path: Path, checkpoint: Mapping[str, Any], weights: str) -> dict[str, torch.Tensor]:
+    if weights == "raw":
+        state: dict[str, torch.Tensor] = checkpoint["state_dict"]
+        return state
+    averages = [s["average"] for name, s in checkpoint.get("callbacks", {}).items() if name.startswith("EMA")]
+    if not averages:
+        raise ValueError(
+            f"{path} holds no moving average: train with project.callbacks.ema.EMA, or take the raw weights"
+        )
+    average: dict[str, torch.Tensor] = averages[0]
+    return average

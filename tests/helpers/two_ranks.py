@@ -1,0 +1,68 @@
+"""Trains a tiny policy on N ranks and saves its parameters: `python -m tests.helpers.two_ranks N FILE rt2i|mixed`.
+
+Prompt "1" never gets a reward, so with two ranks one has fewer samples to replay than the other.
+"""
+
+import re
+import sys
+
+import torch
+
+from project.callbacks.on_policy_gate import OnPolicyGate
+from project.rewards.random import RandomReward
+from project.samplers.guidance import Guidance
+from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.self_reflection import SelfReflection
+from tests.helpers.policies import TinyBagel
+from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
+
+MEASURED = re.compile("time/|judge/seconds").match
+"""What is never twice the same."""
+FOUR = [*PROMPTS, PROMPTS[0].__class__(id="3", text="a red square")]
+
+
+class OftenSilent(RandomReward):
+    def score(self, trajectories, group_size):
+        output = super().score(trajectories, group_size)
+        silent = torch.tensor([trajectory.prompt.id in ("1", "3") for trajectory in trajectories])
+        output.reward_N[silent] = float("nan")
+        return output
+
+
+class HalfStop(SelfReflection):
+    """Every second sample has no second round."""
+
+    def _finds_nothing(self, trajectory):
+        return trajectory.key.sample % 2 == 0
+
+
+def mixed():
+    guidance = Guidance(text=2.0, interval=(0.0, 1.0))
+    first = ReasoningT2I(height=8, width=8, max_tokens=4, guidance=guidance)
+    return HalfStop(first, rounds=2, train_first=True, max_tokens=4, guidance=guidance, credit="own")
+
+
+if __name__ == "__main__":
+    ranks = int(sys.argv[1])
+    settings = {"policy": TinyBagel(), "task": mixed()} if sys.argv[3] == "mixed" else {}
+    module = make_module(optimizer=plain_descent, micro_batch_size=3, **settings)
+
+    def deal(prompts):
+        rank = module.trainer.global_rank
+        return prompts[rank::ranks]
+
+    trainer = train(
+        module,
+        updates=2,
+        rewards=[OftenSilent(seed=1)],
+        callbacks=[OnPolicyGate()],
+        batches=[FOUR] * 10,
+        collate=deal,
+        devices=ranks,
+        strategy="ddp_find_unused_parameters_true" if ranks > 1 else "auto",
+        use_distributed_sampler=False,
+    )
+    if trainer.global_rank == 0:
+        logged = {name: float(v) for name, v in trainer.callback_metrics.items() if not MEASURED(name)}
+        weights = {name: p.detach() for name, p in module.named_parameters()}
+        torch.save({"weights": weights, "logged": logged}, sys.argv[2])

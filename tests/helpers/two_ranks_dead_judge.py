@@ -1,0 +1,86 @@
+"""Trains on two ranks; in the third update the judge is lost to one of them:
+`python -m tests.helpers.two_ranks_dead_judge FOLDER`.
+
+Runs three updates as a whole; then as far as it gets; then what is left. Rank 0 saves the weights of the first and the
+last, and what was caught.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from project.callbacks.checkpoint import SaveLast
+from project.datamodule import PromptLoader
+from project.judges.agreement import together
+from project.judges.base import JudgeUnavailable
+from project.module import AlphaGRPO
+from project.rewards.random import RandomReward
+from tests.helpers import tiny_module
+from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
+
+FOUR = [*PROMPTS, PROMPTS[0].__class__(id="3", text="a red square")]
+
+
+class Together(AlphaGRPO):
+    """Rollout and scores within `together`."""
+
+    def rollout(self, prompts):
+        with together(lambda lost: self.trainer.strategy.reduce_boolean_decision(lost, all=False)):
+            return [self.score(group) for group in super().rollout(prompts)]
+
+    def score(self, group):
+        return group if group.scores is not None else super().score(group)
+
+
+class Lost(RandomReward):
+    """Its judge is lost to rank 1 in the third update."""
+
+    module = None
+
+    def score(self, trajectories, group_size):
+        if self.module.updates == 2 and self.module.trainer.global_rank == 1:
+            raise JudgeUnavailable("nobody answers")
+        return super().score(trajectories, group_size)
+
+
+class Loader(PromptLoader):
+    """Its prompts are dealt to the ranks when the ranks are known."""
+
+    def __iter__(self):
+        self.rank, self.world_size = torch.distributed.get_rank(), 2
+        return super().__iter__()
+
+
+def run(folder, reward, ckpt_path=None):
+    module = make_module(optimizer=plain_descent)
+    reward.module = module
+    trainer = train(
+        module,
+        updates=3,
+        rewards=[reward],
+        callbacks=[SaveLast(every_n_updates=100)],
+        loader=Loader(FOUR, prompts_per_update=2, seed=1),
+        ckpt_path=ckpt_path,
+        enable_checkpointing=True,
+        default_root_dir=folder,
+        devices=2,
+        strategy="ddp_find_unused_parameters_true",
+        use_distributed_sampler=False,
+    )
+    return trainer.global_rank, {name: p.detach() for name, p in module.named_parameters()}
+
+
+if __name__ == "__main__":
+    tiny_module.AlphaGRPO = Together
+    home = Path(sys.argv[1])
+    _, whole = run(home / "whole", RandomReward(seed=1))
+    caught = None
+    try:
+        run(home / "parts", Lost(seed=1))
+    except JudgeUnavailable as error:
+        caught = str(error)
+    saved = home / "parts/checkpoints/last.ckpt"
+    updates = torch.load(saved, weights_only=True)["updates"]
+    rank, resumed = run(home / "parts", RandomReward(seed=1), ckpt_path=saved)
+    torch.save({"whole": whole, "resumed": resumed, "caught": caught, "updates": updates}, home / f"rank_{rank}.pt")
