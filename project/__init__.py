@@ -1,0 +1,3 @@
+from project.core.exports import classes_of
+
+__getattr__, __dir__ = classes_of(__name__, __path__, "*.py")

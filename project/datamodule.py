@@ -107,14 +107,14 @@ class EvaluationLoader:
     """Lists of at most `batch_size` prompts in file order; rank r takes the prompts r, r + world_size, ...
 
     Every rank gets the same number of lists of the same lengths (unequal ones would hang a sharded model): the last
-    prompt fills up, marked by `columns["padding"]`, and `Benchmark` leaves the marked ones out.
+    prompt fills up, marked as `padding`, and `Benchmark` leaves the marked ones out.
     """
 
     def __init__(self, prompts: Sequence[Prompt], *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1:
             raise ValueError(f"eval_batch_size = {batch_size}: give at least 1")
         last = prompts[-1]
-        filler = dataclasses.replace(last, columns={**last.columns, "padding": True})
+        filler = dataclasses.replace(last, padding=True)
         padded = [*prompts, *[filler] * (-len(prompts) % world_size)]
         self.prompts = padded[rank::world_size]
         self.batch_size = batch_size
@@ -125,10 +125,6 @@ class EvaluationLoader:
     def __iter__(self) -> Iterator[list[Prompt]]:
         for start in range(0, len(self.prompts), self.batch_size):
             yield self.prompts[start : start + self.batch_size]
-
-
-BENCHMARK = "benchmark"
-"""Column of evaluation prompts that are for one benchmark alone: its name."""
 
 
 class PromptDataModule(LightningDataModule):
@@ -217,7 +213,7 @@ class PromptDataModule(LightningDataModule):
         rank, world_size = self._place()
         return [
             EvaluationLoader(list(prompts), batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
-            for _, prompts in groupby(self.prompts.get(name, []), lambda prompt: prompt.columns.get(BENCHMARK))
+            for _, prompts in groupby(self.prompts.get(name, []), lambda prompt: prompt.benchmark)
         ]
 
     def _place(self) -> tuple[int, int]:
@@ -232,4 +228,4 @@ def evaluated_prompts(trainer: Trainer) -> list[Prompt]:
 
 
 def _marked(prompts: Sequence[Prompt], benchmark: str) -> list[Prompt]:
-    return [dataclasses.replace(p, columns={**p.columns, BENCHMARK: benchmark}) for p in prompts]
+    return [dataclasses.replace(p, benchmark=benchmark) for p in prompts]

@@ -7,8 +7,9 @@ import dataclasses
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -24,20 +25,20 @@ from project.benchmarks.base import Benchmark
 from project.core.timing import Stopwatch
 from project.judges.agreement import together
 from project.models.base import ModelSource, UnifiedModel
-from project.models.lora import LoRA, adapters_at_start, adapters_off, keep_start
+from project.models.lora import adapters_at_start, adapters_off, keep_start
 from project.objectives.base import Counts, LossInputs, Mean, Objective
 from project.rewards.scoring import Scorer, collected
-from project.samplers.base import Sampler
-from project.tasks.base import Task
+from project.samplers.sampler import Sampler
+from project.tasks.base import Rollout, Task
 from project.training.advantages import advantages
-from project.training.evaluated import EvaluatedModule
+from project.training.evaluated import EvaluatedModule, Evaluation
 from project.training.lr_schedules import over_whole_run
-from project.training.trainable import optimizer_over, prepare
+from project.training.trainable import Trainable, optimizer_over, prepare
 from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
 
 NO_REWARDS = (
     "no group has two samples with a reward, look at judge/unanswered, reward/dropped_groups and srr/1/skipped "
-    "(model.init_args.max_skipped sets how many such updates in a row are borne)"
+    "(model.init_args.update.max_skipped sets how many such updates in a row are borne)"
 )
 NOT_FINITE = "its gradient is not finite, look at the rewards, the learning rate and the precision"
 MOST_NOT_FINITE = 3
@@ -46,37 +47,67 @@ MOST_NOT_FINITE = 3
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdvantageSettings:
+    """What samples are compared with.
+
+    Args:
+        scale_rewards: standard deviation that advantages are divided by: of all samples, of the group, or none.
+        scale_floor: added to that standard deviation: rewards that differ by less teach in proportion.
+        image_baseline: what a picture is compared with: its `group`, or those of the group that were drawn from the
+            same `context` (text and source picture), for models whose texts repeat or with `images_per_text`.
+        clip: largest image advantage.
+    """
+
+    scale_rewards: Literal["global", "group", "none"] = "global"
+    scale_floor: float = 1e-4
+    image_baseline: Literal["group", "context"] = "group"
+    clip: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSettings:
+    """How a rollout becomes optimizer steps.
+
+    Args:
+        per_rollout: optimizer steps per rollout. With 1 every ratio is 1 by construction: the gradient is the policy
+            gradient, and clipping only ever sees numerical noise.
+        micro_batch_size: samples per backward; changes memory and speed, never the gradient.
+        gradient_clip: largest norm of the gradient.
+        context_gradient: let the image loss reach the reasoning's states (exact), or cut it there (the paper).
+        max_skipped: updates in a row without anything to learn from after which the run stops (see `MOST_NOT_FINITE`).
+    """
+
+    per_rollout: int = 1
+    micro_batch_size: int = 8
+    gradient_clip: float = 1.0
+    context_gradient: bool = True
+    max_skipped: int = 100
+
+    def __post_init__(self) -> None:
+        if self.micro_batch_size < 1 or self.per_rollout < 1:
+            raise ValueError("update.micro_batch_size and update.per_rollout must be at least 1")
+
+
 class AlphaGRPO(EvaluatedModule):
     """Trains reasoning text and image of a unified multimodal model together.
 
     Args:
         policy: the model to train.
         task: what is generated, in which order.
-        sampler: the stochastic transition and its window of trained steps.
+        sampler: the schedule, the stochastic transition and its window of trained steps.
         objective: the loss.
         optimizer: made over the trainable parameters (which are fp32).
         lr_scheduler: stepped after every optimizer step; constant rates if None.
-        lora: adapters to train instead of all weights.
+        trainable: adapters or all weights, and what of them stays as it is.
         reference: what the KL terms hold the policy to: the `base` model without adapters, or the model as it was at
             the `start` of training, with `lora.adapter`. Without adapters both are a frozen copy of the loaded model.
         num_generations: G, samples per prompt.
-        updates_per_rollout: optimizer steps per rollout. With 1 every ratio is 1 by construction: the gradient is
-            the policy gradient, and clipping only ever sees numerical noise.
-        micro_batch_size: samples per backward; changes memory and speed, never the gradient.
-        scale_rewards: standard deviation that advantages are divided by: of all samples, of the group, or none.
-        image_baseline: what a picture is compared with: its `group`, or those of the group that were drawn from the
-            same `context` (text and source picture), for models whose texts repeat or with `images_per_text`.
-        scale_floor: added to that standard deviation: rewards that differ by less teach in proportion.
-        advantage_clip: largest image advantage.
-        gradient_clip: largest norm of the gradient.
+        advantages: what samples are compared with.
+        update: how a rollout becomes optimizer steps.
         overlap: judge in a thread of its own while drawing goes on; for judges that work elsewhere (a server).
-        max_skipped: updates in a row without anything to learn from after which the run stops (see `MOST_NOT_FINITE`).
-        context_gradient: let the image loss reach the reasoning's states (exact), or cut it there (the paper).
-        freeze: patterns of parameter names (re.search) that stay as they are.
-        parameter_groups: options of the optimizer (lr, eps, weight_decay ...) of their own for the parameters whose
-            name matches a pattern (re.search); the first match counts.
         seed: of every draw of the run.
-        evaluation_task, evaluation_sampler: how validation draws, see EvaluatedModule; as in training if None.
+        evaluation: how validation draws; the task of training, by the ODE of its schedule, if None.
     """
 
     def __init__(
@@ -87,48 +118,30 @@ class AlphaGRPO(EvaluatedModule):
         objective: Objective,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
-        lora: LoRA | None = None,
+        trainable: Trainable = Trainable(),
         reference: Literal["base", "start"] = "base",
         num_generations: int = 8,
-        updates_per_rollout: int = 1,
-        micro_batch_size: int = 8,
-        scale_rewards: Literal["global", "group", "none"] = "global",
-        image_baseline: Literal["group", "context"] = "group",
-        scale_floor: float = 1e-4,
-        advantage_clip: float = 5.0,
-        gradient_clip: float = 1.0,
+        advantages: AdvantageSettings = AdvantageSettings(),
+        update: UpdateSettings = UpdateSettings(),
         overlap: bool = False,
-        max_skipped: int = 100,
-        context_gradient: bool = True,
-        freeze: Sequence[str] = (),
-        parameter_groups: Mapping[str, dict[str, Any]] | None = None,
         seed: int = 0,
-        evaluation_task: Task | dict[str, Task] | None = None,
-        evaluation_sampler: Sampler | None = None,
+        evaluation: Evaluation | None = None,
     ) -> None:
-        super().__init__(evaluation_task or task, evaluation_sampler or sampler)
+        super().__init__(evaluation or Evaluation(task=task, schedule=sampler.schedule))
         if num_generations < 2:
             raise ValueError(
                 f"num_generations={num_generations}: an advantage compares samples of one prompt, "
                 "set model.init_args.num_generations to 2 or more"
             )
-        if lora is not None and lora.dropout:
-            raise ValueError(
-                f"lora.dropout={lora.dropout}: replay would drop other activations than rollout did, and ratios and "
-                "gradients would be those of the dropout; set model.init_args.lora.dropout to 0"
-            )
-        if micro_batch_size < 1 or updates_per_rollout < 1:
-            raise ValueError("micro_batch_size and updates_per_rollout must be at least 1")
         if any(turn.think and turn.temperature == 0 for turn in task.turns):
             raise ValueError(
                 "temperature=0 is for evaluation: greedy reasoning is the same in every sample, set "
-                "model.init_args.task.init_args.temperature above 0 (evaluation_task may have 0)"
+                "model.init_args.task.init_args.temperature above 0 (evaluation.task may have 0)"
             )
-        if not sampler.noise_level or not sampler.window_size:
+        if objective.needs.transitions and not sampler.trains:
             raise ValueError(
-                f"{type(sampler).__name__} with noise_level={sampler.noise_level} and window_size="
-                f"{sampler.window_size} draws nothing that could be trained: take project.samplers.flow_sde.FlowSDE "
-                "with a positive noise_level as model.init_args.sampler (evaluation_sampler may be deterministic)"
+                "the sampler has no stochastic transition, so it draws nothing that could be trained: set "
+                "model.init_args.sampler.transition to project.samplers.FlowSDE with a positive noise_level"
             )
         self.automatic_optimization = False
         self.strict_loading = False
@@ -138,24 +151,15 @@ class AlphaGRPO(EvaluatedModule):
         self.objective = objective
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
-        self.lora = lora
+        self.trainable = trainable
         self.reference = reference
         self.num_generations = num_generations
-        self.updates_per_rollout = updates_per_rollout
-        self.micro_batch_size = micro_batch_size
-        self.scale_rewards = scale_rewards
-        self.image_baseline = image_baseline
-        self.scale_floor = scale_floor
-        self.advantage_clip = advantage_clip
-        self.gradient_clip = gradient_clip
+        self.comparison = advantages
+        self.updating = update
         self.overlap = overlap
-        self.max_skipped = max_skipped
-        self._skipped = 0
-        self.context_gradient = context_gradient
-        self.freeze_patterns = tuple(freeze)
-        self.parameter_groups = dict(parameter_groups or {})
         self.seed = seed
         self.stopwatch = Stopwatch()
+        self._skipped = 0
         self._reference: tuple[UnifiedModel, ...] = ()  # a tuple: no submodule, so in no checkpoint
 
     # ----------------------------------------------------------------- the algorithm
@@ -167,7 +171,7 @@ class AlphaGRPO(EvaluatedModule):
             groups = [self.score(group) for group in groups]
         groups = self.task.credit(groups, self._sum_over_ranks)
         groups = [self.advantages(group) for group in groups]
-        for step in range(self.updates_per_rollout):
+        for step in range(self.updating.per_rollout):
             self.update(groups, first=step == 0)
         self.updates += 1
         self.log_dict({f"time/{name}": s for name, s in self.stopwatch.reset().items()})
@@ -178,13 +182,24 @@ class AlphaGRPO(EvaluatedModule):
     def rollout(self, prompts: Sequence[Prompt]) -> list[Group]:
         """G trajectories of each prompt, under the weights now: a group per task and round."""
         keys = self._keys(prompts, self.num_generations, self.updates)
-        window = self.sampler.window(self.seed, self.updates)
-        return self.task.rollout(self.model, prompts, keys, self.sampler, window, self.stopwatch, self.scorer)
+        return self.task.rollout(
+            Rollout(
+                model=self.model,
+                prompts=prompts,
+                keys=keys,
+                sampler=self.sampler,
+                steps=self.sampler.steps(self.seed, self.updates),
+                training=True,
+                score=self.scorer,
+                stopwatch=self.stopwatch,
+                keep_means=self.objective.needs.rollout_means,
+            )
+        )
 
     def score(self, group: Group) -> Group:
         """Rewards from the reward callbacks, which were asked as soon as the pictures were drawn."""
         scores = collected(group.pending, self.stopwatch)
-        self.log_dict({f"{prefix(group)}{name}": value for name, value in scores.metrics.items()})
+        self.log_dict({f"{group.log_prefix}{name}": value for name, value in scores.metrics.items()})
         self.log("reward", scores.reward_N.nanmean(), prog_bar=True, logger=False)
         return dataclasses.replace(group, scores=scores, pending=())
 
@@ -195,28 +210,25 @@ class AlphaGRPO(EvaluatedModule):
             group.scores.reward_N,
             group.scores.text_reward_N,
             group.size,
-            scale=self.scale_rewards,
-            clip=self.advantage_clip,
-            eps=self.scale_floor,
-            image_context_N=group.context_N if self.image_baseline == "context" else None,
+            scale=self.comparison.scale_rewards,
+            clip=self.comparison.clip,
+            eps=self.comparison.scale_floor,
+            image_context_N=group.context_N if self.comparison.image_baseline == "context" else None,
             image_mask_N=group.scores.well_formed_N,
             reduce=self._sum_over_ranks,
         )
-        self.log_dict({f"{prefix(group)}{name}": value for name, value in better.metrics.items()})
-        self.log_dict(dict(group.metrics), sync_dist=True)
+        self.log_dict({f"{group.log_prefix}{name}": value for name, value in better.metrics.items()})
+        self.log_dict({f"{group.log_prefix}{name}": value for name, value in group.metrics.items()}, sync_dist=True)
         return group.with_advantages(better)
 
     def replay(self, batch: MicroBatch) -> Replay:
         """Log-probabilities of a micro-batch under the weights now, and under the reference if it is needed."""
         with self.stopwatch.phase("replay"):
-            replay = self._replay(self.model)(batch)
-        if not self.objective.needs_reference:
+            replay = self._replay(self.model, batch)
+        if not self.objective.needs.reference:
             return replay
-        with self.stopwatch.phase("reference"), torch.no_grad():
-            reference = self._reference_replay(batch)
-        return dataclasses.replace(
-            replay, reference_text_log_prob_RT=reference.text_log_prob_RT, reference_mean_RKLD=reference.mean_RKLD
-        )
+        with self.stopwatch.phase("reference"):
+            return dataclasses.replace(replay, reference=self._reference_replay(batch))
 
     def update(self, groups: Sequence[Group], first: bool) -> None:
         """One optimizer step on all groups; micro-batches only accumulate.
@@ -232,17 +244,17 @@ class AlphaGRPO(EvaluatedModule):
             for task, some in tasks.items()
         }
         if not any(count.samples for count in counts.values()):
-            self._skip(NO_REWARDS, self.max_skipped)
+            self._skip(NO_REWARDS, self.updating.max_skipped)
             return
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
         metrics, maxima = self._accumulate(groups, counts)
         with self.stopwatch.phase("optimizer"):
-            norm = nn.utils.clip_grad_norm_(self.trainable, self.gradient_clip)
+            norm = nn.utils.clip_grad_norm_(self.trained, self.updating.gradient_clip)
             norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
             if self._on_any_rank(not bool(norm.isfinite())):
-                self._skip(NOT_FINITE, min(MOST_NOT_FINITE, self.max_skipped))
+                self._skip(NOT_FINITE, min(MOST_NOT_FINITE, self.updating.max_skipped))
                 return
             optimizer.step()
             if isinstance(scheduler := self.lr_schedulers(), LRScheduler):
@@ -275,7 +287,7 @@ class AlphaGRPO(EvaluatedModule):
         totals: dict[str, Mean] = {}
         maxima: dict[str, Tensor] = {}
         for group, number in zip(groups, numbers, strict=True):
-            for batch in group.micro_batches(self.micro_batch_size, at_least=number):
+            for batch in group.micro_batches(self.updating.micro_batch_size, at_least=number):
                 outputs = self.objective(
                     LossInputs(
                         replay=self.replay(batch),
@@ -289,7 +301,7 @@ class AlphaGRPO(EvaluatedModule):
                 with self.stopwatch.phase("backward"), self._gradients_stay(left > 0):
                     self.manual_backward(outputs.loss * batch.weight)
                 for name, mean in outputs.metrics.items():
-                    name, mean = f"{prefix(group)}{name}", mean.times(batch.weight)
+                    name, mean = f"{group.log_prefix}{name}", mean.times(batch.weight)
                     totals[name] = totals[name] + mean if name in totals else mean
                 for name, value in outputs.maxima.items():
                     value = value.detach().cpu() * batch.weight
@@ -305,7 +317,7 @@ class AlphaGRPO(EvaluatedModule):
     def _micro_batches(self, group: Group) -> int:
         """How many this rank has work for."""
         assert group.advantages is not None
-        return math.ceil(int(group.advantages.valid_N.sum()) / self.micro_batch_size)
+        return math.ceil(int(group.advantages.valid_N.sum()) / self.updating.micro_batch_size)
 
     # ----------------------------------------------------------------- set-up
 
@@ -314,15 +326,16 @@ class AlphaGRPO(EvaluatedModule):
         if self.policy is not None:
             return
         policy = self.policy_source.load()
-        if self.objective.needs_reference and self.lora is None:
+        lora, needed = self.trainable.lora, self.objective.needs.reference
+        if needed and lora is None:
             self._reference = (copy.deepcopy(policy).requires_grad_(False).eval(),)
-        self.policy = prepare(policy, self.lora, self.freeze_patterns)
-        if self.objective.needs_reference and self.lora is not None and self.reference == "start":
+        self.policy = prepare(policy, lora, self.trainable.freeze)
+        if needed and lora is not None and self.reference == "start":
             keep_start(self.policy)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, with a parameter group per pattern that wants options of its own."""
-        optimizer = optimizer_over(self, self.make_optimizer, self.parameter_groups)
+        optimizer = optimizer_over(self, self.make_optimizer, self.trainable.parameter_groups)
         if self.make_scheduler is None:
             return optimizer
         scheduler = over_whole_run(self.make_scheduler(optimizer), self.trainer.max_steps)  # type: ignore[arg-type]
@@ -332,7 +345,7 @@ class AlphaGRPO(EvaluatedModule):
         """Find out before hours are spent whether the rewards can work on these prompts."""
         self.scorer = Scorer(self.rewards, self.overlap, self.stopwatch)
         if not self.rewards:
-            raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.dvreward.DVReward")
+            raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.DVReward")
         for turn in (turn for task in (self.task, *self._evaluation_tasks()) for turn in task.turns):
             self.model.latent_grid(turn.canvas.height, turn.canvas.width)  # raises for pictures that cannot be drawn
         prompts = getattr(self.trainer.datamodule, "prompts", {}).get("train", ())  # type: ignore[attr-defined]
@@ -350,7 +363,7 @@ class AlphaGRPO(EvaluatedModule):
     # ----------------------------------------------------------------- helpers
 
     @property
-    def trainable(self) -> list[nn.Parameter]:
+    def trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def _on_any_rank(self, true: bool) -> bool:
@@ -384,21 +397,29 @@ class AlphaGRPO(EvaluatedModule):
             ]
         return keys
 
-    def _replay(self, model: UnifiedModel) -> Callable[[MicroBatch], Replay]:
-        return lambda batch: self.task.replay(
-            model, batch.trajectories, self.sampler, context_gradient=self.context_gradient
+    def _replay(self, model: UnifiedModel, batch: MicroBatch) -> Replay:
+        return self.task.replay(
+            model, batch.trajectories, self.sampler, context_gradient=self.updating.context_gradient
         )
 
+    @torch.no_grad()
     def _reference_replay(self, batch: MicroBatch) -> Replay:
-        if self.lora is None:
-            return self._replay(self._reference[0].to(self.device))(batch)
+        with self._reference_policy() as policy:
+            replay = self._replay(policy, batch)
+        of_reference = replay.velocity
+        assert of_reference is not None
+
+        @torch.no_grad()
+        def velocity(x_RKLD: Tensor, sigma_K: Tensor, *, guided: bool = True) -> Tensor:
+            with self._reference_policy():  # an objective asks later
+                return of_reference(x_RKLD, sigma_K, guided=guided)
+
+        return dataclasses.replace(replay, velocity=velocity)
+
+    @contextmanager
+    def _reference_policy(self) -> Iterator[UnifiedModel]:
+        if self.trainable.lora is None:
+            yield self._reference[0].to(self.device)
+            return
         with adapters_off(self.model) if self.reference == "base" else adapters_at_start(self.model):
-            return self._replay(self.model)(batch)
-
-
-def prefix(group: Group) -> str:
-    """Of the names of what is logged of a group: none where a task draws pictures from nothing."""
-    if not group.task:
-        return ""
-    round = group.trajectories[0].round
-    return f"{group.task}/{round}/" if round else f"{group.task}/"
+            yield self.model

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -45,6 +45,10 @@ class Prompt:
     """Path of a source image, for editing tasks."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Every other column of the row, untouched (for reward functions and benchmarks)."""
+    benchmark: str | None = None
+    """Name of the benchmark that alone measures this prompt; None = every benchmark does."""
+    padding: bool = False
+    """It only fills up a batch of an evaluation, and is measured by nobody."""
     place: str = field(default="", compare=False)
     """Where the row stands, "file:line", for messages."""
 
@@ -91,8 +95,11 @@ class ImageSegment:
     step_K: Tensor
     log_prob_K: Tensor
     final_LD: Tensor
+    """The clean latents that the picture was decoded from."""
     pixels_HWC: Tensor
     """uint8 [height, width, 3]."""
+    mean_KLD: Tensor | None = None
+    """Means of the transitions under the weights of the rollout, kept where the objective asks for them."""
 
 
 Segment = TextSegment | ImageSegment
@@ -175,10 +182,14 @@ class Group:
     trajectories: tuple[Trajectory, ...]
     size: int
     """G."""
-    task: str = ""
-    """Groups of one task share the denominators of their loss; prefix of what is logged."""
-    label: str = ""
-    """Tells what an evaluation arrives at from its first pictures: `round1`, `best2` ..."""
+    task: str = "draw"
+    """Groups of one task share the denominators of their loss."""
+    round: int = 0
+    """Of refinement, from 1; 0 for whatever is no refinement."""
+    log_prefix: str = ""
+    """Of the names of what is logged of the group."""
+    label: str | None = None
+    """What an evaluation arrives at from its first pictures: `round1`, `best2` ...; None = the first pictures."""
     text_weight: float = 1.0
     """Of the text loss, on top of the objective's own."""
     pending: tuple[Future[Scores], ...] = ()
@@ -252,6 +263,12 @@ class MicroBatch:
         return len(self.trajectories)
 
 
+class Velocity(Protocol):
+    """(states [R, K, L, D], flow times [K]) -> velocities [R, K, L, D], each row in the context of its own image."""
+
+    def __call__(self, x_RKLD: Tensor, sigma_K: Tensor, *, guided: bool = True) -> Tensor: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
     """Log-probabilities of a micro-batch under the weights now (with gradient), beside those of the sampler.
@@ -271,8 +288,15 @@ class Replay:
     step_mask_RK: Tensor
     image_sample_R: Tensor
     mean_RKLD: Tensor
-    """Means of the trained transitions (for the image KL)."""
+    """Means of the trained transitions."""
     std_RK: Tensor
+    """Their full standard deviations, the same in rollout and replay."""
     dt_RK: Tensor
-    reference_text_log_prob_RT: Tensor | None = None
-    reference_mean_RKLD: Tensor | None = None
+    old_mean_RKLD: Tensor | None = None
+    """Means under the weights of the rollout, if the objective needs them."""
+    clean_RLD: Tensor | None = None
+    """Clean latents of the images, of which a forward-process loss makes states at any flow time."""
+    velocity: Velocity | None = None
+    """Velocity of any states of these images under the weights now, for a forward-process loss."""
+    reference: Replay | None = None
+    """The same of the reference policy, without gradient, if the objective needs it."""

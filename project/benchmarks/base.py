@@ -17,7 +17,7 @@ from torchmetrics import Metric
 
 from project.core.atomic_files import write_atomically
 from project.core.run_folder import run_folder
-from project.datamodule import BENCHMARK, evaluated_prompts
+from project.datamodule import evaluated_prompts
 from project.rewards.base import Reward, score
 from project.trajectory import Group, Prompt, Trajectory
 
@@ -63,7 +63,7 @@ class Benchmark(Callback, ABC):
         self.metric = metric
         self.reward = reward
         self._folder: Path | None = None
-        self._outcomes: dict[str, list[Outcome]]
+        self._outcomes: dict[str | None, list[Outcome]]
         self.reset()
 
     @property
@@ -77,7 +77,7 @@ class Benchmark(Callback, ABC):
 
     def update(self, group: Group, rewards: Sequence[Reward] = ()) -> None:
         """Adds the outcomes of a batch; prompts that only fill up a batch are left out."""
-        kept = [n for n, t in enumerate(group.trajectories) if not t.prompt.columns.get("padding")]
+        kept = [n for n, t in enumerate(group.trajectories) if not t.prompt.padding]
         trajectories = [group.trajectories[n] for n in kept]
         outcomes = self._outcomes.setdefault(group.label, [])
         if not trajectories:
@@ -94,7 +94,10 @@ class Benchmark(Callback, ABC):
 
     def prompts(self, trainer: Trainer) -> list[Prompt]:
         """Those that it measures in evaluations during training."""
-        return [p for p in evaluated_prompts(trainer) if p.columns.get(BENCHMARK, self.name) == self.name]
+        return [p for p in evaluated_prompts(trainer) if self._measures(p)]
+
+    def _measures(self, prompt: Prompt) -> bool:
+        return prompt.benchmark in (None, self.name)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks a reward of its own as those of training are. Raises what it raises."""
@@ -109,7 +112,7 @@ class Benchmark(Callback, ABC):
 
     def reset(self) -> None:
         """Forget what was measured."""
-        self._outcomes = {"": []}
+        self._outcomes = {None: []}
 
     def figures(self) -> Results:
         """What was measured since the evaluation began, over all ranks."""
@@ -117,10 +120,10 @@ class Benchmark(Callback, ABC):
         figures = self._computed(first)
         rounds = {}
         for label, outcomes in list(self._outcomes.items())[1:]:
-            rounds[label] = self._computed(outcomes)
+            rounds[str(label)] = self._computed(outcomes)
             if self.right is not None:
                 chosen = [a if a[self.right] else b for a, b in zip(first, outcomes, strict=True)]
-                rounds[label]["oracle"] = self._computed(chosen)
+                rounds[str(label)]["oracle"] = self._computed(chosen)
         return {**figures, "rounds": rounds} if rounds else figures
 
     def _rows(self) -> list[Outcome]:
@@ -156,7 +159,7 @@ class Benchmark(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if any(prompt.columns.get(BENCHMARK, self.name) != self.name for prompt in batch):
+        if not all(self._measures(prompt) for prompt in batch):
             return
         groups = _groups(outputs)
         if not groups:

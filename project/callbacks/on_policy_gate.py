@@ -54,9 +54,10 @@ class OnPolicyGate(Callback):
                 "maxima: without them the gate cannot compare replay with rollout"
             )
         pl_module.log("on_policy/max_ratio_error", max(errors.values()))
+        widths = pl_module.objective.clip_widths
         clips = {
-            "text": min(getattr(pl_module.objective, "clip_text", (self.text_tolerance * 10,))),
-            "image": getattr(pl_module.objective, "clip_image", self.image_tolerance * 10),
+            "text": widths.text or self.text_tolerance * 10,
+            "image": widths.image or self.image_tolerance * 10,
         }
         limits = {"text": self.text_tolerance, "image": min(self.image_tolerance, clips["image"] / 10)}
         if all(errors[part] <= limits[part] for part in errors):

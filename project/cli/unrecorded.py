@@ -48,7 +48,7 @@ class UnrecordedCLI(ProjectCLI):
 
     def turn(self, cost: Cost, updates: int) -> None:
         """One warm-up update and `updates` measured ones, which are added to `cost`."""
-        steps = (1 + updates) * self.model.updates_per_rollout
+        steps = (1 + updates) * self.model.updating.per_rollout
         trainer = Trainer(**{**self.settings, "max_steps": steps, "callbacks": [*self.callbacks, Recorder(cost)]})
         try:
             trainer.fit(self.model, datamodule=self.datamodule)

@@ -22,15 +22,20 @@ from typing import Any
 _CLASS = re.compile(r"^class ([A-Z]\w*)", re.MULTILINE)
 
 
-def classes_of(package: str, folders: Iterable[str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package: its public classes, those of packages within it included."""
+def classes_of(
+    package: str, folders: Iterable[str], pattern: str = "**/*.py"
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package: the public classes of its files, those of packages within it too.
+
+    `pattern` names the files.
+    """
     root = Path(next(iter(folders)))
 
     @cache
     def homes() -> dict[str, str]:
         """Class name -> module that defines it."""
         found: dict[str, str] = {}
-        for file in sorted(root.rglob("*.py")):
+        for file in sorted(root.glob(pattern)):
             module = ".".join((package, *file.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
             for name in _CLASS.findall(file.read_text(encoding="utf-8")):
                 found.setdefault(name, module)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from project.models.base import UnifiedModel
-from project.models.context import Context, Contexts
+from project.models.context import Context
+from project.models.reading import Read, Reading, read, transforms
 from project.models.transforms import ImageTransform
-from project.samplers.flow_ode import FlowODE
 from project.samplers.guidance import Guidance
+from project.samplers.sampler import Sampler
+from project.samplers.schedule import Schedule
 from project.tasks.drawing import Canvas, draw
 from project.training.checkpoints import load_policy
 
@@ -37,10 +40,11 @@ class _Row:
     """One thing to draw or to answer."""
 
     place: int
-    ids_T: Tensor
+    text: str
     size: tuple[int, int]
-    """Height and width [pixels] of what is drawn, and of the source image."""
-    source: Image.Image | None
+    """Height and width [pixels] of what is drawn, and of the source."""
+    source: Tensor | None
+    """uint8 [height, width, 3], resized as the model reads it."""
     generator: torch.Generator | None
     noise_LD: Tensor | None = None
 
@@ -65,8 +69,9 @@ class UnifiedPipeline:
         vit_transform: ImageTransform | None = None,
     ) -> None:
         self.model = model.eval()
-        self.vae_transform = vae_transform or _transform(model.defaults.vae_sides)
-        self.vit_transform = vit_transform or _transform(model.defaults.vit_sides)
+        vae, vit = transforms(model)
+        self.vae_transform = vae_transform or vae
+        self.vit_transform = vit_transform or vit
 
     @classmethod
     def from_pretrained(
@@ -127,19 +132,22 @@ class UnifiedPipeline:
         if image is not None and (height or width):
             raise ValueError("an edit has the size of its image: leave out height and width")
         rows = self._rows(prompts, images, generator, (height or d.height, width or d.width), latents)
-        sampler = FlowODE(d.num_steps if num_steps is None else num_steps, shift=d.shift if shift is None else shift)
+        schedule = Schedule(d.num_steps if num_steps is None else num_steps, d.shift if shift is None else shift)
         drawn: dict[int, tuple[Image.Image, str | None]] = {}
         for group in _alike(rows):
-            contexts = self._contexts(group, d.think_prompt if think else "", guidance)
+            known = self._read(group, d.think_prompt if think else "", guidance)
             texts: list[str | None] = [None] * len(group)
-            if think:
-                main, written = self._write(contexts.main, group, max_tokens, temperature, top_p, retokenize)
-                contexts, texts = replace(contexts, main=main), list(written)
             canvas = Canvas(height=group[0].size[0], width=group[0].size[1], guidance=guidance)
             grid = self.model.latent_grid(canvas.height, canvas.width)
-            contexts = _with_room(contexts, grid[0] * grid[1] + 2)
+            scratch = grid[0] * grid[1] + 2
+            if think:
+                main, written = self._write(known, group, max_tokens, temperature, top_p, retokenize, scratch)
+                texts = list(written)
+            else:
+                main = known.main.select(known.row_N, room=scratch)
+            contexts = known.contexts(main, room=scratch)
             noise = torch.stack([row.noise_LD for row in group if row.noise_LD is not None])
-            segments = draw(self.model, contexts, (), canvas, sampler, range(0), initial_NLD=noise)
+            segments = draw(self.model, contexts, (), canvas, Sampler(schedule=schedule), range(0), initial_NLD=noise)
             for row, text, segment in zip(group, texts, segments, strict=True):
                 drawn[row.place] = Image.fromarray(segment.pixels_HWC.numpy()), text
         return PipelineOutput(
@@ -164,8 +172,8 @@ class UnifiedPipeline:
         answers: dict[int, str] = {}
         for group in _alike(self._rows(questions, images, generator)):
             system = self.model.defaults.ask_think_prompt if think else ""
-            context = self._contexts(group, system, None).main
-            _, texts = self._write(context, group, max_tokens, temperature, top_p, retokenize=False)
+            known = self._read(group, system, None)
+            _, texts = self._write(known, group, max_tokens, temperature, top_p, retokenize=False)
             answers.update({row.place: text for row, text in zip(group, texts, strict=True)})
         return [answers[n] for n in range(len(questions))]
 
@@ -189,10 +197,11 @@ class UnifiedPipeline:
                 raise ValueError(
                     f"{image!r} is no picture: give a PIL image (project.inference.generation.read_image opens a file)"
                 )
-            source = None if image is None else self.vae_transform.resize(image)
             height, width = size or (0, 0)
-            if source is not None:
-                width, height = source.size
+            source = None
+            if image is not None:
+                source = torch.from_numpy(np.array(self.vae_transform.resize(image)))
+                height, width = source.shape[:2]
             noise_LD = None
             if size is not None:
                 rows_, columns = self.model.latent_grid(height, width)
@@ -203,7 +212,7 @@ class UnifiedPipeline:
             rows.append(
                 _Row(
                     place=place,
-                    ids_T=self.model.encode_text(text),
+                    text=text,
                     size=(height, width),
                     source=source,
                     generator=own,
@@ -212,54 +221,37 @@ class UnifiedPipeline:
             )
         return rows
 
-    def _contexts(self, group: Sequence[_Row], system: str, guidance: Guidance | None) -> Contexts:
-        """Images and texts, read in upstream's order: system prompt, VAE block, ViT block, text.
-
-        Without guidance (nothing will be drawn) the images are only looked at, through the vision encoder.
-        """
-        model, every = self.model, torch.arange(len(group), device=self.model.device)
-        ids = [row.ids_T for row in group]
-        system_T = model.encode_text(system)
-        room = max(len(i) for i in ids) + 2
-        base: Context = model.static_context(len(group), len(system_T) + 2 if system else 0)
-        if system:
-            base = model.append_text(base, [system_T] * len(group))
-        before = base
-        sources = [row.source for row in group if row.source is not None]
-        if sources:
-            pixels = [self.vit_transform(source) for source in sources]
-            patches = max(len(model.picture_patches(p)[0]) for p in pixels)
-            grid = model.latent_grid(*group[0].size)
-            base = base.select(every, room=patches + grid[0] * grid[1] + 4)
-            if guidance is not None:
-                clean = torch.stack([self.vae_transform(source) for source in sources])
-                base = model.append_latents(base, model.encode_image(clean), grid)
-            base = model.append_picture(base, pixels)
-        main = model.append_text(base.select(every, room=room), ids)
-        image_free = None
-        if guidance is not None and guidance.image > 1:
-            image_free = model.append_text(before.select(every, room=room), ids)
-        return Contexts(main=main, text_free=base, image_free=image_free)
+    def _read(self, group: Sequence[_Row], system: str, guidance: Guidance | None) -> Read:
+        """Images and texts. Without guidance nothing will be drawn, and the images are only looked at."""
+        return read(
+            self.model,
+            [Reading(text=row.text, picture=row.source) for row in group],
+            lambda room: self.model.static_context(1, room),
+            system=system,
+            latents=guidance is not None,
+            image_free=guidance is not None and guidance.image > 1,
+            vit=self.vit_transform,
+        )
 
     def _write(
         self,
-        context: Context,
+        known: Read,
         group: Sequence[_Row],
         max_tokens: int | None,
         temperature: float | None,
         top_p: float | None,
         retokenize: bool,
+        room: int = 0,
     ) -> tuple[Context, list[str]]:
-        """A text per row, and the context with it read."""
+        """A text per row, and the context with it read and `room` more places."""
         model, d = self.model, self.model.defaults
-        every = torch.arange(len(group), device=model.device)
         limit = d.max_tokens if max_tokens is None else max_tokens
         top_p = d.top_p if top_p is None else top_p
         if temperature is None:
             temperature = 1.0 if top_p > 0 else 0.0
         numbers = torch.stack([torch.rand(limit, generator=row.generator) for row in group])
         after, sampled = model.sample_text(
-            context.select(every, room=limit + 2), numbers, temperature=temperature, top_p=top_p or 1.0
+            known.main.select(known.row_N, room=limit + 2 + room), numbers, temperature=temperature, top_p=top_p or 1.0
         )
         lengths = (sampled.length_R - sampled.finished_R.long()).tolist()
         texts = [
@@ -267,12 +259,9 @@ class UnifiedPipeline:
         ]
         if retokenize:
             again = [model.encode_text(text) for text in texts]
-            after = model.append_text(context.select(every, room=max(map(len, again)) + 2), again)
+            longest = max(map(len, again)) + 2
+            after = model.append_text(known.main.select(known.row_N, room=longest + room), again)
         return after, texts
-
-
-def _transform(sides: tuple[int, int, int]) -> ImageTransform:
-    return ImageTransform(max_size=sides[0], min_size=sides[1], stride=sides[2])
 
 
 def _each(value: Value | Sequence[Value] | None, number: int, what: str) -> list[Value | None]:
@@ -290,16 +279,3 @@ def _alike(rows: Sequence[_Row]) -> list[list[_Row]]:
     for row in rows:
         groups[row.size, row.source is None].append(row)
     return list(groups.values())
-
-
-def _with_room(contexts: Contexts, room: int) -> Contexts:
-    """With places for one block of noised latents, which every branch of guidance needs."""
-
-    def wider(context: Context) -> Context:
-        return context.select(torch.arange(context.rows, device=context.position_R.device), room=room)
-
-    return Contexts(
-        main=wider(contexts.main),
-        text_free=wider(contexts.text_free),
-        image_free=None if contexts.image_free is None else wider(contexts.image_free),
-    )

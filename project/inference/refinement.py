@@ -21,7 +21,7 @@ from project.inference.pipeline import PipelineOutput
 from project.judges.base import Judge
 from project.rewards.dvreward import DVReward
 from project.tasks.editing import given_picture
-from project.tasks.self_reflection import NOTHING_WRONG
+from project.tasks.rounds import RoundRule, instruction
 from project.trajectory import Prompt, SampleKey, Trajectory
 
 Redraw = Callable[[Sequence[str], Sequence[Image.Image], Sequence[torch.Generator]], PipelineOutput]
@@ -103,7 +103,7 @@ class Refinement:
 
 def refine(
     redraw: Redraw,
-    instruction: str,
+    template: str,
     prompts: Sequence[Prompt],
     images: Sequence[Image.Image],
     texts: Sequence[str | None],
@@ -114,7 +114,7 @@ def refine(
 
     Args:
         redraw: looks, reflects and draws.
-        instruction: what is said beside the picture; holds "{prompt}".
+        template: what is said beside the picture; holds "{prompt}".
         images, texts: the first pictures and the reasoning before them.
         noise: (place, round) -> generator.
     """
@@ -124,19 +124,20 @@ def refine(
             return {}
         return dict(zip(places, refinement.critic.scores([prompts[n] for n in places], pictures), strict=True))
 
+    rule = RoundRule(below=None if refinement.gate == "none" else refinement.below)
     every = range(len(prompts))
     scores = judged(every, images)
     rounds = [[Round(image=images[n], text=texts[n], score=scores.get(n))] for n in every]
     going = set(every)
     for number in range(1, refinement.rounds + 1):
-        now = [n for n in every if n in going and _doubted(rounds[n][-1], refinement)]
+        now = [n for n in every if n in going and rule.refines(rounds[n][-1].score)]
         drawn = redraw(
-            [instruction.replace("{prompt}", prompts[n].text) for n in now],
+            [instruction(template, prompts[n].text) for n in now],
             [rounds[n][-1].image for n in now],
             [noise(n, number) for n in now],
         ) if now else PipelineOutput(images=[], texts=[])  # fmt: skip
         new = dict(zip(now, zip(drawn.images, drawn.texts, strict=True), strict=True))
-        right = {n for n, (_, text) in new.items() if NOTHING_WRONG in (text or "").lower()}
+        right = {n for n, (_, text) in new.items() if rule.finds_nothing(text)}
         scores = judged([n for n in now if n not in right], [new[n][0] for n in now if n not in right])
         for n in every:
             before = rounds[n][-1]
@@ -161,10 +162,6 @@ def strip(rounds: Sequence[Round], gap: int = 4) -> Image.Image:
         whole.paste(picture, (left, 0))
         left += picture.width + gap
     return whole
-
-
-def _doubted(last: Round, refinement: Refinement) -> bool:
-    return refinement.gate == "none" or (last.score is not None and last.score < refinement.below)
 
 
 def _shown(prompts: Sequence[Prompt], images: Sequence[Image.Image]) -> list[Trajectory]:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from project.inference.pipeline import UnifiedPipeline
 from project.judges.base import Judge
 from project.judges.first_token import Asked, confidences, device_of, one_by_one, regrouped
 from project.judges.templates import TEMPLATE_VERSION, answer_ids, judge_text
-from project.models.base import ModelSource
+from project.models.base import ModelSource, UnifiedModel
+from project.models.reading import Reading, read, transforms
 from project.trajectory import Question
 
 
@@ -21,7 +21,7 @@ class UnifiedJudge(Judge):
     """Asks a frozen copy of a unified model, by itself or as it was before it was trained.
 
     It reads the picture through its vision encoder, then the question; the confidence is P(yes) / (P(yes) + P(no)) of
-    the first token that it would answer. A picture is read once for all of its questions.
+    the first token that it would answer. A picture is read once for all of its questions in a batch.
 
     The weights are read when the judge is first needed (in `preflight`, before training).
 
@@ -30,7 +30,7 @@ class UnifiedJudge(Judge):
         template: plain = the bare question, for models that were trained on it (the embedded one); judge = with the
             instructions and the prompt that language models as judges are given (`project.judges.templates`).
         device: e.g. cuda:1; the accelerator if there is one, else the CPU, if None.
-        batch_size: pictures, and questions, per forward.
+        batch_size: questions per forward.
         minimum_mass: an answer whose first token says yes or no with less probability than this is no answer.
 
     Raises:
@@ -52,7 +52,7 @@ class UnifiedJudge(Judge):
         self.device = device
         self.batch_size = batch_size
         self.minimum_mass = minimum_mass
-        self._pipeline: UnifiedPipeline | None = None
+        self._model: UnifiedModel | None = None
         self._ids: tuple[list[int], list[int]] = ([], [])
 
     @property
@@ -67,7 +67,7 @@ class UnifiedJudge(Judge):
         Raises FileNotFoundError or ValueError as the source does, and ValueError if the model has no tokens for yes
         and no, cannot see, or does not answer with one of them.
         """
-        sides = self._loaded().model.defaults
+        sides = self._loaded().defaults
         grey = np.full((sides.height, sides.width, 3), 128, dtype=np.uint8)
         if self.answer([grey], [[Question(text="is the background plain ?")]], [""]) == [[None]]:
             raise ValueError(
@@ -83,42 +83,34 @@ class UnifiedJudge(Judge):
         prompts: Sequence[str],
     ) -> list[list[float | None]]:
         asked = one_by_one(images, questions, prompts)
-        shown = sorted({one.picture for one in asked})
-        answers: list[float | None] = []
-        for start in range(0, len(shown), self.batch_size):
-            together = shown[start : start + self.batch_size]
-            answers += self._about(
-                [images[n] for n in together],
-                [one for one in asked if together[0] <= one.picture <= together[-1]],
-                {picture: row for row, picture in enumerate(together)},
-            )
-        return regrouped(answers, questions)
-
-    def _about(self, images: Sequence[np.ndarray], asked: Sequence[Asked], rows: dict[int, int]) -> list[float | None]:
-        """Confidences of questions about a few pictures; `rows` is the row of each picture by its place."""
-        pipe = self._loaded()
-        model = pipe.model
-        pixels = [pipe.vit_transform(pipe.vae_transform.resize(Image.fromarray(image))) for image in images]
-        room = max(len(model.picture_patches(p)[0]) for p in pixels) + 2
-        pictures = model.append_picture(model.static_context(len(images), room), pixels)
+        model = self._loaded()
+        vae, _ = transforms(model)
         answers: list[float | None] = []
         for start in range(0, len(asked), self.batch_size):
             batch = asked[start : start + self.batch_size]
-            ids = [model.encode_text(self._text(one)) for one in batch]
-            row_R = torch.tensor([rows[one.picture] for one in batch], device=model.device)
-            read = model.append_text(pictures.select(row_R, room=max(map(len, ids)) + 3), ids)
-            answers += confidences(model.first_token_log_probs(read), *self._ids, self.minimum_mass)
-        return answers
+            seen = {
+                n: torch.from_numpy(np.array(vae.resize(Image.fromarray(images[n]))))
+                for n in {one.picture for one in batch}
+            }
+            known = read(
+                model,
+                [Reading(text=self._text(one), picture=seen[one.picture]) for one in batch],
+                lambda room: model.static_context(1, room),
+                latents=False,
+            )
+            main = known.main.select(known.row_N, room=1)
+            answers += confidences(model.first_token_log_probs(main), *self._ids, self.minimum_mass)
+        return regrouped(answers, questions)
 
     def _text(self, asked: Asked) -> str:
         return asked.question if self.template == "plain" else judge_text(asked.prompt, asked.question)
 
-    def _loaded(self) -> UnifiedPipeline:
-        if self._pipeline is None:
-            model = self.policy.load().requires_grad_(False)
+    def _loaded(self) -> UnifiedModel:
+        if self._model is None:
+            model = self.policy.load().requires_grad_(False).eval()
             try:
                 self._ids = answer_ids(model.tokenizer.get_vocab())
             except ValueError as error:
                 raise ValueError(f"judge {self.name}: {error}") from None
-            self._pipeline = UnifiedPipeline(model.to(device_of(self.device)))
-        return self._pipeline
+            self._model = model.to(device_of(self.device))
+        return self._model

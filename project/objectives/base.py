@@ -83,13 +83,41 @@ class LossOutputs:
     """Scalars whose maximum over micro-batches and ranks is meant."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What an objective asks of rollout and replay.
+
+    Every replay besides holds the clean latents and the `velocity` of any state, for forward-process losses.
+    """
+
+    reference: bool = False
+    """`Replay.reference`: the same under the reference policy."""
+    rollout_means: bool = False
+    """`Replay.old_mean_RKLD`: means of the transitions under the weights of the rollout."""
+    transitions: bool = True
+    """Stochastic transitions to train; without them pictures may be drawn by the ODE alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipWidths:
+    """Narrower side of the range that ratios are clipped to; None = the objective clips no such ratio."""
+
+    image: float | None = None
+    text: float | None = None
+
+
 class Objective(ABC):
     """A loss. Subclasses hold hyperparameters only."""
 
     @property
+    def needs(self) -> Needs:
+        """What rollout and replay must keep for it."""
+        return Needs()
+
+    @property
     @abstractmethod
-    def needs_reference(self) -> bool:
-        """Whether replays must carry the reference's log-probabilities and means."""
+    def clip_widths(self) -> ClipWidths:
+        """How far ratios may move, for the on-policy gate."""
 
     @abstractmethod
     def __call__(self, inputs: LossInputs) -> LossOutputs:

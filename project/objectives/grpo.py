@@ -12,7 +12,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from project.objectives.base import Counts, LossInputs, LossOutputs, Mean, Objective, with_entropy_threshold
+from project.objectives.base import (
+    ClipWidths,
+    Counts,
+    LossInputs,
+    LossOutputs,
+    Mean,
+    Needs,
+    Objective,
+    with_entropy_threshold,
+)
 from project.trajectory import Group, Replay
 
 
@@ -70,8 +79,12 @@ class GRPO(Objective):
         self.top_entropy_quantile = top_entropy_quantile
 
     @property
-    def needs_reference(self) -> bool:
-        return self.kl_image > 0 or self.kl_text > 0
+    def needs(self) -> Needs:
+        return Needs(reference=self.kl_image > 0 or self.kl_text > 0)
+
+    @property
+    def clip_widths(self) -> ClipWidths:
+        return ClipWidths(image=self.clip_image, text=min(self.clip_text))
 
     def count(
         self, groups: Sequence[Group], *, world_size: int = 1, reduce: Callable[[Tensor], Tensor] | None = None
@@ -118,10 +131,10 @@ class GRPO(Objective):
         )
 
     def _image_kl(self, replay: Replay) -> Tensor:
-        if replay.reference_mean_RKLD is None:
-            raise ValueError("kl_image needs the reference's means in the replay (Replay.reference_mean_RKLD)")
+        if replay.reference is None:
+            raise ValueError("kl_image needs the reference policy's replay (Replay.reference)")
         mask_RK = replay.step_mask_RK
-        difference_RKLD = _known(replay.mean_RKLD - replay.reference_mean_RKLD, mask_RK[..., None, None])
+        difference_RKLD = _known(replay.mean_RKLD - replay.reference.mean_RKLD, mask_RK[..., None, None])
         exact_RK = gaussian_kl(difference_RKLD, replay.std_RK.where(mask_RK, 1.0))
         return exact_RK if self.kl_image_form == "exact" else exact_RK * _known(-replay.dt_RK, mask_RK)
 
@@ -141,11 +154,9 @@ class GRPO(Objective):
         }
         loss = (loss_RT * weight_RT).sum() / denominator
         if self.kl_text:
-            if replay.reference_text_log_prob_RT is None:
-                raise ValueError(
-                    "kl_text needs the reference's log-probs in the replay (Replay.reference_text_log_prob_RT)"
-                )
-            kl_RT = k3(_known(replay.reference_text_log_prob_RT - replay.text_log_prob_RT, mask_RT))
+            if replay.reference is None:
+                raise ValueError("kl_text needs the reference policy's replay (Replay.reference)")
+            kl_RT = k3(_known(replay.reference.text_log_prob_RT - replay.text_log_prob_RT, mask_RT))
             metrics["kl/text"] = Mean.of(kl_RT, weight_RT)
             loss = loss + self.kl_text * (kl_RT * weight_RT).sum() / denominator
         return LossOutputs(

@@ -14,7 +14,7 @@ from project.planning.run_plan import RunPlan, plan_of, settings_of, usable
 LESS = 0.9
 """Share of the planned peak that the advice stays below where the plan thought that it would fit."""
 BY_HAND = (
-    "a smaller model.init_args.micro_batch_size, fewer samples drawn together, smaller pictures, or "
+    "a smaller model.init_args.update.micro_batch_size, fewer samples drawn together, smaller pictures, or "
     "model.init_args.policy.init_args.gradient_checkpointing=true need less"
 )
 
@@ -66,7 +66,7 @@ def advised(plan: RunPlan, limit: float, task: Any) -> str:
         )
     return (
         "even a micro-batch of 1 and one prompt at a time need more: share the weights out (more ranks with fsdp2), "
-        "or take smaller pictures, fewer reasoning tokens (max_tokens) or fewer trained steps (sampler window_size); "
+        "or take smaller pictures, fewer reasoning tokens (max_tokens) or fewer trained steps (sampler.window.size); "
         "`python -m project plan` tells what needs how much"
     )
 

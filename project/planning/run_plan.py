@@ -17,7 +17,7 @@ from project.models.transforms import ImageTransform
 from project.module import AlphaGRPO
 from project.planning.estimates import Arithmetic, Memory, Weights, Workload, flops, largest, memory
 from project.planning.live_bytes import LiveBytes
-from project.samplers.base import Sampler
+from project.samplers.sampler import Sampler
 from project.tasks.base import Task
 from project.tasks.drawing import Canvas
 from project.tasks.reasoning_t2i import ReasoningT2I
@@ -95,25 +95,25 @@ def plan_of(
     sizes, stored = model.sizes, model.dtype.itemsize
     autocast = "mixed" in str(precision)
     how = Arithmetic(
-        stored=stored if module.lora else 4,
-        computed=2 if autocast else (stored if module.lora else 4),
+        stored=stored if module.trainable.lora else 4,
+        computed=2 if autocast else (stored if module.trainable.lora else 4),
         autocast=autocast,
-        adapters=module.lora is not None,
+        adapters=module.trainable.lora is not None,
         checkpointing=bool(getattr(model, "gradient_checkpointing", False)),
     )
     work = workload(module, model, prompts, prompt_tokens, reasoning_tokens)
     decoding, decoding_flops = decoding_cost(model, turn_of(module.task).canvas)
     loaded = _bytes(model)
     with torch.device("meta"):
-        lora = dataclasses.replace(module.lora, adapter=None) if module.lora else None
-        policy = prepare(model, lora, module.freeze_patterns)
+        lora = dataclasses.replace(module.trainable.lora, adapter=None) if module.trainable.lora else None
+        policy = prepare(model, lora, module.trainable.freeze)
     trained = sum(p.numel() * p.element_size() for p in policy.parameters() if p.requires_grad)
     weights = Weights(
         frozen=_bytes(policy) - trained,
         trained=trained,
         largest_layer=_bytes(policy) // sizes.layers,
         optimizer=round(trained / 4 * state_per_weight(module.make_optimizer)),
-        reference=loaded if module.objective.needs_reference and module.lora is None else 0,
+        reference=loaded if module.objective.needs.reference and module.trainable.lora is None else 0,
         autoencoder=sizes.autoencoder,
         decoding=decoding,
         decoded_at_once=turn_of(module.task).canvas.decoded_at_once,
@@ -145,7 +145,7 @@ def workload(
         prompts=prompts,
         prompts_per_forward=min(together, prompts),
         group=module.num_generations,
-        micro_batch=min(module.micro_batch_size, module.num_generations),
+        micro_batch=min(module.updating.micro_batch_size, module.num_generations),
         prefix=len(model.encode_text(model.defaults.think_prompt)) + 2 if turn.think else 0,
         prompt=prompt_tokens + 2,
         reasoning=limit + 2 if turn.think else 0,
@@ -162,9 +162,7 @@ def workload(
 def guided_steps(sampler: Sampler, canvas: Canvas) -> tuple[int, int]:
     """How many evaluations of a picture are guided, and how many trained ones at most."""
     guided = [canvas.guidance.active(sigma) for sigma in sampler.sigma_N[:-1].tolist()]
-    lo, hi = sampler.window_range
-    starts = range(lo, hi - sampler.window_size + 1)
-    return sum(guided), max(sum(guided[start : start + sampler.window_size]) for start in starts)
+    return sum(guided), max(sum(guided[step] for step in steps) for steps in sampler.windows)
 
 
 def decoding_cost(model: UnifiedModel, canvas: Canvas) -> tuple[int, float]:
@@ -201,7 +199,7 @@ def settings_of(work: Workload, task: Any) -> str:
     together = f"prompts_per_forward={work.prompts_per_forward}"
     if hasattr(task, "requests_per_forward"):
         together = f"requests_per_forward={work.rows}"
-    return f"--model.init_args.micro_batch_size={work.micro_batch} --model.init_args.task.init_args.{together}"
+    return f"--model.init_args.update.micro_batch_size={work.micro_batch} --model.init_args.task.init_args.{together}"
 
 
 def _bytes(model: nn.Module) -> int:

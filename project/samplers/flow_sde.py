@@ -5,25 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from project.samplers.base import Sampler
+from project.samplers.transition import Transition
 
 
-class FlowSDE(Sampler):
+class FlowSDE(Transition):
     """Transition with `s = a sqrt(sigma / (1 - sigma))`.
 
     mean = x (1 + s^2 / (2 sigma) dt) + v (1 + s^2 (1 - sigma) / (2 sigma)) dt;  x' = mean + s sqrt(-dt) noise.
     At sigma = 1 the next flow time stands in the denominator of s.
 
     Args:
-        num_steps: N, points of the schedule: N - 1 evaluations of the model.
-        shift: how far the schedule is moved towards noise; 1 = evenly spaced.
         noise_level: a, how much noise a transition adds; 0 = the deterministic Euler step.
-        window_size: evaluations that are stochastic and trained; the whole range if None.
-        window_range: (lo, hi), evaluations lo .. hi - 1 from which windows are taken; all if None.
     """
 
-    def moments(self, x_RLD: Tensor, v_RLD: Tensor, step_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        sigma_R, next_R = self._ends(step_R)
+    def moments(self, x_RLD: Tensor, v_RLD: Tensor, sigma_R: Tensor, next_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         dt_R = next_R - sigma_R
         variance_R = self.noise_level**2 * sigma_R / (1 - torch.where(sigma_R == 1, next_R, sigma_R))
         of_x_R = 1 + variance_R / (2 * sigma_R) * dt_R

@@ -104,3 +104,7 @@ def _renormed(v: Tensor, w: Tensor, dims: tuple[int, ...], least: float) -> Tens
     norm_v = torch.linalg.vector_norm(v, dim=dims, keepdim=True)
     norm_w = torch.linalg.vector_norm(w, dim=dims, keepdim=True)
     return w * (norm_v / (norm_w + 1e-8)).clamp(least, 1.0)
+
+
+UNGUIDED = Guidance(text=1.0)
+"""The velocity as it is."""

@@ -17,15 +17,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from tqdm import tqdm
 
 from project.core.atomic_files import atomic_file
-from project.core.timing import Stopwatch
 from project.models.base import ModelSource, UnifiedModel
-from project.samplers.base import Sampler
+from project.samplers.sampler import Sampler
+from project.samplers.schedule import Schedule
 from project.shapes.detector import detect
 from project.shapes.grammar import describe
 from project.shapes.renderer import render
 from project.shapes.scenes import BACKGROUNDS, CELL_SIZE, JITTER, KINDS, Kind, Layout, Placed, Scene
 from project.shapes.split import sample_scene_of
-from project.tasks.base import Task
+from project.tasks.base import EvaluationTask, Rollout
 from project.trajectory import Prompt, SampleKey
 
 RIGHT_RATE = 0.4
@@ -73,7 +73,7 @@ class OwnPictures:
     Args:
         policy: the model that draws.
         task: how it reasons and draws.
-        sampler: the ODE that it draws by.
+        schedule: flow times of the ODE that it draws by.
         parts: of the pool.
         part_size: pictures of a part, drawn together.
         kinds: how often each kind of scene comes (relative); even if None.
@@ -82,8 +82,8 @@ class OwnPictures:
     def __init__(
         self,
         policy: ModelSource,
-        task: Task,
-        sampler: Sampler,
+        task: EvaluationTask,
+        schedule: Schedule,
         parts: int = 50,
         part_size: int = 128,
         kinds: dict[str, float] | None = None,
@@ -95,7 +95,7 @@ class OwnPictures:
             raise ValueError(f"parts = {parts} of part_size = {part_size} pictures: give at least 1 of each")
         self.policy = policy
         self.task = task
-        self.sampler = sampler
+        self.schedule = schedule
         self.parts = parts
         self.part_size = part_size
         rates = np.array([(kinds or {}).get(kind, 0.0 if kinds else 1.0) for kind in KINDS])
@@ -130,7 +130,16 @@ class OwnPictures:
         scenes = [sample_scene_of(rng, kind, "seen") for kind in kinds]
         prompts = [Prompt(id=f"own-{part}-{n}", text=describe(scene)) for n, scene in enumerate(scenes)]
         keys = [SampleKey(seed=seed, update=0, prompt=prompt.id) for prompt in prompts]
-        drawn, *_ = self.task.rollout(model, prompts, keys, self.sampler, range(0), Stopwatch())
+        drawn, *_ = self.task.rollout(
+            Rollout(
+                model=model,
+                prompts=prompts,
+                keys=keys,
+                sampler=Sampler(schedule=self.schedule),
+                steps=range(0),
+                training=False,
+            )
+        )
         return scenes, np.stack([trajectory.image.pixels_HWC.cpu().numpy() for trajectory in drawn.trajectories])
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -11,23 +13,55 @@ from torch import Tensor
 from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
 from project.rewards.scoring import Score
-from project.samplers.base import Sampler
+from project.samplers.sampler import Sampler
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
 if TYPE_CHECKING:
     from project.tasks.turn import Turn
 
 
-class Task(ABC):
-    """Generates trajectories and replays them with gradient.
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """What a rollout is made with: the policy, the prompts, and everything that decides its draws.
 
-    Both directions of a task compose the same methods of `UnifiedModel` and the same sampler, so that before the
-    first update every ratio is 1.
+    Attributes:
+        keys: one per sample, prompt by prompt; all randomness is keyed by them.
+        steps: evaluations whose transitions are stochastic; elsewhere the ODE is followed. Empty in an evaluation.
+        training: whether the groups are to be trained on, or evaluated.
+        score: asked for the scores of whole groups as soon as they are drawn; nothing is scored if None.
+        keep_means: keep the means of the transitions, for objectives that need them.
     """
+
+    model: UnifiedModel
+    prompts: Sequence[Prompt]
+    keys: Sequence[SampleKey]
+    sampler: Sampler
+    steps: range
+    training: bool
+    score: Score | None = None
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    keep_means: bool = False
+
+    @property
+    def size(self) -> int:
+        """G, samples of each prompt."""
+        return len(self.keys) // len(self.prompts)
+
+    def prompt(self, n: int) -> Prompt:
+        """The prompt of sample `n`."""
+        return self.prompts[n // self.size]
+
+    def untrained(self) -> Rollout:
+        """The same, with pictures that follow the ODE."""
+        return dataclasses.replace(self, steps=range(0))
+
+
+class EvaluationTask(ABC):
+    """Draws pictures of prompts, to be measured."""
 
     @property
     def turns(self) -> Sequence[Turn]:
-        """The turns that it trains, or evaluates; what can be told of them before anything is drawn is checked."""
+        """The turns that it makes; what can be told of them before anything is drawn is checked."""
         return ()
 
     @property
@@ -36,30 +70,25 @@ class Task(ABC):
         return False
 
     @abstractmethod
-    def rollout(
-        self,
-        model: UnifiedModel,
-        prompts: Sequence[Prompt],
-        keys: Sequence[SampleKey],
-        sampler: Sampler,
-        window: range,
-        stopwatch: Stopwatch,
-        score: Score | None = None,
-    ) -> list[Group]:
-        """Draw `len(keys) / len(prompts)` samples of each prompt, prompt by prompt.
-
-        Args:
-            keys: one per sample; all randomness is keyed by them.
-            window: evaluations whose transitions are stochastic and trained; elsewhere the ODE is followed.
-            score: asked for the scores of whole groups as soon as they are drawn; nothing is scored if None.
+    def rollout(self, rollout: Rollout) -> list[Group]:
+        """Draw G samples of each prompt, prompt by prompt.
 
         Returns:
-            The groups to train on, in the order in which they were made: always as many, on every rank. The last
-            one holds the pictures that the task arrives at.
+            In training the groups to train on, in the order in which they were made: always as many, on every rank.
+            The last one holds the pictures that the task arrives at. In an evaluation the first pictures, then what
+            it arrives at from them.
 
         Raises:
-            ValueError: if the task cannot go on without scores and `score` is None.
+            ValueError: if the task cannot go on without scores and `rollout.score` is None.
         """
+
+
+class Task(EvaluationTask):
+    """Generates trajectories and replays them with gradient.
+
+    Both directions of a task compose the same methods of `UnifiedModel` and the same sampler, so that before the
+    first update every ratio is 1.
+    """
 
     def credit(self, groups: Sequence[Group], reduce: Callable[[Tensor], Tensor] | None = None) -> list[Group]:
         """The scored groups with the rewards that advantages are made of.

@@ -5,16 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from project.core.timing import Stopwatch
-from project.models.base import UnifiedModel
-from project.rewards.scoring import Score
-from project.samplers.base import Sampler
-from project.tasks.base import Task
+from project.tasks.base import EvaluationTask, Rollout
 from project.tasks.turn import Turn
-from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
+from project.trajectory import Group
 
 
-class Comparing(Task):
+class Comparing(EvaluationTask):
     """The first pictures of the first task, then what every task arrives at: refining beside redrawing, for instance.
 
     Args:
@@ -22,7 +18,7 @@ class Comparing(Task):
             name, that of the later task bears its place as well ("round1.2" for the second one's "round1").
     """
 
-    def __init__(self, tasks: list[Task]) -> None:
+    def __init__(self, tasks: list[EvaluationTask]) -> None:
         if not tasks:
             raise ValueError("tasks is empty: name at least one task")
         self.tasks = tasks
@@ -35,31 +31,16 @@ class Comparing(Task):
     def evaluates_with_scores(self) -> bool:
         return any(task.evaluates_with_scores for task in self.tasks)
 
-    def rollout(
-        self,
-        model: UnifiedModel,
-        prompts: Sequence[Prompt],
-        keys: Sequence[SampleKey],
-        sampler: Sampler,
-        window: range,
-        stopwatch: Stopwatch,
-        score: Score | None = None,
-    ) -> list[Group]:
-        """Raises ValueError for trained steps, and whatever the tasks raise."""
-        if len(window):
-            raise ValueError("a comparison is for evaluation: it trains no steps")
+    def rollout(self, rollout: Rollout) -> list[Group]:
+        """Raises ValueError in training, and whatever the tasks raise."""
+        if rollout.training:
+            raise ValueError("a comparison is for evaluation: it trains nothing")
         groups: list[Group] = []
         for place, task in enumerate(self.tasks, start=1):
-            made = task.rollout(
-                model, prompts, keys, sampler, window, stopwatch, score if task.evaluates_with_scores else None
-            )
+            score = rollout.score if task.evaluates_with_scores else None
+            made = task.rollout(dataclasses.replace(rollout, score=score))
             labels = {group.label for group in groups}
             for group in made if not groups else made[1:]:
                 taken = group.label in labels
                 groups.append(dataclasses.replace(group, label=f"{group.label}.{place}") if taken else group)
         return groups
-
-    def replay(
-        self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool
-    ) -> Replay:
-        return self.tasks[0].replay(model, trajectories, sampler, context_gradient=context_gradient)

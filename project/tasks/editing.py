@@ -11,16 +11,14 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
 from project.models.transforms import to_rgb
-from project.rewards.scoring import Score
-from project.samplers.base import Sampler
 from project.samplers.guidance import Guidance
-from project.tasks.base import Task
+from project.samplers.sampler import Sampler
+from project.tasks.base import Rollout, Task
 from project.tasks.drawing import Canvas
 from project.tasks.turn import Request, Turn
-from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
+from project.trajectory import Group, ImageSegment, Prompt, Replay, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -84,27 +82,14 @@ class Editing(Task):
     def turns(self) -> Sequence[Turn]:
         return (self.turn,)
 
-    def rollout(
-        self,
-        model: UnifiedModel,
-        prompts: Sequence[Prompt],
-        keys: Sequence[SampleKey],
-        sampler: Sampler,
-        window: range,
-        stopwatch: Stopwatch,
-        score: Score | None = None,
-    ) -> list[Group]:
-        size = len(keys) // len(prompts)
-        sources = [self._source(prompt) for prompt in prompts]
+    def rollout(self, rollout: Rollout) -> list[Group]:
+        sources = [self._source(prompt) for prompt in rollout.prompts]
         requests = [
-            Request(prompt=prompts[n // size], key=key, text=prompts[n // size].text, source=sources[n // size])
-            for n, key in enumerate(keys)
+            Request(prompt=rollout.prompt(n), key=key, text=rollout.prompt(n).text, source=sources[n // rollout.size])
+            for n, key in enumerate(rollout.keys)
         ]
-        group = self.turn.rollout_groups(
-            model, requests, size, sampler, window, stopwatch, score, together=self.prompts_per_forward
-        )
-        metrics = {f"edit/{name}": value for name, value in group.metrics.items()}
-        return [dataclasses.replace(group, task="edit", metrics=metrics)]
+        group = self.turn.rollout_groups(rollout, requests, together=self.prompts_per_forward)
+        return [dataclasses.replace(group, task="edit", log_prefix="edit/")]
 
     def replay(
         self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool

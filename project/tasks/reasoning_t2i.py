@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
-from project.rewards.scoring import Score
-from project.samplers.base import Sampler
 from project.samplers.guidance import Guidance
-from project.tasks.base import Task
+from project.samplers.sampler import Sampler
+from project.tasks.base import Rollout, Task
 from project.tasks.drawing import Canvas
 from project.tasks.turn import Request, Turn
-from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
+from project.trajectory import Group, Replay, Trajectory
 
 
 class ReasoningT2I(Task):
@@ -58,25 +56,12 @@ class ReasoningT2I(Task):
     def turns(self) -> Sequence[Turn]:
         return (self.turn,)
 
-    def rollout(
-        self,
-        model: UnifiedModel,
-        prompts: Sequence[Prompt],
-        keys: Sequence[SampleKey],
-        sampler: Sampler,
-        window: range,
-        stopwatch: Stopwatch,
-        score: Score | None = None,
-    ) -> list[Group]:
-        size = len(keys) // len(prompts)
+    def rollout(self, rollout: Rollout) -> list[Group]:
         requests = [
-            Request(prompt=prompts[n // size], key=key, text=prompts[n // size].text) for n, key in enumerate(keys)
+            Request(prompt=rollout.prompt(n), key=key, text=rollout.prompt(n).text)
+            for n, key in enumerate(rollout.keys)
         ]
-        return [
-            self.turn.rollout_groups(
-                model, requests, size, sampler, window, stopwatch, score, together=self.prompts_per_forward
-            )
-        ]
+        return [self.turn.rollout_groups(rollout, requests, together=self.prompts_per_forward)]
 
     def replay(
         self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool

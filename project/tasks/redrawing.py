@@ -9,17 +9,14 @@ from typing import Literal
 
 import torch
 
-from project.core.timing import Stopwatch
-from project.models.base import UnifiedModel
-from project.rewards.scoring import Score, collected
-from project.samplers.base import Sampler
-from project.tasks.base import Task
+from project.rewards.scoring import collected
+from project.tasks.base import EvaluationTask, Rollout
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.turn import Turn
-from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
+from project.trajectory import Group, Trajectory
 
 
-class Redrawing(Task):
+class Redrawing(EvaluationTask):
     """Draws every prompt `draws` times: the first pictures, then what 2, 3 ... draws arrive at (`last2`, `best2` ...).
 
     Args:
@@ -43,33 +40,24 @@ class Redrawing(Task):
     def evaluates_with_scores(self) -> bool:
         return self.keep != "last"
 
-    def rollout(
-        self,
-        model: UnifiedModel,
-        prompts: Sequence[Prompt],
-        keys: Sequence[SampleKey],
-        sampler: Sampler,
-        window: range,
-        stopwatch: Stopwatch,
-        score: Score | None = None,
-    ) -> list[Group]:
-        """Raises ValueError for trained steps, more than one sample a prompt, or `best` without rewards."""
-        if len(window) or len(keys) != len(prompts):
-            raise ValueError("redrawing is for evaluation: no trained steps, one sample a prompt")
-        if self.evaluates_with_scores and score is None:
+    def rollout(self, rollout: Rollout) -> list[Group]:
+        """Raises ValueError in training, for more than one sample a prompt, or for `best` without rewards."""
+        if rollout.training or rollout.size != 1:
+            raise ValueError("redrawing is for evaluation, with one sample a prompt")
+        if self.evaluates_with_scores and rollout.score is None:
             raise ValueError("the best picture is chosen by its reward: name a reward under `rewards:`")
         groups: list[Group] = []
         best: list[Trajectory] = []
-        highest_N = torch.full((len(keys),), math.nan)
+        highest_N = torch.full((len(rollout.keys),), math.nan)
         for draw in range(1, self.draws + 1):
             # The first draw is the very one that is evaluated without redrawing.
-            again = [dataclasses.replace(key, occurrence=key.occurrence + draw - 1) for key in keys]
-            (group,) = self.first.rollout(model, prompts, again, sampler, window, stopwatch, score)
+            again = [dataclasses.replace(key, occurrence=key.occurrence + draw - 1) for key in rollout.keys]
+            (group,) = self.first.rollout(dataclasses.replace(rollout, keys=again))
             if draw == 1:
                 best = list(group.trajectories)
                 groups.append(Group(trajectories=group.trajectories, size=1, metrics=group.metrics))
             if self.keep != "last":
-                reward_N = collected(group.pending, stopwatch).reward_N
+                reward_N = collected(group.pending, rollout.stopwatch).reward_N
                 better_N = (torch.isnan(highest_N) | (reward_N > highest_N)) & ~torch.isnan(reward_N)
                 pairs = zip(group.trajectories, best, better_N.tolist(), strict=True)
                 best = [new if better else old for new, old, better in pairs]
@@ -79,8 +67,3 @@ class Redrawing(Task):
             if draw > 1 and self.keep != "last":
                 groups.append(Group(trajectories=tuple(best), size=1, task="redraw", label=f"best{draw}"))
         return groups
-
-    def replay(
-        self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool
-    ) -> Replay:
-        return self.first.replay(model, trajectories, sampler, context_gradient=context_gradient)

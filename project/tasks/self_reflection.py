@@ -17,20 +17,17 @@ import torch
 from torch import Tensor
 
 from project.core.randomness import uniform
-from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
-from project.rewards.scoring import Score, collected
-from project.samplers.base import Sampler
+from project.rewards.scoring import collected
 from project.samplers.guidance import Guidance
-from project.tasks.base import Task
+from project.samplers.sampler import Sampler
+from project.tasks.base import Rollout, Task
 from project.tasks.drawing import Canvas
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.rectification import Floor, rectify
+from project.tasks.rounds import NOTHING_WRONG, RoundRule, instruction
 from project.tasks.turn import Request, Turn, text_metrics
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
-
-NOTHING_WRONG = "nothing is wrong"
-"""What a reflection says that finds the picture right."""
 
 
 class SelfReflection(Task):
@@ -110,7 +107,7 @@ class SelfReflection(Task):
         self.crediting = credit
         self.rectification: Floor | None = rectification
         self.text_weight = text_weight
-        self.right = right.lower() if right is not None else None
+        self.rule = RoundRule(right=right)
         self.stop_above = stop_above
         self.gate = gate
         self.requests_per_forward = requests_per_forward
@@ -125,74 +122,52 @@ class SelfReflection(Task):
 
     # ----------------------------------------------------------------- rollout
 
-    def rollout(
-        self,
-        model: UnifiedModel,
-        prompts: Sequence[Prompt],
-        keys: Sequence[SampleKey],
-        sampler: Sampler,
-        window: range,
-        stopwatch: Stopwatch,
-        score: Score | None = None,
-    ) -> list[Group]:
+    def rollout(self, rollout: Rollout) -> list[Group]:
         """The first pictures if they are trained or evaluated, then one group per round."""
-        size = len(keys) // len(prompts)
-        evaluating = len(window) == 0
-        if evaluating and size > 1:
+        if not rollout.training and rollout.size > 1:
             raise ValueError("self-reflection is evaluated with one sample a prompt")
-        first = self._first(model, prompts, keys, sampler, window, stopwatch, score)
-        sources, before_N = self._chosen(first, keys, stopwatch, needed=not evaluating or self.gate is not None)
-        active = [True] * len(keys)
-        if evaluating and self.gate is not None:
-            active = [not reward >= self.gate for reward in before_N.tolist()]
+        gate = RoundRule(below=None if rollout.training else self.gate)
+        first = self._first(rollout)
+        sources, before_N = self._chosen(first, rollout, needed=rollout.training or self.gate is not None)
+        active = [gate.refines(reward) for reward in before_N.tolist()]
         rounds: list[Group] = []
         for round in range(1, self.rounds + 1):
-            group = self._round(model, prompts, keys, sources, active, sampler, window, stopwatch, score, round)
+            group = self._round(rollout, sources, active, round)
             # In training every sample is refined once, so the first round always has something to replay.
             spare = rounds[0].trajectories[:1] if rounds else ()
             rounds.append(dataclasses.replace(group, before_N=before_N, spare=spare))
             sources = [trajectory.image for trajectory in group.trajectories]
             active = [on and not self._finds_nothing(t) for on, t in zip(active, group.trajectories, strict=True)]
             if self.stop_above is not None and round < self.rounds:
-                rewards = collected(group.pending, stopwatch).reward_N.tolist()
+                rewards = collected(group.pending, rollout.stopwatch).reward_N.tolist()
                 active = [on and not reward > self.stop_above for on, reward in zip(active, rewards, strict=True)]
-        return [first, *rounds] if self.train_first or evaluating else rounds
+        return rounds if rollout.training and not self.train_first else [first, *rounds]
 
-    def _first(
-        self,
-        model: UnifiedModel,
-        prompts: Sequence[Prompt],
-        keys: Sequence[SampleKey],
-        sampler: Sampler,
-        window: range,
-        stopwatch: Stopwatch,
-        score: Score | None,
-    ) -> Group:
+    def _first(self, rollout: Rollout) -> Group:
         """The pictures to choose from."""
         if self.first_sampler is not None:
-            sampler = self.first_sampler
-            window = sampler.window(keys[0].seed, keys[0].update) if len(window) else window
+            key = rollout.keys[0]
+            steps = self.first_sampler.steps(key.seed, key.update) if rollout.training else rollout.steps
+            rollout = dataclasses.replace(rollout, sampler=self.first_sampler, steps=steps)
         if not self.train_first:
-            window = range(0)
-            keys = [key for key in keys if key.sample < self.candidates]
-        (group,) = self.first.rollout(model, prompts, keys, sampler, window, stopwatch, score)
+            few = [key for key in rollout.keys if key.sample < self.candidates]
+            rollout = dataclasses.replace(rollout.untrained(), keys=few)
+        (group,) = self.first.rollout(rollout)
         return group
 
-    def _chosen(
-        self, first: Group, keys: Sequence[SampleKey], stopwatch: Stopwatch, needed: bool
-    ) -> tuple[list[ImageSegment], Tensor]:
+    def _chosen(self, first: Group, rollout: Rollout, needed: bool) -> tuple[list[ImageSegment], Tensor]:
         """Per sample the picture to refine, and its reward [N] (NaN = unjudged)."""
-        size = len(keys) // (len(first) // first.size)
+        size = rollout.size
         if not first.pending and (needed or first.size > 1):
             raise ValueError("the picture to refine is chosen by its reward: name a reward under `rewards:`")
-        rewards_N = (
-            collected(first.pending, stopwatch).reward_N if first.pending else torch.full((len(first),), math.nan)
-        )
+        rewards_N = torch.full((len(first),), math.nan)
+        if first.pending:
+            rewards_N = collected(first.pending, rollout.stopwatch).reward_N
         sources: list[ImageSegment] = []
         before: list[float] = []
         for row, start in enumerate(range(0, len(first), first.size)):
             rewards = rewards_N[start : start + first.size]
-            place = start + self._pick(rewards, keys[row * size])
+            place = start + self._pick(rewards, rollout.keys[row * size])
             sources += [first.trajectories[place].image] * size
             before += [float(rewards_N[place])] * size
         return sources, torch.tensor(before)
@@ -207,20 +182,8 @@ class SelfReflection(Task):
         share = torch.softmax(-rewards_G[known].double() / self.pick_temperature, 0).cumsum(0)
         return int(known[(share <= uniform([key], "pick", 1).double().item()).sum().clamp_max(len(known) - 1)])
 
-    def _round(
-        self,
-        model: UnifiedModel,
-        prompts: Sequence[Prompt],
-        keys: Sequence[SampleKey],
-        sources: Sequence[ImageSegment],
-        active: Sequence[bool],
-        sampler: Sampler,
-        window: range,
-        stopwatch: Stopwatch,
-        score: Score | None,
-        round: int,
-    ) -> Group:
-        size = len(keys) // len(prompts)
+    def _round(self, rollout: Rollout, sources: Sequence[ImageSegment], active: Sequence[bool], round: int) -> Group:
+        model, keys, size = rollout.model, rollout.keys, rollout.size
         trajectories: list[Trajectory] = []
         pending = []
         # Whole groups, because they are scored as such.
@@ -228,48 +191,49 @@ class SelfReflection(Task):
         for start in range(0, len(keys), share):
             chunk = range(start, min(start + share, len(keys)))
             drawing = [n for n in chunk if active[n]]
-            requests = [self._request(model, prompts[n // size], keys[n], sources[n]) for n in drawing]
-            drawn = self.turn.rollout(model, requests, sampler, window, stopwatch, round) if requests else []
-            if len(window) == 0:
+            requests = [self._request(model, rollout.prompt(n), keys[n], sources[n]) for n in drawing]
+            drawn = self.turn.rollout(rollout, requests, round) if requests else []
+            if not rollout.training:
                 drawn = [dataclasses.replace(t, segments=t.texts) if self._finds_nothing(t) else t for t in drawn]
             by_place = dict(zip(drawing, drawn, strict=True))
             part = [
-                by_place[n] if n in by_place else _stopped(prompts[n // size], keys[n], sources[n], round)
-                for n in chunk
+                by_place[n] if n in by_place else _stopped(rollout.prompt(n), keys[n], sources[n], round) for n in chunk
             ]
             trajectories += part
-            if score is not None:
-                pending.append(score(part, size))
+            if rollout.score is not None:
+                pending.append(rollout.score(part, size))
         made = [t for t in trajectories if not t.stopped]
-        metrics = {"stopped": 1 - len(made) / len(trajectories), **text_metrics(made)}
         return Group(
             trajectories=tuple(trajectories),
             size=size,
             task="srr",
+            round=round,
+            log_prefix=f"srr/{round}/",
             label=f"round{round}",
-            text_weight=self._text_weight(window),
+            text_weight=self._text_weight(rollout.steps),
             pending=tuple(pending),
-            metrics={f"srr/{round}/{name}": value for name, value in metrics.items()},
+            metrics={"stopped": 1 - len(made) / len(trajectories), **text_metrics(made)},
         )
 
     def _request(self, model: UnifiedModel, prompt: Prompt, key: SampleKey, source: ImageSegment | None) -> Request:
-        text = model.defaults.reflect_prompt.replace("{prompt}", prompt.text)
-        return Request(prompt=prompt, key=key, text=text, source=source)
+        return Request(
+            prompt=prompt, key=key, text=instruction(model.defaults.reflect_prompt, prompt.text), source=source
+        )
 
     def _finds_nothing(self, trajectory: Trajectory) -> bool:
-        return self.right is not None and any(self.right in text.text.lower() for text in trajectory.texts)
+        return any(self.rule.finds_nothing(text.text) for text in trajectory.texts)
 
-    def _text_weight(self, window: range) -> float:
+    def _text_weight(self, steps: range) -> float:
         if self.text_weight is not None:
             return self.text_weight
-        return 1 / len(window) if len(window) else 1.0
+        return 1 / len(steps) if len(steps) else 1.0
 
     # ----------------------------------------------------------------- credit
 
     def credit(self, groups: Sequence[Group], reduce: Callable[[Tensor], Tensor] | None = None) -> list[Group]:
         """Rewards of the rounds by `credit`, rectified; those of the first pictures stay as they are."""
-        first = [group for group in groups if group.task != "srr"]
-        rounds = [group for group in groups if group.task == "srr"]
+        first = [group for group in groups if not group.round]
+        rounds = [group for group in groups if group.round]
         credited = []
         for number, (reward_N, before_N) in enumerate(CREDITS[self.crediting](rounds), start=1):
             group = rounds[number - 1]
@@ -282,9 +246,8 @@ class SelfReflection(Task):
                 relative=self.crediting == "improvement",
                 reduce=reduce,
             )
-            metrics = {f"srr/{number}/{name}": value for name, value in rectified.metrics.items()}
             scores = dataclasses.replace(group.scores, reward_N=rectified.reward_N)
-            credited.append(dataclasses.replace(group, scores=scores, metrics={**group.metrics, **metrics}))
+            credited.append(dataclasses.replace(group, scores=scores, metrics={**group.metrics, **rectified.metrics}))
         return [*first, *credited]
 
     # ----------------------------------------------------------------- replay

@@ -1,8 +1,6 @@
 """One turn: read a text (and perhaps a picture), write reasoning, draw. Every task is made of turns.
 
-What is read comes in this order: the think system prompt, the picture through the autoencoder, the picture through
-the vision encoder, the text. Guidance compares with the state before the text (`text_free`) and, where image
-guidance is on, with the texts alone (`image_free`).
+What is read, and in which order, is said in project/models/reading.py.
 """
 
 from __future__ import annotations
@@ -11,17 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from project.core.randomness import uniform
-from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
-from project.models.context import Context, Contexts
+from project.models.context import Context
+from project.models.reading import Read, Reading, read
 from project.models.text import SampledText
-from project.models.transforms import ImageTransform, normalise
-from project.rewards.scoring import Score
-from project.samplers.base import Sampler
+from project.samplers.guidance import UNGUIDED
+from project.samplers.sampler import Sampler
+from project.tasks.base import Rollout
 from project.tasks.drawing import Canvas, draw, replay_steps
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, TextSegment, Trajectory
 
@@ -35,17 +32,6 @@ class Request:
     text: str
     source: ImageSegment | None = None
     """The picture to look at; all requests of a turn have one, or none has."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Read:
-    """Contexts, one row per different thing that was read; `rows_N` and `base_N` are the samples' rows."""
-
-    main: Context
-    text_free: Context
-    image_free: Context | None
-    rows_N: Tensor
-    base_N: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,25 +65,18 @@ class Turn:
             raise ValueError(f"images_per_text={self.images_per_text}: give at least 1")
 
     @torch.no_grad()
-    def rollout(
-        self,
-        model: UnifiedModel,
-        requests: Sequence[Request],
-        sampler: Sampler,
-        window: range,
-        stopwatch: Stopwatch,
-        round: int = 0,
-    ) -> list[Trajectory]:
+    def rollout(self, rollout: Rollout, requests: Sequence[Request], round: int = 0) -> list[Trajectory]:
         """One trajectory per request; all randomness is that of their keys and the round."""
+        model, stopwatch = rollout.model, rollout.stopwatch
         grid = model.latent_grid(self.canvas.height, self.canvas.width)
         scratch = grid[0] * grid[1] + 2
         keys = [request.key for request in requests]
         with stopwatch.phase("rollout_text"):
-            read = self._read(model, requests, lambda room: model.static_context(1, room))
+            known = self._read(model, requests, lambda room: model.static_context(1, room))
             texts: list[TextSegment | None] = [None] * len(requests)
             if self.think:
                 writers, text_N = self._writers(keys)
-                main = read.main.select(read.rows_N[writers], room=self.max_tokens + 2 + scratch)
+                main = known.main.select(known.row_N[writers], room=self.max_tokens + 2 + scratch)
                 numbers = uniform([keys[n] for n in writers], "text", self.max_tokens, round=round)
                 main, sampled = model.sample_text(main, numbers, temperature=self.temperature, top_p=self.top_p)
                 written = text_segments(model, sampled)
@@ -105,14 +84,18 @@ class Turn:
                 if len(writers) < len(keys):
                     main = main.select(torch.tensor(text_N, device=model.device), room=scratch)
             else:
-                main = read.main.select(read.rows_N, room=scratch)
+                main = known.main.select(known.row_N, room=scratch)
         with stopwatch.phase("rollout_image"):
-            contexts = Contexts(
-                main=main,
-                text_free=read.text_free.select(read.base_N, room=scratch),
-                image_free=None if read.image_free is None else read.image_free.select(read.rows_N, room=scratch),
+            images = draw(
+                model,
+                known.contexts(main, room=scratch),
+                keys,
+                self.canvas,
+                rollout.sampler,
+                rollout.steps,
+                round=round,
+                keep_means=rollout.keep_means,
             )
-            images = draw(model, contexts, keys, self.canvas, sampler, window, round=round)
         return [
             Trajectory(
                 prompt=request.prompt,
@@ -124,33 +107,21 @@ class Turn:
             for request, text, image in zip(requests, texts, images, strict=True)
         ]
 
-    def rollout_groups(
-        self,
-        model: UnifiedModel,
-        requests: Sequence[Request],
-        size: int,
-        sampler: Sampler,
-        window: range,
-        stopwatch: Stopwatch,
-        score: Score | None = None,
-        together: int | None = None,
-    ) -> Group:
-        """Groups of `size`, `together` groups at a time, each share scored as soon as it is drawn.
-
-        Args:
-            score: asked for the scores of every share; nothing is scored if None.
-            together: groups that are drawn at once; all if None.
-        """
+    def rollout_groups(self, rollout: Rollout, requests: Sequence[Request], together: int | None = None) -> Group:
+        """The rollout's groups, `together` groups at a time (all if None), each share scored as soon as it is drawn."""
         trajectories: list[Trajectory] = []
         pending = []
-        share = len(requests) if together is None else together * size
+        share = len(requests) if together is None else together * rollout.size
         for start in range(0, len(requests), share):
-            drawn = self.rollout(model, requests[start : start + share], sampler, window, stopwatch)
+            drawn = self.rollout(rollout, requests[start : start + share])
             trajectories += drawn
-            if score is not None:
-                pending.append(score(drawn, size))
+            if rollout.score is not None:
+                pending.append(rollout.score(drawn, rollout.size))
         return Group(
-            trajectories=tuple(trajectories), size=size, pending=tuple(pending), metrics=text_metrics(trajectories)
+            trajectories=tuple(trajectories),
+            size=rollout.size,
+            pending=tuple(pending),
+            metrics=text_metrics(trajectories),
         )
 
     def replay(
@@ -163,25 +134,26 @@ class Turn:
         context_gradient: bool,
     ) -> Replay:
         """Log-probabilities of what was generated for the requests, under the weights now."""
-        read = self._read(model, requests, lambda room: model.functional_context(1))
-        main = read.main.select(read.rows_N)
+        known = self._read(model, requests, lambda room: model.functional_context(1))
+        main = known.main.select(known.row_N)
         text = None
         if self.think:
             main, text = model.text_log_probs(
                 main, [t.texts[0].ids_T for t in trajectories], temperature=self.temperature
             )
-        contexts = Contexts(
-            main=main,
-            text_free=read.text_free.select(read.base_N),
-            image_free=None if read.image_free is None else read.image_free.select(read.rows_N),
-        )
+        contexts = known.contexts(main)
         if not context_gradient:
             contexts = contexts.detach()
         images = [t.image for t in trajectories]
-        steps = replay_steps(model, contexts, images, self.canvas, sampler)
+        grid = model.latent_grid(self.canvas.height, self.canvas.width)
+
+        def velocity(x_RKLD: Tensor, sigma_K: Tensor, *, guided: bool = True) -> Tensor:
+            return model.velocity(x_RKLD, sigma_K, contexts, self.canvas.guidance if guided else UNGUIDED, grid)
+
+        steps = replay_steps(images, velocity, sampler, model.device)
         samples = torch.arange(len(trajectories), device=model.device)
         nothing = torch.zeros(0, 0, device=model.device)
-        assert steps.log_prob_R is not None
+        means = [image.mean_KLD for image in images if image.mean_KLD is not None]
         return Replay(
             text_log_prob_RT=text.log_prob_RT if text else nothing,
             old_text_log_prob_RT=_padded([t.texts[0].log_prob_T for t in trajectories], model) if text else nothing,
@@ -195,6 +167,9 @@ class Turn:
             mean_RKLD=steps.mean_RLD,
             std_RK=steps.std_R,
             dt_RK=steps.dt_R,
+            old_mean_RKLD=torch.stack(means).to(model.device) if means else None,
+            clean_RLD=torch.stack([image.final_LD for image in images]).to(model.device),
+            velocity=velocity,
         )
 
     def _writers(self, keys: Sequence[SampleKey]) -> tuple[list[int], list[int]]:
@@ -210,56 +185,15 @@ class Turn:
             text_N.append(texts[shared])
         return writers, text_N
 
-    def _read(self, model: UnifiedModel, requests: Sequence[Request], empty: Callable[[int], Context]) -> _Read:
-        """Everything before the reasoning; what several samples read is read once.
-
-        Args:
-            empty: makes an empty context of one row with the given room.
-        """
-        pictures = list({id(r.source): r.source for r in requests if r.source is not None}.values())
-        if pictures and any(r.source is None for r in requests):
-            raise ValueError("requests with and without a picture cannot be read together")
-        picture_row = {id(picture): row for row, picture in enumerate(pictures)}
-        units = list({(r.text, id(r.source)): r for r in requests}.values())
-        unit_row = {(r.text, id(r.source)): row for row, r in enumerate(units)}
-        ids = [model.encode_text(unit.text) for unit in units]
-        room = max(map(len, ids)) + 2
-
-        def base_rows(some: Sequence[Request]) -> Tensor:
-            return torch.tensor([picture_row.get(id(r.source), 0) for r in some], device=model.device)
-
-        system = model.encode_text(model.defaults.think_prompt)
-        before = empty(len(system) + 2 + room)
-        if self.think:
-            before = model.append_text(before, [system])
-        base = before
-        if pictures:
-            base = self._look(model, before, pictures)
-        main = model.append_text(base.select(base_rows(units), room=room), ids)
-        image_free = None
-        if pictures and self.canvas.guidance.image > 1:
-            image_free = model.append_text(before.select(torch.zeros_like(base_rows(units)), room=room), ids)
-        return _Read(
-            main=main,
-            text_free=base,
-            image_free=image_free,
-            rows_N=torch.tensor([unit_row[r.text, id(r.source)] for r in requests], device=model.device),
-            base_N=base_rows(requests),
+    def _read(self, model: UnifiedModel, requests: Sequence[Request], empty: Callable[[int], Context]) -> Read:
+        """Everything before the reasoning."""
+        return read(
+            model,
+            [Reading(text=r.text, picture=None if r.source is None else r.source.pixels_HWC) for r in requests],
+            empty,
+            system=model.defaults.think_prompt if self.think else "",
+            image_free=self.canvas.guidance.image > 1,
         )
-
-    def _look(self, model: UnifiedModel, context: Context, pictures: Sequence[ImageSegment]) -> Context:
-        """A row per picture, read through the autoencoder and then through the vision encoder."""
-        max_size, min_size, stride = model.defaults.vit_sides
-        transform = ImageTransform(max_size=max_size, min_size=min_size, stride=stride)
-        seen = [transform(Image.fromarray(picture.pixels_HWC.numpy())) for picture in pictures]
-        patches = max(len(model.picture_patches(pixels.to(model.device))[0]) for pixels in seen)
-        grid = model.latent_grid(self.canvas.height, self.canvas.width)
-        with torch.no_grad():
-            pixels = normalise(torch.stack([picture.pixels_HWC for picture in pictures])).to(model.device)
-            clean = model.encode_image(pixels)
-        rows = torch.zeros(len(pictures), dtype=torch.long, device=model.device)
-        context = context.select(rows, room=patches + grid[0] * grid[1] + 4)
-        return model.append_picture(model.append_latents(context, clean, grid), seen)
 
 
 def text_segments(model: UnifiedModel, sampled: SampledText) -> list[TextSegment]:

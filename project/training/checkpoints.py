@@ -52,7 +52,8 @@ def _trained(path: Path, config: Path, state: Mapping[str, torch.Tensor]) -> Uni
     parser.add_argument("--policy", type=ModelSource)
     parser.add_argument("--lora", type=LoRA | None)
     settings = _model_settings(config)
-    chosen = {name: settings[name] for name in ("policy", "lora") if settings.get(name) is not None}
+    lora = (settings.get("trainable") or {}).get("lora")
+    chosen = {"policy": settings["policy"], **({} if lora is None else {"lora": lora})}
     objects = parser.instantiate(parser.parse_object(chosen))
     policy = prepare(objects.policy.load(), objects.lora)
     fits = {name.removeprefix("policy."): tensor for name, tensor in state.items()}

@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning import LightningModule
 from lightning.pytorch import Callback
 
 from project.benchmarks.base import Benchmark
-from project.core.timing import Stopwatch
-from project.datamodule import BENCHMARK, evaluated_prompts
+from project.datamodule import evaluated_prompts
 from project.models.base import UnifiedModel
 from project.rewards.base import Reward
 from project.rewards.scoring import Scorer
-from project.samplers.base import Sampler
-from project.tasks.base import Task
+from project.samplers.sampler import Sampler
+from project.samplers.schedule import Schedule
+from project.tasks.base import EvaluationTask, Rollout
 from project.trajectory import Prompt, SampleKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How a policy is measured: one trajectory per prompt, whose pictures follow the ODE.
+
+    Args:
+        task: what is drawn; or the task of each benchmark that has prompts of its own, by the benchmark's name.
+        schedule: flow times that its pictures are denoised at.
+    """
+
+    task: EvaluationTask | dict[str, EvaluationTask]
+    schedule: Schedule
+
+    @property
+    def tasks(self) -> list[EvaluationTask]:
+        return [*self.task.values()] if isinstance(self.task, dict) else [self.task]
+
+    def task_of(self, prompt: Prompt) -> EvaluationTask:
+        """The task that draws a prompt. Raises ValueError if none is for the benchmark that measures it."""
+        if not isinstance(self.task, dict):
+            return self.task
+        if prompt.benchmark not in self.task:
+            raise ValueError(
+                f"model.init_args.evaluation.task has a task for {', '.join(self.task)}, but prompt {prompt.id!r} is "
+                f"for {prompt.benchmark or 'no benchmark in particular'}: give the data module a file for each "
+                "benchmark, by its name"
+            )
+        return self.task[prompt.benchmark]
 
 
 class EvaluatedModule(LightningModule):
@@ -25,14 +55,12 @@ class EvaluatedModule(LightningModule):
     `updates` counts finished updates; it drives logging, validation and checkpoints.
 
     Args:
-        evaluation_task: how validation draws; or the task of each benchmark that has prompts of its own, by its name.
-        evaluation_sampler: how its pictures are denoised.
+        evaluation: how validation draws; it cannot be measured if None.
     """
 
-    def __init__(self, evaluation_task: Task | Mapping[str, Task] | None, evaluation_sampler: Sampler | None) -> None:
+    def __init__(self, evaluation: Evaluation | None) -> None:
         super().__init__()
-        self.evaluation_task = evaluation_task
-        self.evaluation_sampler = evaluation_sampler
+        self.evaluation = evaluation
         self.policy: UnifiedModel | None = None
         self.updates = 0
         self.scorer: Scorer | None = None
@@ -55,10 +83,10 @@ class EvaluatedModule(LightningModule):
         files = getattr(getattr(self.trainer, "datamodule", None), "files", {}).get(kind)
         if not isinstance(files, Mapping):
             return
-        tasks = self.evaluation_task
+        tasks = None if self.evaluation is None else self.evaluation.task
         if isinstance(tasks, Mapping) and set(tasks) != set(files):
             raise ValueError(
-                f"model.init_args.evaluation_task is for {', '.join(tasks)}, data.init_args.{kind} for "
+                f"model.init_args.evaluation.task is for {', '.join(tasks)}, data.init_args.{kind} for "
                 f"{', '.join(files)}: name the same benchmarks in both"
             )
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
@@ -69,35 +97,29 @@ class EvaluatedModule(LightningModule):
                 f"{', '.join(measuring) or 'none'}: add it to `benchmarks:`, or correct the name"
             )
 
-    def _evaluation_tasks(self) -> list[Task]:
+    def _evaluation_tasks(self) -> list[EvaluationTask]:
         """The tasks that will draw for evaluations during training."""
-        tasks = self.evaluation_task if evaluated_prompts(self.trainer) else None
-        return [*tasks.values()] if isinstance(tasks, Mapping) else [tasks] if tasks is not None else []
-
-    def _task(self, prompt: Prompt) -> Task:
-        tasks = self.evaluation_task
-        if not isinstance(tasks, Mapping):
-            assert tasks is not None
-            return tasks
-        name = str(prompt.columns.get(BENCHMARK, "no benchmark in particular"))
-        if name not in tasks:
-            raise ValueError(
-                f"model.init_args.evaluation_task has a task for {', '.join(tasks)}, but prompt {prompt.id!r} is for "
-                f"{name}: give the data module a file for each benchmark, by its name"
-            )
-        return tasks[name]
+        return self.evaluation.tasks if self.evaluation is not None and evaluated_prompts(self.trainer) else []
 
     def validation_step(self, prompts: Sequence[Prompt], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Trajectories for the benchmark callbacks; their noise depends on the prompt alone.
 
         Several groups where the task refines: the first pictures, then those of every round.
         """
-        if self.evaluation_task is None or self.evaluation_sampler is None:
-            raise ValueError("evaluation needs model.init_args.evaluation_task and evaluation_sampler")
-        task = self._task(prompts[0])
-        keys = [SampleKey(seed=0, update=-1, prompt=prompt.id) for prompt in prompts]
-        score = Scorer(self.rewards) if task.evaluates_with_scores and self.rewards else None
-        groups = task.rollout(self.model, prompts, keys, self.evaluation_sampler, range(0), Stopwatch(), score)
+        if self.evaluation is None:
+            raise ValueError("evaluation needs model.init_args.evaluation: give its task and its schedule")
+        task = self.evaluation.task_of(prompts[0])
+        groups = task.rollout(
+            Rollout(
+                model=self.model,
+                prompts=prompts,
+                keys=[SampleKey(seed=0, update=-1, prompt=prompt.id) for prompt in prompts],
+                sampler=Sampler(schedule=self.evaluation.schedule),
+                steps=range(0),
+                training=False,
+                score=Scorer(self.rewards) if task.evaluates_with_scores and self.rewards else None,
+            )
+        )
         return {"group": groups[0], "groups": tuple(groups)}
 
     test_step = validation_step
@@ -122,6 +144,6 @@ class EvaluatedModule(LightningModule):
             raise ValueError(
                 f"the checkpoint does not fit the policy of this configuration: it holds {len(unknown)} parameters "
                 f"that the policy has not ({', '.join(unknown[:3])}, ...): take the config.yaml of the checkpoint's "
-                "run, or its model.init_args.policy and model.init_args.lora"
+                "run, or its model.init_args.policy and model.init_args.trainable"
             )
         self.updates = checkpoint["updates"]

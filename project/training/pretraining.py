@@ -20,10 +20,8 @@ from project.models.condition_dropout import ConditionDropout, drop_conditions
 from project.models.lora import LoRA, add_lora, save_adapter
 from project.models.packing import Block, LatentBlock, PackedLoss, PictureBlock, TextBlock, pack, packed_loss
 from project.models.transforms import normalise
-from project.samplers.base import Sampler
 from project.samplers.schedule import shift_sigma
-from project.tasks.base import Task
-from project.training.evaluated import EvaluatedModule
+from project.training.evaluated import EvaluatedModule, Evaluation
 from project.training.lr_schedules import over_whole_run
 
 
@@ -45,7 +43,7 @@ class UnifiedPretraining(EvaluatedModule):
         output: folder that the model, or its adapter, is written to when training ends.
         output_dtype: of the weights written.
         seed: of noise and dropout.
-        evaluation_task, evaluation_sampler: how validation draws, see EvaluatedModule.
+        evaluation: how validation draws; it cannot be measured if None.
     """
 
     def __init__(
@@ -63,10 +61,9 @@ class UnifiedPretraining(EvaluatedModule):
         output: str | None = None,
         output_dtype: str = "float16",
         seed: int = 0,
-        evaluation_task: Task | dict[str, Task] | None = None,
-        evaluation_sampler: Sampler | None = None,
+        evaluation: Evaluation | None = None,
     ) -> None:
-        super().__init__(evaluation_task, evaluation_sampler)
+        super().__init__(evaluation)
         self.strict_loading = False
         self.policy_source = policy
         self.make_optimizer = optimizer

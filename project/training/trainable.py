@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lightning.pytorch.cli import OptimizerCallable
@@ -14,6 +15,32 @@ from torch.optim import Optimizer
 from project.core.nearest import nearest
 from project.models.base import UnifiedModel
 from project.models.lora import LoRA, add_lora
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainable:
+    """What is trained.
+
+    Args:
+        lora: adapters to train instead of all weights.
+        freeze: patterns of parameter names (re.search) that stay as they are.
+        parameter_groups: options of the optimizer (lr, eps, weight_decay ...) of their own for the parameters whose
+            name matches a pattern (re.search); the first match counts.
+
+    Raises:
+        ValueError: for adapters with dropout.
+    """
+
+    lora: LoRA | None = None
+    freeze: Sequence[str] = ()
+    parameter_groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError(
+                f"lora.dropout={self.lora.dropout}: replay would drop other activations than rollout did, and ratios "
+                "and gradients would be those of the dropout; set model.init_args.trainable.lora.dropout to 0"
+            )
 
 
 def matching(names: Iterable[str], patterns: Iterable[str], key: str, what: str = "parameter's name") -> set[str]:
@@ -72,7 +99,7 @@ def optimizer_over(module: nn.Module, make: OptimizerCallable, own: Mapping[str,
     try:
         optimizer = make(groups)
     except ValueError as error:
-        raise ValueError(f"model.init_args.optimizer or parameter_groups: {error}") from error
+        raise ValueError(f"model.init_args.optimizer or trainable.parameter_groups: {error}") from error
     assert isinstance(optimizer, Optimizer)
     _check_options(own, optimizer.defaults)
     return optimizer

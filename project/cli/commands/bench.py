@@ -30,7 +30,8 @@ def add_arguments(parser: Any) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help='change to compare with, e.g. model.init_args.micro_batch_size=8; "KEY=VALUE KEY=VALUE" for several',
+        help="change to compare with, e.g. model.init_args.update.micro_batch_size=8; "
+        '"KEY=VALUE KEY=VALUE" for several',
     )
     parser.add_argument(
         "--random-weights", action="store_true", help="of the policy: read only its checkpoint's configuration files"
@@ -119,7 +120,7 @@ def options(assignments: Sequence[str]) -> list[str]:
     """Options of `fit`. Raises ValueError unless each is KEY=VALUE."""
     for text in assignments:
         if "=" not in text or text.startswith("-"):
-            raise ValueError(f"{text!r} is no KEY=VALUE: write for instance model.init_args.micro_batch_size=8")
+            raise ValueError(f"{text!r} is no KEY=VALUE: write for instance model.init_args.update.micro_batch_size=8")
     return [f"--{text}" for text in assignments]
 
 

@@ -1,0 +1,104 @@
+"""How pictures are denoised: a schedule of flow times, a stochastic transition, and the window that it is used in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from project.samplers.schedule import Schedule
+from project.samplers.transition import Moved, Transition
+from project.samplers.window import Window
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Noise and training happen inside a window of evaluations only; elsewhere pictures follow the ODE.
+
+    Evaluations are numbered 0 .. N - 2; number i goes from sigma_N[i] to sigma_N[i + 1].
+
+    Args:
+        schedule: flow times of the evaluations.
+        transition: the stochastic step inside the window; None = the ODE everywhere, and nothing can be trained.
+        window: evaluations that are stochastic and trained; all that can be stochastic if None.
+
+    Raises:
+        ValueError: if the window does not fit the schedule.
+    """
+
+    schedule: Schedule
+    transition: Transition | None = None
+    window: Window | None = None
+
+    def __post_init__(self) -> None:
+        if self.transition is not None:
+            self._window.fitted(self.transition.stochastic(self.sigma_N))
+
+    @property
+    def sigma_N(self) -> Tensor:
+        """Flow times from 1 to 0, fp32 [N] on the CPU."""
+        return self.schedule.sigma_N
+
+    @property
+    def evaluations(self) -> int:
+        """N - 1, evaluations of the model per picture."""
+        return self.schedule.evaluations
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has stochastic steps, which alone can be trained."""
+        return self.transition is not None and self.transition.noise_level > 0
+
+    @property
+    def window_size(self) -> int:
+        """Evaluations in a window; 0 without a transition."""
+        return self.windows[0].stop - self.windows[0].start
+
+    @property
+    def windows(self) -> list[range]:
+        """Every place that the window can have; an empty one without a transition."""
+        if self.transition is None:
+            return [range(0)]
+        lo, hi, size = self._window.fitted(self.transition.stochastic(self.sigma_N))
+        return [range(start, start + size) for start in range(lo, hi - size + 1)]
+
+    def steps(self, seed: int, update: int) -> range:
+        """Stochastic evaluations of an update: a function of the run's seed and the update, so equal on all ranks."""
+        if self.transition is None:
+            return range(0)
+        return self._window.steps(self.transition.stochastic(self.sigma_N), seed, update)
+
+    def sample(self, x_RLD: Tensor, v_RLD: Tensor, step_R: Tensor, noise_RLD: Tensor) -> Moved:
+        """Take the stochastic transition of the evaluations `step_R` [...] with the given standard normal noise."""
+        return self._stochastic.sample(x_RLD, v_RLD, *self._ends(step_R), noise_RLD)
+
+    def log_prob(self, x_RLD: Tensor, v_RLD: Tensor, step_R: Tensor, next_RLD: Tensor) -> Moved:
+        """The transitions that were taken to `next_RLD`, under the velocity now.
+
+        Raises:
+            ValueError: if one of them is deterministic and so has no density.
+        """
+        return self._stochastic.log_prob(x_RLD, v_RLD, *self._ends(step_R), next_RLD)
+
+    def euler(self, x_RLD: Tensor, v_RLD: Tensor, step_R: Tensor) -> Tensor:
+        """The deterministic step `x + v dt`, fp32."""
+        sigma_R, next_R = self._ends(step_R)
+        return x_RLD.float() + v_RLD.float() * (next_R - sigma_R)[..., None, None]
+
+    @property
+    def _window(self) -> Window:
+        return self.window or Window()
+
+    @property
+    def _stochastic(self) -> Transition:
+        if self.transition is None:
+            raise ValueError(
+                "the sampler has no transition, so it only follows the ODE and has no log-probabilities: name one, "
+                "e.g. transition: project.samplers.FlowSDE"
+            )
+        return self.transition
+
+    def _ends(self, step_R: Tensor) -> tuple[Tensor, Tensor]:
+        """sigma and sigma' of evaluations, fp32 on the device of `step_R`."""
+        sigma_N = self.sigma_N.to(step_R.device)
+        return sigma_N[step_R], sigma_N[step_R + 1]
