@@ -38,33 +38,39 @@ from project.objectives.base import LossInputs, Objective
 from project.rewards.base import Reward, score
 from project.rewards.random import RandomReward
 from project.rewards.scoring import Scorer, joined
-from project.samplers.base import Sampler
-from project.samplers.flow_sde import FlowSDE
 from project.samplers.guidance import Guidance
+from project.samplers.schedule import Schedule
+from project.samplers.transition import Transition
+from project.samplers.window import Window
 from project.shapes.editing import apply, edit_of
 from project.shapes.reflection_judge import CLARIFY
 from project.shapes.renderer import render_all
 from project.shapes.scenes import Layout, Scene, sample_layout
-from project.tasks.base import Task
+from project.tasks.base import EvaluationTask, Task
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, TextSegment, Trajectory
 from tests.helpers import ROOT, backbones, chat_server, llm_server, tiny_vlms
+from tests.helpers.sampling import roll, sde
 
 FAMILIES = (
-    Sampler,
+    Schedule,
+    Transition,
+    Window,
     Objective,
     Reward,
     Judge,
     TextJudge,
     Decomposer,
     ChatModel,
-    Task,
+    EvaluationTask,
     Benchmark,
     ModelSource,
     UnifiedModel,
 )
 PLACES = {
-    **dict.fromkeys((Sampler, Objective, Reward, Judge, Task, Benchmark), "{family}s"),
+    **dict.fromkeys((Objective, Reward, Judge, Benchmark), "{family}s"),
+    **dict.fromkeys((Schedule, Transition, Window), "samplers"),
+    EvaluationTask: "tasks",
     TextJudge: "judges",
     Decomposer: "decomposition",
     ChatModel: "decomposition",
@@ -96,9 +102,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"judge": DETECTOR, "aggregation": "mean", "binary": True, "use_dependencies": True, "weight": 0.5},
         {"judge": DETECTOR, "aggregation": "all"},
     ],
-    "FlowCPS": [{"num_steps": 6}, {"num_steps": 6, "noise_level": 0.0}],
-    "FlowODE": [{"num_steps": 6}],
-    "FlowSDE": [{"num_steps": 6}, {"num_steps": 6, "noise_level": 0.0}, {"num_steps": 6, "window_range": [1, 4]}],
+    "FlowCPS": [{}, {"noise_level": 0.0}],
+    "FlowSDE": [{}, {"noise_level": 0.0}],
+    "Schedule": [{"num_steps": 6}, {"num_steps": 2, "shift": 1.0}],
+    "Window": [{}, {"size": 2, "range": [1, 4]}],
     "FunctionReward": [{"function": "tests.helpers.backbones.brightness"}],
     "GRPO": [
         {},
@@ -161,8 +168,6 @@ READS_NO_PICTURES = {"DenseModel"}
 """Backbones without a vision encoder: they must say so."""
 LOOKS = {"Editing", "SelfReflection"}
 """Tasks that look at pictures."""
-EVALUATION_ONLY = {"Comparing", "Redrawing"}
-"""Tasks that are not trained: they must say so."""
 
 
 def walk() -> None:
@@ -181,7 +186,7 @@ def concrete(family: type) -> list[type]:
             yield from below(child)
 
     homes = ("project.", "tests.helpers.backbones")
-    ours = {c for c in below(family) if c.__module__.startswith(homes)}
+    ours = {c for c in (family, *below(family)) if c.__module__.startswith(homes)}
     return sorted((c for c in ours if not inspect.isabstract(c)), key=lambda c: c.__qualname__)
 
 
@@ -369,10 +374,10 @@ def shown(prompts: list[Prompt], layouts: list[Layout]) -> list[Trajectory]:
 # --------------------------------------------------------------------- samplers
 
 
-@pytest.mark.parametrize("case", cases(Sampler))
-def test_a_sampler_evaluates_the_transitions_it_takes(case: Case) -> None:
-    sampler = case.make()
-    assert sampler.sigma_N[0] == 1 and sampler.sigma_N[-1] == 0 and bool((sampler.sigma_N.diff() < 0).all())
+@pytest.mark.parametrize("case", cases(Transition))
+def test_a_transition_evaluates_what_it_takes(case: Case) -> None:
+    transition = case.make()
+    sampler = sde(6, transition=transition)
     x, v, other_v, noise = torch.randn(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
     stochastic = []
     for step in range(sampler.evaluations):
@@ -395,10 +400,24 @@ def test_a_sampler_evaluates_the_transitions_it_takes(case: Case) -> None:
         expected = -(noise**2).mean((1, 2)) / 2
         torch.testing.assert_close(again.log_prob_R, expected, atol=1e-3, rtol=1e-3)
         assert not torch.equal(sampler.log_prob(x, other_v, step_R, taken.next_RLD).log_prob_R, taken.log_prob_R)
-    windows = {tuple(sampler.window(seed=1, update=update)) for update in range(50)}
-    assert windows == {tuple(sampler.window(seed=1, update=update)) for update in range(50)}
-    if sampler.noise_level:
-        assert {step for window in windows for step in window} <= set(stochastic), "a window must be trainable"
+    if sampler.trains:
+        assert stochastic == list(range(transition.stochastic(sampler.sigma_N))), "a window must be trainable"
+
+
+@pytest.mark.parametrize("case", cases(Schedule))
+def test_a_schedule_falls_from_noise_to_data(case: Case) -> None:
+    sigma_N = case.make().sigma_N
+    assert sigma_N[0] == 1 and sigma_N[-1] == 0 and bool((sigma_N.diff() < 0).all())
+    assert sigma_N.dtype == torch.float32 and len(sigma_N) == case.make().evaluations + 1
+
+
+@pytest.mark.parametrize("case", cases(Window))
+def test_a_window_lies_where_it_may_and_is_the_same_for_every_rank(case: Case) -> None:
+    window = case.make()
+    lo, hi, size = window.fitted(6)
+    drawn = [window.steps(6, seed=1, update=update) for update in range(50)]
+    assert drawn == [window.steps(6, seed=1, update=update) for update in range(50)]
+    assert all(lo <= steps.start and steps.stop <= hi and len(steps) == size for steps in drawn)
 
 
 # --------------------------------------------------------------------- objectives
@@ -410,7 +429,7 @@ def group() -> Group:
     model = backbones.NewDenseModel().load()
     prompts = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="two green square")]
     keys = [SampleKey(seed=0, update=0, prompt=p.id, sample=g) for p in prompts for g in range(3)]
-    (drawn,) = dense_task().rollout(model, prompts, keys, FlowSDE(5), range(1, 3), Stopwatch())
+    (drawn,) = roll(dense_task(), model, prompts, keys, sde(5), range(1, 3))
     valid_N = torch.tensor([True, True, False, True, True, True])
     advantage_N = torch.linspace(-1, 1.5, 6) * valid_N
     return drawn.with_advantages(Advantages(image_N=advantage_N, text_N=-advantage_N, valid_N=valid_N))
@@ -425,15 +444,11 @@ def losses(objective: Objective, group: Group, size: int, world_size: int = 1) -
     model, reference = (backbones.NewDenseModel(seed).load() for seed in (0, 1))
     outputs = []
     for batch in group.micro_batches(size):
-        replay = dense_task().replay(model, batch.trajectories, FlowSDE(5), context_gradient=True)
-        if objective.needs_reference:
+        replay = dense_task().replay(model, batch.trajectories, sde(5), context_gradient=True)
+        if objective.needs.reference:
             with torch.no_grad():
-                other = dense_task().replay(reference, batch.trajectories, FlowSDE(5), context_gradient=True)
-            replay = dataclasses.replace(
-                replay,
-                reference_text_log_prob_RT=other.text_log_prob_RT,
-                reference_mean_RKLD=other.mean_RKLD,
-            )
+                other = dense_task().replay(reference, batch.trajectories, sde(5), context_gradient=True)
+            replay = dataclasses.replace(replay, reference=other)
         outputs.append(
             objective(
                 LossInputs(
@@ -576,40 +591,40 @@ def check_decomposer(decomposer: Decomposer, prompts: list[Prompt]) -> None:
 # --------------------------------------------------------------------- tasks
 
 
-@pytest.mark.parametrize("case", cases(Task))
+@pytest.mark.parametrize("case", cases(EvaluationTask))
 def test_a_task_replays_what_it_rolled_out(case: Case, model: UnifiedModel) -> None:
     task = case.make(height=model.defaults.height, width=model.defaults.width)
     if case.cls.__name__ in LOOKS and type(model).__name__ in READS_NO_PICTURES:
         pytest.skip(f"{type(model).__name__} reads no pictures, which {case.cls.__name__} needs")
-    sampler = FlowSDE(7, window_range=(0, 4), window_size=2)
-    window = sampler.window(0, 0)
+    sampler = sde(7, 2, (0, 4))
+    steps = sampler.steps(0, 0)
     prompts = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]
     keys = [SampleKey(seed=0, update=0, prompt=p.id, sample=g) for p in prompts for g in range(2)]
     stopwatch = Stopwatch()
     score = Scorer([RandomReward()])
-    if case.cls.__name__ in EVALUATION_ONLY:
+    if not isinstance(task, Task):
         with pytest.raises(ValueError, match="evaluation"):
-            task.rollout(model, prompts, keys, sampler, window, stopwatch, score)
+            roll(task, model, prompts, keys, sampler, steps, score)
     else:
-        groups = task.rollout(model, prompts, keys, sampler, window, stopwatch, score)
+        groups = roll(task, model, prompts, keys, sampler, steps, score, stopwatch)
         assert stopwatch.seconds
         for group in groups:
             assert group.size == 2 and [t.key for t in group.trajectories] == keys
             assert [t.prompt.id for t in group.trajectories] == ["a", "a", "b", "b"]
             assert len(joined([pending.result() for pending in group.pending]).reward_N) == 4
-            replays_what_was_drawn(task, model, [t for t in group.trajectories if t.segments], sampler, window)
-    evaluated = task.rollout(model, prompts, keys[::2], sampler, range(0), stopwatch, score)
+            replays_what_was_drawn(task, model, [t for t in group.trajectories if t.segments], sampler, steps)
+    evaluated = roll(task, model, prompts, keys[::2], sampler, None, score)
     assert all(len(t.image.step_K) == 0 for group in evaluated for t in group.trajectories), "nothing is stochastic"
     assert all(group.size == 1 and len(group) == 2 for group in evaluated)
 
 
 def replays_what_was_drawn(
-    task: Task, model: UnifiedModel, drawn: list[Trajectory], sampler: Any, window: range
+    task: Task, model: UnifiedModel, drawn: list[Trajectory], sampler: Any, steps: range
 ) -> None:
     for t in drawn:
         assert t.image.pixels_HWC.dtype == torch.uint8
         assert t.image.pixels_HWC.shape == (model.defaults.height, model.defaults.width, 3)
-        assert all(image.step_K.tolist() == list(window) for image in t.images)
+        assert all(image.step_K.tolist() == list(steps) for image in t.images)
     replay = task.replay(model, drawn, sampler, context_gradient=True)
     assert replay.image_log_prob_RK.requires_grad
     assert replay.image_sample_R.tolist() == [n for n, t in enumerate(drawn) for _ in t.images]
@@ -638,7 +653,7 @@ def test_a_benchmark_measures_every_prompt(case: Case, trajectories: list[Trajec
     assert figures and all(math.isfinite(value) for value in figures.values())
     # Prompts that only fill up a batch change nothing.
     empty = trajectories[-1]
-    filler = dataclasses.replace(empty.prompt, columns={**empty.prompt.columns, "padding": True})
+    filler = dataclasses.replace(empty.prompt, padding=True)
     benchmark.update(Group(trajectories=(dataclasses.replace(empty, prompt=filler),), size=1))
     assert flatten(benchmark.figures(), benchmark.name) == figures
     benchmark.reset()

@@ -52,8 +52,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def changes(folder: Path) -> dict[str, Any]:
     drawing = {
-        "sampler": {"num_steps": 5, "window_size": 2, "window_range": [0, 3]},
-        "evaluation_sampler": {"num_steps": 3},
+        "sampler": {"schedule": {"num_steps": 5}, "window": {"size": 2, "range": [0, 3]}},
+        "evaluation": {"schedule": {"num_steps": 3}},
     }
     return {
         "run": {"name": "tiny", "root": str(folder / "runs")},
@@ -262,7 +262,9 @@ def test_generate_reads_a_text_file(world: Path) -> None:
 
 
 def test_lora_trains_adapters_and_generates(world: Path) -> None:
-    (world / "lora.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"lora": {"rank": 2, "alpha": 4}}}}))
+    (world / "lora.yaml").write_text(
+        yaml.safe_dump({"model": {"init_args": {"trainable": {"lora": {"rank": 2, "alpha": 4}}}}})
+    )
     assert fit(world, "--config", str(world / "lora.yaml"), "--run.name=lora", *UNMEASURED) == 0
     folder = world / "runs/lora/version_0"
     assert saved(folder)["state_dict"] and all("lora_" in name for name in saved(folder)["state_dict"])
@@ -288,7 +290,7 @@ def test_an_8_bit_optimizer_is_a_change_of_yaml(world: Path) -> None:
 
 def test_bench_measures_and_compares(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config", DEMO, "--config", str(world / "tiny.yaml"), "--updates", "1", "--random-weights"]
-    change = "model.init_args.micro_batch_size=1"
+    change = "model.init_args.update.micro_batch_size=1"
     assert main(["bench", *arguments, "--compare", change, "--json", str(world / "bench.json")]) == 0
     costs = json.loads((world / "bench.json").read_text())["costs"]
     for cost in costs.values():
@@ -326,14 +328,13 @@ def half_written(world: Path, run: Path) -> None:
 
 
 DETECTOR = class_of("project.shapes.judge.DetectorJudge")
-FLOW_SDE = "project.samplers.flow_sde.FlowSDE"
 # name: (YAML laid over the others, exit code, parts of the message)
 BAD_YAML: dict[str, tuple[str, int, list[str]]] = {
     "unknown key at the top": ("modle: 1\n", 2, ["bad.yaml:1", "'modle'", "did you mean 'model'"]),
     "unknown nested key": (
-        yaml_with(sampler=class_of(FLOW_SDE, windw_size=2)),
+        yaml_with(sampler={"window": {"siez": 2}}),
         2,
-        ["bad.yaml:6", "'windw_size'", "did you mean 'window_size'"],
+        ["bad.yaml:5", "'siez'", "did you mean 'size'"],
     ),
     "unknown key of the guidance": (
         yaml_with(task=class_of("project.tasks.reasoning_t2i.ReasoningT2I", guidance={"txt": 2.0})),
@@ -341,9 +342,9 @@ BAD_YAML: dict[str, tuple[str, int, list[str]]] = {
         ["bad.yaml:7", "'txt'", "did you mean 'text'"],
     ),
     "misspelt class": (
-        yaml_with(sampler=class_of("project.samplers.flow_sde.FlowSED")),
+        yaml_with(sampler={"transition": class_of("project.samplers.FlowSED")}),
         2,
-        ["bad.yaml:4", "FlowSED", "did you mean 'FlowSDE'"],
+        ["bad.yaml:5", "FlowSED", "did you mean 'FlowSDE'"],
     ),
     "misspelt module": (
         yaml.safe_dump({"rewards": [class_of("project.rewards.dvrewrd.DVReward", judge=DETECTOR)]}),
@@ -363,14 +364,14 @@ BAD_YAML: dict[str, tuple[str, int, list[str]]] = {
     "no reward": ("rewards: []\n", 1, ["rewards", "DVReward"]),
     "a group of one": (yaml_with(num_generations=1), 1, ["num_generations=1", "2 or more"]),
     "a window larger than the evaluations": (
-        yaml_with(sampler=class_of(FLOW_SDE, num_steps=5, window_size=5, window_range=[0, 4])),
+        yaml_with(sampler={"schedule": {"num_steps": 5}, "window": {"size": 5, "range": [0, 4]}}),
         1,
-        ["window_size=5", "num_steps", "from 1 to 4"],
+        ["window.size=5", "num_steps", "from 1 to 4"],
     ),
     "a window behind the evaluations": (
-        yaml_with(sampler=class_of(FLOW_SDE, num_steps=5, window_range=[2, 6])),
+        yaml_with(sampler={"schedule": {"num_steps": 5}, "window": {"range": [2, 6]}}),
         1,
-        ["window_range=(2, 6)", "num_steps=5", "<= 4"],
+        ["window.range=(2, 6)", "num_steps", "<= 4"],
     ),
 }  # fmt: skip
 

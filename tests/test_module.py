@@ -19,7 +19,6 @@ from project.models.lora import LoRA
 from project.objectives.grpo import GRPO
 from project.rewards.base import Reward, RewardOutput
 from project.rewards.random import RandomReward
-from project.samplers.flow_ode import FlowODE
 from project.samplers.flow_sde import FlowSDE
 from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
@@ -27,6 +26,7 @@ from project.tasks.self_reflection import SelfReflection
 from project.training.lr_schedules import WarmupHoldDecay
 from tests.helpers import ROOT, backbones
 from tests.helpers.policies import TinyBagel
+from tests.helpers.sampling import ode, sde
 from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
 
 
@@ -425,7 +425,7 @@ def test_what_the_gate_says_of_bf16(errors, outcome, caplog):
 def test_settings_that_would_quietly_change_training_are_refused():
     with pytest.raises(ValueError, match=r"lora.dropout=0.1: replay would drop other activations"):
         make_module(lora=LoRA(dropout=0.1))
-    for sampler in (FlowODE(6), FlowSDE(6, noise_level=0.0)):
+    for sampler in (ode(6), sde(6, transition=FlowSDE(0.0))):
         with pytest.raises(ValueError, match="draws nothing that could be trained"):
             make_module(sampler=sampler)
     with pytest.raises(ValueError, match="freeze: no parameter's name matches 'wirte_word'"):

@@ -99,9 +99,9 @@ def check(cli: BuiltCLI) -> None:
 
 SWAPS: dict[str, Any] = {
     "sampler": (
-        {"model": {"init_args": {"sampler": {"class_path": "project.samplers.flow_cps.FlowCPS",
-                                             "init_args": {"num_steps": 8, "window_range": [0, 4]}}}}},
-        lambda cli: type(cli.model.sampler).__name__ == "FlowCPS" and cli.model.sampler.evaluations == 7,
+        {"model": {"init_args": {"sampler": {"transition": {"class_path": "project.samplers.FlowCPS"},
+                                             "schedule": {"num_steps": 8}, "window": {"range": [0, 4]}}}}},
+        lambda cli: type(cli.model.sampler.transition).__name__ == "FlowCPS" and cli.model.sampler.evaluations == 7,
     ),
     "optimizer": (
         {"model": {"init_args": {"optimizer": {"class_path": "bitsandbytes.optim.AdamW8bit",
@@ -115,11 +115,11 @@ SWAPS: dict[str, Any] = {
     "objective": (
         {"model": {"init_args": {"objective": {"class_path": "project.objectives.grpo.GRPO",
                                                "init_args": {"kl_text": 0.5}}}}},
-        lambda cli: cli.model.objective.needs_reference,
+        lambda cli: cli.model.objective.needs.reference,
     ),
     "lora": (
-        {"model": {"init_args": {"lora": {"rank": 4}}}},
-        lambda cli: cli.model.lora.rank == 4,
+        {"model": {"init_args": {"trainable": {"lora": {"rank": 4}}}}},
+        lambda cli: cli.model.trainable.lora.rank == 4,
     ),
 }  # fmt: skip
 

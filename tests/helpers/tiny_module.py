@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from lightning import Trainer
 
-from project.module import AlphaGRPO
+from project.module import AdvantageSettings, AlphaGRPO, UpdateSettings
 from project.objectives.grpo import GRPO
 from project.rewards.random import RandomReward
-from project.samplers.flow_sde import FlowSDE
 from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.training.trainable import Trainable
 from project.trajectory import Prompt
 from tests.helpers import backbones
+from tests.helpers.sampling import sde
 
 PROMPTS = [Prompt(id=str(i), text=text) for i, text in enumerate(["a red circle", "a green square", "two red square"])]
 
 
+GROUPS = {"update": UpdateSettings, "trainable": Trainable, "advantages": AdvantageSettings}
+
+
 def make_module(**changes):
+    """`changes` are arguments of `AlphaGRPO`, or of one of its groups of settings."""
     settings = dict(
         policy=backbones.NewDenseModel(),
         task=ReasoningT2I(height=8, width=8, max_tokens=4, top_p=1.0, guidance=Guidance(text=2.0, interval=(0.0, 1.0))),
-        sampler=FlowSDE(6, noise_level=0.7, window_size=2, window_range=(0, 4)),
+        sampler=sde(6, 2, (0, 4)),
         objective=GRPO(),
         optimizer=lambda params: torch.optim.AdamW(params, lr=1e-3),
         num_generations=4,
         micro_batch_size=5,
         seed=3,
     )
-    return AlphaGRPO(**{**settings, **changes})
+    settings |= changes
+    for group, kind in GROUPS.items():
+        names = {field.name for field in dataclasses.fields(kind)} & set(settings)
+        settings[group] = kind(**{name: settings.pop(name) for name in names})
+    return AlphaGRPO(**settings)
 
 
 def train(
@@ -44,7 +55,7 @@ def train(
 ):
     defaults = dict(
         accelerator="cpu",
-        max_steps=updates * module.updates_per_rollout,
+        max_steps=updates * module.updating.per_rollout,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

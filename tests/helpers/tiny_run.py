@@ -39,7 +39,7 @@ def write_world(folder: Path) -> Path:
             "init_args": {
                 "policy": {"init_args": {"directory": str(folder / "umm")}},
                 "num_generations": 2,
-                "sampler": {"init_args": {"num_steps": 5, "window_size": 2, "window_range": [0, 3]}},
+                "sampler": {"schedule": {"num_steps": 5}, "window": {"size": 2, "range": [0, 3]}},
                 "lr_scheduler": {"init_args": {"steps": 100}},
             }
         },

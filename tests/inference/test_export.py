@@ -52,7 +52,7 @@ def run(base, folder, dtype="float32"):
         "model": {
             "init_args": {
                 "policy": {"init_args": {"directory": str(base), "dtype": dtype}},
-                "lora": {"rank": 4, "alpha": 8},
+                "trainable": {"lora": {"rank": 4, "alpha": 8}},
                 "optimizer": {"init_args": {"lr": 0.01}},
                 "num_generations": 2,
                 "task": {"init_args": {"height": height, "width": width, "max_tokens": 4}},
@@ -238,7 +238,7 @@ def test_a_run_goes_on_from_an_exported_adapter(trained, adapter, tmp_path):
     """Two more updates from the adapter; the KL terms hold to where they started."""
     base, _, _ = trained
     (tmp_path / "first").mkdir()
-    start = {"lora": {"rank": 4, "alpha": 8, "adapter": str(adapter)}, "reference": "start"}
+    start = {"trainable": {"lora": {"rank": 4, "alpha": 8, "adapter": str(adapter)}}, "reference": "start"}
     start["objective"] = {"class_path": "project.objectives.grpo.GRPO", "init_args": {"kl_text": 0.1, "kl_image": 0.1}}
     overlay = tmp_path / "start.yaml"
     overlay.write_text(yaml.safe_dump({"model": {"init_args": start}}))

@@ -22,15 +22,15 @@ from lightning import Trainer
 
 from project.__main__ import main
 from project.judges.openai.judge import OpenAIJudge
-from project.module import AlphaGRPO
+from project.module import AlphaGRPO, UpdateSettings
 from project.objectives.grpo import GRPO
 from project.rewards.dvreward import DVReward
-from project.samplers.flow_sde import FlowSDE
 from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.trajectory import Group, Prompt, Question
 from tests.helpers import ROOT, chat_server, tiny_run
 from tests.helpers.backbones import NewDenseModel
+from tests.helpers.sampling import sde
 
 QUESTIONS = tuple(Question(text=f"Is it {word}?") for word in ("red", "round", "large", "alone"))
 PROMPTS = [
@@ -93,13 +93,12 @@ def trained(judge: OpenAIJudge, change: Any = None, updates: int = 1, **reward: 
     module = Driven(
         policy=policy(),
         task=ReasoningT2I(height=8, width=8, max_tokens=4, top_p=1.0, guidance=Guidance(text=2.0, interval=(0.0, 1.0))),
-        sampler=FlowSDE(6, noise_level=0.7, window_size=2, window_range=(0, 4)),
+        sampler=sde(6, 2, (0, 4)),
         objective=GRPO(),
         # The step is the gradient, unclipped.
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0 if updates == 1 else 1e-2),
         num_generations=4,
-        micro_batch_size=100,
-        gradient_clip=1e9,
+        update=UpdateSettings(micro_batch_size=100, gradient_clip=1e9),
         seed=3,
     )
     module.seen = []

@@ -15,9 +15,9 @@ from project.models.bagel import Bagel
 from project.models.context import Contexts
 from project.models.query import Query
 from project.models.transforms import ImageTransform, normalise, patchify, to_uint8
-from project.samplers.flow_ode import FlowODE
 from project.samplers.guidance import Guidance
 from tests.helpers import ROOT
+from tests.helpers.sampling import ode
 
 ROOM = 4096
 """Slots of a context: more than any case of a fixture reads."""
@@ -253,7 +253,7 @@ def test_ode(model, bagel_fixture, near, record_error, case):
     tensor = bagel_fixture.tensor
     guidance, grid = guidance_of(inputs), model.latent_grid(*inputs["image_hw"])
     contexts = velocity_contexts(model, tensor, edit="edit" in case)
-    sampler = FlowODE(inputs["num_timesteps"], shift=inputs["timestep_shift"])
+    sampler = ode(inputs["num_timesteps"], inputs["timestep_shift"])
     assert sampler.evaluations == outputs["n_model_evals"]
     used = [guidance.text if guidance.active(sigma) else 1.0 for sigma in sampler.sigma_N[:-1].tolist()]
     assert used == outputs["cfg_text_scale_used"]

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from project.objectives.base import Mean, Objective, entropy_threshold, with_entropy_threshold
+from project.objectives.base import ClipWidths, Mean, Objective, entropy_threshold, with_entropy_threshold
 from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, TextSegment, Trajectory
 
 
 class Nothing(Objective):
-    needs_reference = False
+    clip_widths = ClipWidths()
 
     def __call__(self, inputs):
         raise NotImplementedError

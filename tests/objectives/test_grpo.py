@@ -23,7 +23,7 @@ def tensors(seed=0, dtype=torch.float64, spread=0.3):
 
     mask_BT = torch.arange(T)[None] < torch.tensor([2, 3, 4, 5, 6])[:, None]
     old_text, old_image, mean = normal(B, T) - 2, normal(B, K) - 0.5, normal(B, K, L, D)
-    return Replay(
+    replay = Replay(
         text_log_prob_RT=old_text + normal(B, T),
         old_text_log_prob_RT=old_text,
         entropy_RT=normal(B, T).abs() * 3,
@@ -36,9 +36,9 @@ def tensors(seed=0, dtype=torch.float64, spread=0.3):
         mean_RKLD=mean,
         std_RK=normal(B, K).abs() + 0.5,
         dt_RK=-(normal(B, K).abs() + 0.01),
-        reference_text_log_prob_RT=old_text + normal(B, T),
-        reference_mean_RKLD=mean + normal(B, K, L, D),
     )
+    other = dataclasses.replace(replay, text_log_prob_RT=old_text + normal(B, T), mean_RKLD=mean + normal(B, K, L, D))
+    return dataclasses.replace(replay, reference=other)
 
 
 COUNTS = Counts(samples=B, steps=B * K, tokens=2 + 3 + 4 + 5 + 6, sequences=B)
@@ -54,10 +54,12 @@ def inputs(replay, counts=COUNTS, image=ADVANTAGE, text=None):
 def share(replay, rows):
     """The micro-batch of some samples."""
     changes = {
-        name: getattr(replay, name)[rows]
+        name: value[rows]
         for name in replay.__slots__
-        if name not in ("text_sample_R", "image_sample_R")
+        if isinstance(value := getattr(replay, name), torch.Tensor) and name not in ("text_sample_R", "image_sample_R")
     }
+    if replay.reference is not None:
+        changes["reference"] = share(replay.reference, rows)
     numbers = torch.arange(len(rows))
     return dataclasses.replace(replay, **changes, text_sample_R=numbers, image_sample_R=numbers)
 
@@ -187,7 +189,7 @@ def test_at_ratio_one_both_levels_have_the_gradient_of_the_mean_over_tokens(leve
 def test_image_kl_against_torch(form, factor):
     replay = tensors()
     std = replay.std_RK[..., None, None]
-    exact = kl_divergence(Normal(replay.mean_RKLD, std), Normal(replay.reference_mean_RKLD, std)).mean((2, 3))
+    exact = kl_divergence(Normal(replay.mean_RKLD, std), Normal(replay.reference.mean_RKLD, std)).mean((2, 3))
     # published: the std before sqrt(-dt) in the denominator
     expected = (exact if factor else exact * -replay.dt_RK).mean().item()
     zero = ADVANTAGE * 0
@@ -199,7 +201,7 @@ def test_image_kl_against_torch(form, factor):
 @pytest.mark.parametrize("reduction", ["tokens", "sequences"])
 def test_text_kl_by_hand(reduction):
     replay, zero = tensors(), ADVANTAGE * 0
-    r = replay.reference_text_log_prob_RT - replay.text_log_prob_RT
+    r = replay.reference.text_log_prob_RT - replay.text_log_prob_RT
     estimate = (r.exp() - 1 - r) * replay.token_mask_RT
     if reduction == "tokens":
         expected = estimate.sum() / COUNTS.tokens
@@ -211,12 +213,12 @@ def test_text_kl_by_hand(reduction):
 
 
 def test_a_reference_is_needed_for_kl_only():
-    replay = dataclasses.replace(tensors(), reference_mean_RKLD=None, reference_text_log_prob_RT=None)
-    assert not GRPO().needs_reference
+    replay = dataclasses.replace(tensors(), reference=None)
+    assert not GRPO().needs.reference
     GRPO()(inputs(replay))
-    for settings, message in (({"kl_image": 0.1}, "reference's means"), ({"kl_text": 0.1}, "reference's log-probs")):
+    for settings, message in (({"kl_image": 0.1}, "kl_image needs"), ({"kl_text": 0.1}, "kl_text needs")):
         objective = GRPO(**settings)
-        assert objective.needs_reference
+        assert objective.needs.reference
         with pytest.raises(ValueError, match=message):
             objective(inputs(replay))
 

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from project.core.timing import Stopwatch
 from project.models import context
 from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
 from project.models.base import ModelSource
 from project.models.lora import LoRA
 from project.models.sizes import Sizes
-from project.module import AlphaGRPO
+from project.module import AlphaGRPO, UpdateSettings
 from project.objectives.grpo import GRPO
 from project.planning.estimates import (
     Arithmetic,
@@ -30,13 +29,13 @@ from project.planning.estimates import (
 )
 from project.planning.live_bytes import LiveBytes
 from project.planning.run_plan import plan_of, state_per_weight
-from project.samplers.flow_sde import FlowSDE
 from project.samplers.guidance import Guidance
 from project.shapes.umm import NewEmbeddedModel
 from project.tasks.editing import Editing
 from project.tasks.reasoning_t2i import ReasoningT2I
-from project.training.trainable import prepare
+from project.training.trainable import Trainable, prepare
 from project.trajectory import Prompt, SampleKey
+from tests.helpers.sampling import roll, sde
 
 SIZES = Sizes(layers=2, hidden=3, inner=5, query=4, key=2, heads=2, vocabulary=7, latent=1, autoencoder=11)
 WORK = Workload(
@@ -180,13 +179,13 @@ def measured(autoencoder, dtype, checkpointing, lora, autocast, task_class=Reaso
     module = AlphaGRPO(
         Miniature(autoencoder, dtype, checkpointing),
         task_class(height=128, width=128, max_tokens=TOKENS, top_p=1.0, **task),
-        FlowSDE(8, window_size=4, window_range=(0, 5)),
+        sde(8, 4, (0, 5)),
         GRPO(),
-        lora=LoRA(rank=2, alpha=4) if lora else None,
+        trainable=Trainable(lora=LoRA(rank=2, alpha=4) if lora else None),
         num_generations=SAMPLES,
-        micro_batch_size=SAMPLES,
+        update=UpdateSettings(micro_batch_size=SAMPLES),
     )
-    model = prepare(module.policy_source.load(), module.lora)
+    model = prepare(module.policy_source.load(), module.trainable.lora)
     tokens = len(model.encode_text(PROMPT.text))
     plan = plan_of(module, "bf16-mixed" if autocast else "32-true", prompt_tokens=tokens)
     keys = [SampleKey(seed=0, update=0, prompt="a", sample=n) for n in range(SAMPLES)]
@@ -195,7 +194,7 @@ def measured(autoencoder, dtype, checkpointing, lora, autocast, task_class=Reaso
         return torch.autocast("cpu", torch.bfloat16) if autocast else contextlib.nullcontext()
 
     with precision(), LiveBytes() as rollout:
-        (group,) = module.task.rollout(model, [PROMPT], keys, module.sampler, range(4), Stopwatch())
+        (group,) = roll(module.task, model, [PROMPT], keys, module.sampler, range(4))
     drawn = group.trajectories
     longest = max(len(t.texts[0].ids_T) for t in drawn)
     assert longest == TOKENS, "random weights end no text here, so the plan's longest text is the measured one"

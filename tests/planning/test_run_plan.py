@@ -38,7 +38,7 @@ def test_bagel_7b_needs_no_files(tmp_path, capsys):
     assert (work.group, work.micro_batch, work.latents, work.evaluations, work.trained) == (14, 1, 1026, 15, 10)
     assert plan["peak"] <= usable(80e9) and plan["largest"]["micro_batch"] >= 1
     printed = capsys.readouterr().out
-    assert "--model.init_args.micro_batch_size=" in printed and "fits" in printed
+    assert "--model.init_args.update.micro_batch_size=" in printed and "fits" in printed
     assert plan["seconds"]["rollout_image"] == pytest.approx(plan["flops"]["rollout_image"] / (0.4 * 989e12))
 
 
@@ -95,7 +95,7 @@ def small(tmp_path):
             "init_args": {
                 "policy": {"init_args": {"directory": "data/shapes/umm", "dtype": "float32"}},
                 "num_generations": 4,
-                "micro_batch_size": 4,
+                "update": {"micro_batch_size": 4},
                 "task": {"init_args": {"height": 64, "width": 64, "max_tokens": 4, "prompts_per_forward": 2}},
             }
         },
@@ -115,7 +115,7 @@ def test_memory_that_runs_out_is_answered_with_advice(small, monkeypatch, capsys
     assert main([command, *small]) == 1
     said = capsys.readouterr().err
     assert said.count("out of memory in update 0 (CUDA out of memory. Tried to allocate 2.00 GiB.)") == 1
-    assert "--model.init_args.micro_batch_size=" in said and "prompts_per_forward=" in said
+    assert "--model.init_args.update.micro_batch_size=" in said and "prompts_per_forward=" in said
     assert "Traceback" not in said
 
 
@@ -137,7 +137,7 @@ def test_a_model_without_a_plan_gets_words(small, monkeypatch, capsys):
     monkeypatch.setattr(AlphaGRPO, "replay", full)
     monkeypatch.setattr(BagelCheckpoint, "outline", ModelSource.outline)
     assert main(["fit", *small]) == 1
-    assert "a smaller model.init_args.micro_batch_size" in capsys.readouterr().err
+    assert "a smaller model.init_args.update.micro_batch_size" in capsys.readouterr().err
 
 
 def test_advice_when_nothing_fits(small):

@@ -7,15 +7,20 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from project.samplers.base import Sampler
+from project.samplers.sampler import Sampler
 
 
 def final_variance(sampler: Sampler, data_variance: float) -> float:
-    """Variance of the last state, all steps stochastic, with v = E[noise - data | x] for data ~ N(0, data_variance)."""
+    """Variance of the last state, all steps stochastic (or none, without a transition), with
+    v = E[noise - data | x] for data ~ N(0, data_variance)."""
     variance, one = 1.0, torch.ones(1, 1, 1)
     for step, sigma in enumerate(sampler.sigma_N[:-1].tolist()):
         slope = (sigma - (1 - sigma) * data_variance) / ((1 - sigma) ** 2 * data_variance + sigma**2)
-        mean, std, _ = sampler.moments(one, slope * one, torch.tensor([step]))
+        steps = torch.tensor([step])
+        if sampler.transition is None:
+            variance *= sampler.euler(one, slope * one, steps).item() ** 2
+            continue
+        mean, std, _ = sampler.transition.moments(one, slope * one, sampler.sigma_N[steps], sampler.sigma_N[steps + 1])
         variance = mean.item() ** 2 * variance + std.item() ** 2
     return variance
 

@@ -12,8 +12,8 @@ from project.models.bagel import Bagel
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.source import BagelCheckpoint
 from project.models.transforms import normalise, to_uint8
-from project.samplers.flow_ode import FlowODE
 from project.samplers.guidance import Guidance
+from project.samplers.schedule import Schedule
 from project.shapes.detector import detect
 from project.shapes.grammar import REFLECT, THINK, describe
 from project.shapes.mistakes import reflect
@@ -49,7 +49,7 @@ def test_the_adapter_makes_true_reflections_on_own_pictures_likelier(tmp_path: P
     drawing = OwnPictures(
         BagelCheckpoint(str(FOLDER)),
         ReasoningT2I(64, 64, max_tokens=16, guidance=Guidance(text=2.5, interval=(0.0, 1.0))),
-        FlowODE(num_steps=11),
+        Schedule(11),
         parts=1,
         part_size=64,
         kinds={"count": 1.0},

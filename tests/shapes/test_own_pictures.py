@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from project.models.bagel.source import BagelCheckpoint
-from project.samplers.flow_ode import FlowODE
 from project.samplers.guidance import Guidance
+from project.samplers.schedule import Schedule
 from project.shapes.detector import detect
 from project.shapes.examples import other_demand, reflect_on_own, sample_example
 from project.shapes.grammar import parse
@@ -117,7 +117,7 @@ def drawing() -> OwnPictures:
     return OwnPictures(
         policy=BagelCheckpoint("data/shapes/umm"),
         task=ReasoningT2I(64, 64, max_tokens=16, guidance=Guidance(text=2.5, interval=(0.0, 1.0))),
-        sampler=FlowODE(num_steps=5),
+        schedule=Schedule(5),
         parts=2,
         part_size=8,
         kinds={"single": 1.0, "relation": 1.0},
@@ -159,4 +159,4 @@ def test_a_damaged_part_is_named(drawing: OwnPictures, tmp_path):
 )
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
-        OwnPictures(BagelCheckpoint("data/shapes/umm"), ReasoningT2I(), FlowODE(num_steps=5), **settings)
+        OwnPictures(BagelCheckpoint("data/shapes/umm"), ReasoningT2I(), Schedule(5), **settings)

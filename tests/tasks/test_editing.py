@@ -9,11 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from project.core.timing import Stopwatch
-from project.samplers.flow_sde import FlowSDE
 from project.samplers.guidance import Guidance
 from project.tasks.editing import Editing, picture_in_file
 from project.trajectory import Prompt, SampleKey
+from tests.helpers.sampling import roll, sde
 
 
 def task(**changes):
@@ -22,9 +21,9 @@ def task(**changes):
 
 
 def drawn(model, prompts, size=2, **changes):
-    sampler = FlowSDE(6, window_size=2, window_range=(0, 4))
+    sampler = sde(6, 2, (0, 4))
     keys = [SampleKey(seed=0, update=0, prompt=p.id, sample=g) for p in prompts for g in range(size)]
-    (group,) = task(**changes).rollout(model, prompts, keys, sampler, sampler.window(0, 0), Stopwatch())
+    (group,) = roll(task(**changes), model, prompts, keys, sampler, sampler.steps(0, 0))
     return group, sampler
 
 

@@ -7,20 +7,19 @@ import dataclasses
 import pytest
 import torch
 
-from project.core.timing import Stopwatch
 from project.models.query import Query
 from project.models.text import tempered
-from project.samplers.flow_sde import FlowSDE
 from project.samplers.guidance import Guidance, guide
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.trajectory import Prompt, SampleKey
+from tests.helpers.sampling import roll, sde
 
 PROMPTS = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]
 GROUP = 3
 SETTINGS = dict(
     height=8, width=8, max_tokens=6, temperature=0.9, top_p=0.9, guidance=Guidance(text=2.5, interval=(0.6, 0.95))
 )
-SDE = dict(num_steps=8, shift=3.0, noise_level=0.7, window_size=4, window_range=(1, 6))
+SDE = dict(size=4, range=(1, 6))
 
 
 def make_task(**changes):
@@ -33,11 +32,11 @@ def keys():
 
 @pytest.fixture
 def sampler():
-    return FlowSDE(**SDE)
+    return sde(8, **SDE)
 
 
 def drawn(task, model, sampler):
-    (group,) = task.rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
+    (group,) = roll(task, model, PROMPTS, keys(), sampler, sampler.steps(1, 2))
     return group.trajectories
 
 
@@ -56,7 +55,7 @@ def errors(replay):
 def test_ratio_is_one_before_the_first_update(model, sampler, trajectories):
     text, image = errors(make_task().replay(model, trajectories, sampler, context_gradient=True))
     assert text <= 1e-5 and image <= 1e-6
-    assert {t.image.step_K.tolist()[0] for t in trajectories} == {sampler.window(1, 2).start}
+    assert {t.image.step_K.tolist()[0] for t in trajectories} == {sampler.steps(1, 2).start}
     assert len({t.texts[0].text for t in trajectories}) > 1, "the samples of a group must differ"
 
 
@@ -75,7 +74,7 @@ def test_pictures_of_one_text(model, sampler):
 
 
 def test_the_context_of_a_picture_is_its_prompt_and_text(model, sampler):
-    (group,) = make_task(images_per_text=2).rollout(model, PROMPTS, keys(), sampler, sampler.window(1, 2), Stopwatch())
+    (group,) = roll(make_task(images_per_text=2), model, PROMPTS, keys(), sampler, sampler.steps(1, 2))
     same = group.context_N[:, None] == group.context_N
     texts = [(t.prompt.id, tuple(t.texts[0].ids_T.tolist())) for t in group.trajectories]
     assert same.tolist() == [[a == b for b in texts] for a in texts]
@@ -92,7 +91,7 @@ def scaled(guidance):
 def test_every_mutation_of_the_rollout_is_noticed(model, sampler, trajectories, mutation):
     task, replayed = make_task(), trajectories
     if mutation == "schedule by one step":
-        sampler = FlowSDE(**{**SDE, "num_steps": 9})
+        sampler = sde(9, **SDE)
     elif mutation == "guidance scale":
         task = make_task(guidance=scaled(SETTINGS["guidance"]))
     elif mutation == "renorm":
@@ -243,8 +242,7 @@ def test_detached_context_cuts_the_image_gradient_only(model, sampler, trajector
 
 def test_a_sample_does_not_depend_on_its_batch(model, sampler, trajectories):
     """Keyed randomness: one prompt drawn alone gives the samples it gave in company."""
-    window = sampler.window(1, 2)
-    (alone,) = make_task().rollout(model, PROMPTS[1:], keys()[GROUP:], sampler, window, Stopwatch())
+    (alone,) = roll(make_task(), model, PROMPTS[1:], keys()[GROUP:], sampler, sampler.steps(1, 2))
     for ours, theirs in zip(alone.trajectories, trajectories[GROUP:], strict=True):
         assert ours.texts[0].ids_T.tolist() == theirs.texts[0].ids_T.tolist()
         torch.testing.assert_close(ours.image.final_LD, theirs.image.final_LD, atol=1e-4, rtol=1e-4)

@@ -8,23 +8,21 @@ import math
 import pytest
 import torch
 
-from project.core.timing import Stopwatch
 from project.models.packing import LatentBlock, PictureBlock, TextBlock, pack
 from project.models.transforms import normalise
 from project.rewards.base import Reward, RewardOutput
 from project.rewards.scoring import Scorer
-from project.samplers.flow_sde import FlowSDE
 from project.samplers.guidance import Guidance, guide
 from project.tasks.comparing import Comparing
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.redrawing import Redrawing
 from project.tasks.self_reflection import SelfReflection
 from project.trajectory import Advantages, Group, Prompt, SampleKey, Scores, Trajectory
+from tests.helpers.sampling import roll, sde
 
 PROMPTS = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]
 GROUP = 3
 SIZE = dict(height=8, width=8)
-SDE = dict(num_steps=8, shift=3.0, noise_level=0.7, window_size=3, window_range=(1, 6))
 GUIDANCE = Guidance(text=2.5, image=1.5, interval=(0.2, 0.95), renorm="text_channel")
 
 
@@ -48,7 +46,7 @@ def model(seeing_model):
 
 @pytest.fixture
 def sampler():
-    return FlowSDE(**SDE)
+    return sde(8, 3, (1, 6))
 
 
 def first(**changes):
@@ -63,18 +61,16 @@ def keys(size=GROUP):
     return [SampleKey(seed=1, update=2, prompt=p.id, sample=g) for p in PROMPTS for g in range(size)]
 
 
-def rolled(task, model, sampler, reward=None, window=None, size=GROUP):
-    window = sampler.window(1, 2) if window is None else window
-    return task.rollout(model, PROMPTS, keys(size), sampler, window, Stopwatch(), Scorer([reward or Brightness()]))
+def rolled(task, model, sampler, reward=None, evaluate=False, size=GROUP):
+    steps = None if evaluate else sampler.steps(1, 2)
+    return roll(task, model, PROMPTS, keys(size), sampler, steps, Scorer([reward or Brightness()]))
 
 
 def scored(groups):
     return [dataclasses.replace(g, scores=g.pending[0].result(), pending=()) for g in groups]
 
 
-@pytest.mark.parametrize(
-    "changes", [{}, {"rounds": 3}, {"rounds": 2, "train_first": True, "first_sampler": FlowSDE(5)}]
-)
+@pytest.mark.parametrize("changes", [{}, {"rounds": 3}, {"rounds": 2, "train_first": True, "first_sampler": sde(5)}])
 def test_ratio_is_one_in_every_round(model, sampler, changes):
     task = make_task(**changes)
     groups = rolled(task, model, sampler)
@@ -112,7 +108,7 @@ def test_all_samples_refine_the_worst_of_several_first_pictures(model, sampler):
     task = make_task(candidates=2)
     (group,) = rolled(task, model, sampler, reward)
     assert reward.asked == 2 * len(PROMPTS) + len(group), "every picture is judged once"
-    drawn = task.first.rollout(model, PROMPTS, keys(2), sampler, range(0), Stopwatch())[0].trajectories
+    drawn = roll(task.first, model, PROMPTS, keys(2), sampler, None)[0].trajectories
     levels = torch.tensor([t.image.pixels_HWC.float().mean() / 255 for t in drawn]).view(2, 2)
     for row in range(len(PROMPTS)):
         samples = slice(row * GROUP, (row + 1) * GROUP)
@@ -142,8 +138,8 @@ def test_every_round_looks_at_the_picture_of_the_round_before(model, sampler):
 
 def test_mixed_training_draws_the_first_pictures_once(model, sampler):
     mixed, refined = rolled(make_task(train_first=True), model, sampler)
-    assert mixed.task == "" and refined.task == "srr"
-    assert all(t.image.step_K.tolist() == list(sampler.window(1, 2)) for t in mixed.trajectories)
+    assert (mixed.round, refined.round) == (0, 1) and refined.log_prefix == "srr/1/"
+    assert all(t.image.step_K.tolist() == list(sampler.steps(1, 2)) for t in mixed.trajectories)
     ours = {id(t.image) for t in mixed.trajectories}
     assert {id(t.source) for t in refined.trajectories} <= ours
 
@@ -165,7 +161,7 @@ def test_a_sample_that_finds_nothing_wrong_has_no_further_round(model, sampler, 
         assert [bool(t.segments) for t in group.trajectories] == [t.key.sample != 0 for t in group.trajectories]
     stopped = three.trajectories[0]
     assert stopped.image is one.trajectories[0].image
-    assert two.metrics["srr/2/stopped"] == pytest.approx(1 / GROUP)
+    assert two.metrics["stopped"] == pytest.approx(1 / GROUP)
     credited = task.credit(scored([one, two, three]))
     reward_N = credited[1].scores.reward_N
     assert reward_N[::GROUP].isnan().all(), "what was not drawn has no reward of its own"
@@ -174,7 +170,7 @@ def test_a_sample_that_finds_nothing_wrong_has_no_further_round(model, sampler, 
 
 def test_in_evaluation_the_picture_is_kept(model, sampler, monkeypatch):
     Says(model, monkeypatch, wanted={0})
-    first_group, one, two = rolled(make_task(rounds=2), model, sampler, window=range(0), size=1)
+    first_group, one, two = rolled(make_task(rounds=2), model, sampler, evaluate=True, size=1)
     for a, b, c in zip(first_group.trajectories, one.trajectories, two.trajectories, strict=True):
         assert b.image is a.image and b.texts and not b.images
         assert c.image is a.image and not c.segments
@@ -203,7 +199,7 @@ def test_a_prompt_whose_first_pictures_are_not_judged_is_dropped_alone(model, sa
     (credited,) = task.credit(groups)
     # Whatever improved is on the second prompt.
     assert credited.scores.reward_N[:GROUP].isnan().all()
-    assert credited.metrics["srr/1/unjudged"] == GROUP
+    assert credited.metrics["unjudged"] == GROUP
     improved = groups[0].scores.reward_N[GROUP:] > groups[0].before_N[GROUP:]
     assert credited.scores.reward_N[GROUP:].isfinite().all() == bool(improved.any())
 
@@ -211,8 +207,8 @@ def test_a_prompt_whose_first_pictures_are_not_judged_is_dropped_alone(model, sa
 def test_cut_off_and_empty_reflections_are_counted(model, sampler):
     (group,) = rolled(make_task(max_tokens=1), model, sampler)
     texts = [t.texts[0] for t in group.trajectories]
-    assert group.metrics["srr/1/text/cut_off"] == sum(not t.finished for t in texts) / len(texts) > 0
-    assert group.metrics["srr/1/text/empty"] == sum(t.text == "" for t in texts) / len(texts)
+    assert group.metrics["text/cut_off"] == sum(not t.finished for t in texts) / len(texts) > 0
+    assert group.metrics["text/empty"] == sum(t.text == "" for t in texts) / len(texts)
 
 
 def test_what_says_that_nothing_is_wrong_may_be_written_in_capitals(model, sampler):
@@ -238,6 +234,7 @@ def judged(rewards, before, segments=(1,)):
         ),
         size=len(rewards),
         task="srr",
+        round=1,
         before_N=torch.tensor(before),
         scores=Scores(
             reward_N=torch.tensor([0.0 if value is None else value for value in rewards]),
@@ -271,41 +268,39 @@ def test_improvement_after_different_pictures():
 
 
 def test_the_gate_refines_only_what_the_judge_doubts(model, sampler):
-    levels = (
-        Brightness().score(rolled(make_task(), model, sampler, window=range(0), size=1)[0].trajectories, 1).reward_N
-    )
+    levels = Brightness().score(rolled(make_task(), model, sampler, evaluate=True, size=1)[0].trajectories, 1).reward_N
     threshold = float(levels.mean())
-    _, refined = rolled(make_task(gate=threshold), model, sampler, window=range(0), size=1)
+    _, refined = rolled(make_task(gate=threshold), model, sampler, evaluate=True, size=1)
     assert [bool(t.segments) for t in refined.trajectories] == (levels < threshold).tolist()
     assert any(t.segments for t in refined.trajectories) and not all(t.segments for t in refined.trajectories)
     with pytest.raises(ValueError, match="name a reward"):
-        make_task(gate=0.5).rollout(model, PROMPTS, keys(1), sampler, range(0), Stopwatch())
+        roll(make_task(gate=0.5), model, PROMPTS, keys(1), sampler, None)
 
 
 def test_redrawing_keeps_the_best_so_far_and_begins_with_the_usual_picture(model, sampler):
     reward = Brightness()
-    groups = rolled(Redrawing(first(), draws=3, keep="both"), model, sampler, reward, window=range(0), size=1)
-    usual = rolled(first(), model, sampler, window=range(0), size=1)
-    assert [group.label for group in groups] == ["", "last2", "best2", "last3", "best3"]
+    groups = rolled(Redrawing(first(), draws=3, keep="both"), model, sampler, reward, evaluate=True, size=1)
+    usual = rolled(first(), model, sampler, evaluate=True, size=1)
+    assert [group.label for group in groups] == [None, "last2", "best2", "last3", "best3"]
     for ours, theirs in zip(groups[0].trajectories, usual[0].trajectories, strict=True):
         assert torch.equal(ours.image.pixels_HWC, theirs.image.pixels_HWC)
     one, two, best2, three, best3 = (reward.score(group.trajectories, 1).reward_N for group in groups)
     assert not torch.equal(one, two) and not torch.equal(two, three)
     torch.testing.assert_close(best2, torch.maximum(one, two))
     torch.testing.assert_close(best3, torch.maximum(best2, three))
-    for keep, labels in (("best", ["", "best2"]), ("last", ["", "last2"])):
-        made = rolled(Redrawing(first(), keep=keep), model, sampler, window=range(0), size=1)
+    for keep, labels in (("best", [None, "best2"]), ("last", [None, "last2"])):
+        made = rolled(Redrawing(first(), keep=keep), model, sampler, evaluate=True, size=1)
         assert [group.label for group in made] == labels
 
 
 def test_refining_and_redrawing_are_compared_from_the_same_first_pictures(model, sampler):
     both = Comparing([make_task(rounds=2), Redrawing(first(), draws=2)])
-    groups = rolled(both, model, sampler, window=range(0), size=1)
-    assert [group.label for group in groups] == ["", "round1", "round2", "best2"]
+    groups = rolled(both, model, sampler, evaluate=True, size=1)
+    assert [group.label for group in groups] == [None, "round1", "round2", "best2"]
     assert groups[1].trajectories[0].source is groups[0].trajectories[0].image
     gated = Comparing([make_task(), make_task(right=None), make_task(rounds=2)])
-    groups = rolled(gated, model, sampler, window=range(0), size=1)
-    assert [group.label for group in groups] == ["", "round1", "round1.2", "round1.3", "round2"]
+    groups = rolled(gated, model, sampler, evaluate=True, size=1)
+    assert [group.label for group in groups] == [None, "round1", "round1.2", "round1.3", "round2"]
     with pytest.raises(ValueError, match="evaluation"):
         rolled(both, model, sampler)
     with pytest.raises(ValueError, match="at least one"):

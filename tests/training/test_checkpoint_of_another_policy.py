@@ -14,7 +14,7 @@ JUDGE = "project.shapes.judge.DetectorJudge"
 def test_it_is_refused_and_the_run_stays_readable(tmp_path, capsys):
     world = tiny_run.write_world(tmp_path)
     adapters = {"lora": {"rank": 2, "alpha": 4}, "freeze": [], "parameter_groups": {}}
-    (world / "lora.yaml").write_text(yaml.safe_dump({"model": {"init_args": adapters}}))
+    (world / "lora.yaml").write_text(yaml.safe_dump({"model": {"init_args": {"trainable": adapters}}}))
     lora = ("--config", str(world / "lora.yaml"))
     assert tiny_run.fit(world, "run", JUDGE, *lora, "--trainer.max_steps=1") == 0
     folder = world / "runs/run/version_0"
@@ -25,7 +25,7 @@ def test_it_is_refused_and_the_run_stays_readable(tmp_path, capsys):
     assert "does not fit the policy of this configuration" in capsys.readouterr().err
     (world / "few.jsonl").write_text("".join((world / "train.jsonl").read_text().splitlines(keepends=True)[:2]))
     measure = [f"--data.init_args.val={world / 'few.jsonl'}", "--trainer.limit_val_batches=1.0"]
-    without = ["--model.init_args.lora=null", f"--run.root={world / 'other'}"]
+    without = ["--model.init_args.trainable.lora=null", f"--run.root={world / 'other'}"]
     assert main(["validate", f"--config={folder / 'config.yaml'}", f"--ckpt_path={last}", *without, *measure]) == 1
     assert "does not fit the policy of this configuration" in capsys.readouterr().err
 

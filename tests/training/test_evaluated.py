@@ -38,7 +38,7 @@ def validate(world: Path, name: str, val: Any, task: Any, benchmarks: list[dict[
         "run": {"name": name, "root": str(world / "runs")},
         "benchmarks": benchmarks,
         "trainer": {"limit_val_batches": 1.0},
-        "model": {"init_args": {"evaluation_task": task}},
+        "model": {"init_args": {"evaluation": {"task": task}}},
         "data": {"init_args": {"val": val, "eval_batch_size": 2}},
     }
     (world / f"{name}.yaml").write_text(yaml.safe_dump(config))

@@ -15,8 +15,8 @@ from project.models.bagel.source import BagelCheckpoint
 from project.models.condition_dropout import ConditionDropout
 from project.models.lora import LoRA
 from project.models.packing import DroppedPicture, LatentBlock, PackedLoss, PictureBlock, TextBlock
-from project.samplers.flow_ode import FlowODE
 from project.samplers.guidance import Guidance
+from project.samplers.schedule import Schedule
 from project.shapes.datamodule import ExampleLoader, ShapesExamples
 from project.shapes.own_pictures import OwnPictures
 from project.tasks.reasoning_t2i import ReasoningT2I
@@ -222,7 +222,7 @@ def test_own_pictures_are_drawn_for_the_run_and_learned_on(tmp_path):
     own = OwnPictures(
         BagelCheckpoint("data/shapes/umm"),
         ReasoningT2I(64, 64, max_tokens=16, guidance=Guidance(text=2.5, interval=(0.0, 1.0))),
-        FlowODE(num_steps=5),
+        Schedule(5),
         parts=1,
         part_size=16,
         kinds={"single": 1, "relation": 1},

@@ -1,4 +1,4 @@
-"""What holds for every sampler: windows, fp32, one transition for sampling and replay."""
+"""What holds for every transition: fp32, the same for sampling and replay; what a sampler without one does."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from project.samplers.flow_cps import FlowCPS
-from project.samplers.flow_ode import FlowODE
 from project.samplers.flow_sde import FlowSDE
+from project.samplers.sampler import Sampler
+from project.samplers.schedule import Schedule
+from tests.helpers.sampling import ode, sde
 
 STOCHASTIC = [FlowSDE, FlowCPS]
 
@@ -19,9 +21,9 @@ def rows(*leading, length=6, size=4):
     return [torch.randn(*leading, length, size, generator=generator) for _ in range(3)]
 
 
-@pytest.mark.parametrize("sampler", STOCHASTIC)
-def test_replay_evaluates_the_transition_that_was_sampled(sampler):
-    sampler = sampler(10)
+@pytest.mark.parametrize("transition", STOCHASTIC)
+def test_replay_evaluates_the_transition_that_was_sampled(transition):
+    sampler = sde(10, transition=transition())
     x, v, noise = rows(3)
     step = torch.tensor([0, 4, 7])
     taken = sampler.sample(x, v, step, noise)
@@ -30,9 +32,9 @@ def test_replay_evaluates_the_transition_that_was_sampled(sampler):
         assert torch.equal(getattr(taken, name), getattr(again, name)), name
 
 
-@pytest.mark.parametrize("sampler", STOCHASTIC)
-def test_log_prob_is_the_normal_density_averaged_less_its_constant(sampler):
-    sampler = sampler(10)
+@pytest.mark.parametrize("transition", STOCHASTIC)
+def test_log_prob_is_the_normal_density_averaged_less_its_constant(transition):
+    sampler = sde(10, transition=transition())
     x, v, noise = rows(4)
     step = torch.tensor([0, 1, 5, 7])
     taken = sampler.sample(x, v, step, noise)
@@ -44,9 +46,9 @@ def test_log_prob_is_the_normal_density_averaged_less_its_constant(sampler):
     torch.testing.assert_close(taken.log_prob_R, -noise.square().mean((1, 2)) / 2, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("sampler", STOCHASTIC)
-def test_rows_and_steps_may_both_lead(sampler):
-    sampler = sampler(10)
+@pytest.mark.parametrize("transition", STOCHASTIC)
+def test_rows_and_steps_may_both_lead(transition):
+    sampler = sde(10, transition=transition())
     x, v, noise = rows(2, 3)
     step = torch.tensor([[0, 1, 2], [3, 4, 5]])
     taken = sampler.sample(x, v, step, noise)
@@ -56,10 +58,10 @@ def test_rows_and_steps_may_both_lead(sampler):
     torch.testing.assert_close(alone.log_prob_R[0], taken.log_prob_R[1, 2])
 
 
-@pytest.mark.parametrize("sampler", [*STOCHASTIC, FlowODE])
+@pytest.mark.parametrize("transition", STOCHASTIC)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_everything_is_fp32_whatever_comes_in(sampler, dtype):
-    sampler = sampler(6)
+def test_everything_is_fp32_whatever_comes_in(transition, dtype):
+    sampler = sde(6, transition=transition())
     x, v, noise = (part.to(dtype) for part in rows(1))
     step = torch.tensor([2])
     taken = sampler.sample(x, v, step, noise)
@@ -70,9 +72,9 @@ def test_everything_is_fp32_whatever_comes_in(sampler, dtype):
     assert sampler.euler(x, v, step).dtype == torch.float32
 
 
-@pytest.mark.parametrize("sampler", STOCHASTIC)
-def test_without_noise_the_mean_is_euler_and_there_is_no_log_prob(sampler):
-    sampler = sampler(10, noise_level=0.0)
+@pytest.mark.parametrize("transition", STOCHASTIC)
+def test_without_noise_the_mean_is_euler_and_there_is_no_log_prob(transition):
+    sampler = sde(10, transition=transition(0.0))
     x, v, noise = rows(9)
     step = torch.arange(9)
     taken = sampler.sample(x, v, step, noise)
@@ -85,62 +87,60 @@ def test_without_noise_the_mean_is_euler_and_there_is_no_log_prob(sampler):
 
 def test_euler_by_hand():
     # sigma 0.75 -> 0.5: x = 2, v = 8 gives 2 - 0.25 * 8 = 0
-    step = FlowSDE(5, shift=1.0).euler(torch.full((1, 1, 1), 2.0), torch.full((1, 1, 1), 8.0), torch.tensor([1]))
+    step = ode(5, shift=1.0).euler(torch.full((1, 1, 1), 2.0), torch.full((1, 1, 1), 8.0), torch.tensor([1]))
     assert step.item() == 0.0
 
 
 def test_gradient_of_log_prob_reaches_the_velocity():
-    sampler = FlowSDE(10)
+    sampler = sde(10)
     x, v, noise = rows(1)
     taken = sampler.sample(x, v, torch.tensor([3]), noise)
     v.requires_grad_()
     sampler.log_prob(x, v, torch.tensor([3]), taken.next_RLD).log_prob_R.sum().backward()
     # d/dv of -(x' - mean)^2 / (2 std^2 n) is noise / std * dmean/dv / n
     zero = torch.zeros(1, 1, 1)
-    slope = sampler.moments(zero, zero + 1, torch.tensor([3]))[0].item()
+    slope = sampler.transition.moments(zero, zero + 1, *sampler.sigma_N[3:5, None])[0].item()
     torch.testing.assert_close(v.grad, noise / taken.std_R * slope / 24, rtol=1e-4, atol=1e-6)
 
 
-def test_windows_are_uniform_contiguous_and_keyed_by_seed_and_update():
-    sampler = FlowSDE(16, window_size=5, window_range=(2, 9))
-    windows = [sampler.window(0, update) for update in range(600)]
-    assert all(len(window) == 5 and window.step == 1 for window in windows)
-    starts = torch.bincount(torch.tensor([window.start for window in windows]), minlength=5)
-    assert starts[:2].sum() == 0 and (starts[2:] > 150).all() and len(starts) == 5
-    assert windows == [sampler.window(0, update) for update in range(600)]
-    assert windows != [sampler.window(1, update) for update in range(600)]
+@pytest.mark.parametrize(("num_steps", "ratio"), [(16, 0.67), (640, 0.99)])
+def test_discretisation_of_the_ode_on_gaussian_data(num_steps, ratio, gaussian_variance):
+    assert gaussian_variance(ode(num_steps), 0.25) / 0.25 == pytest.approx(ratio, abs=0.005)
 
 
-def test_published_window_is_ten_of_the_first_eleven():
-    sampler = FlowSDE(16, window_size=10, window_range=(0, 11))
-    assert {sampler.window(0, update) for update in range(50)} == {range(0, 10), range(1, 11)}
+def test_a_straight_path_is_followed_exactly_by_any_number_of_steps():
+    noise, data = torch.randn(1, 5, 3), torch.randn(1, 5, 3)
+    for num_steps in (2, 5, 17):
+        sampler, x = ode(num_steps), noise
+        for step in range(sampler.evaluations):
+            x = sampler.euler(x, noise - data, torch.tensor([step]))
+        torch.testing.assert_close(x, data, atol=2e-6, rtol=0)
 
 
-def test_window_defaults_to_all_that_can_be_stochastic():
-    assert FlowSDE(8).window(0, 0) == range(0, 7)
-    assert FlowCPS(8).window(0, 0) == range(0, 6)
-    assert FlowODE(8).window(0, 0) == range(0)
+def test_without_a_transition_nothing_can_be_trained():
+    x = torch.ones(1, 2, 2)
+    sampler = ode(4)
+    assert not sampler.trains and sampler.window_size == 0 and sampler.steps(0, 0) == range(0)
+    with pytest.raises(ValueError, match=r"no log-probabilities: name one, e.g. transition: project.samplers.FlowSDE"):
+        sampler.log_prob(x, x, torch.tensor([0]), x)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"window_size": 6, "window_range": (0, 5)}, "window_size from 1 to 5"),
-        ({"window_size": 0}, "window_size=0"),
-        ({"window_size": 10}, "larger num_steps"),
-        ({"window_range": (0, 10)}, "larger num_steps"),
-        ({"window_range": (-1, 3)}, "numbered from 0"),
-        ({"window_range": (3, 3)}, "does not fit"),
-        ({"noise_level": -0.1}, "noise_level"),
-        ({"shift": 0.0}, "shift"),
-    ],
-)
-@pytest.mark.parametrize("sampler", STOCHASTIC)
-def test_impossible_settings_are_refused_at_construction(sampler, settings, message):
-    with pytest.raises(ValueError, match=message):
-        sampler(10, **settings)
+def test_a_schedule_of_its_own_is_a_small_class():
+    class Karras(Schedule):
+        """Spaced evenly in sigma ** (1 / rho)."""
+
+        @property
+        def sigma_N(self):
+            return torch.linspace(1, 0, self.num_steps) ** 7
+
+    sampler = Sampler(schedule=Karras(5), transition=FlowSDE())
+    assert torch.allclose(sampler.sigma_N, torch.tensor([1.0, 0.75**7, 0.5**7, 0.25**7, 0.0]))
+    x = torch.full((1, 1, 1), 2.0)
+    assert sampler.euler(x, x, torch.tensor([0])).item() == pytest.approx(2 + 2 * (0.75**7 - 1))
+    assert sampler.sample(x, x, torch.tensor([0]), x).dt_R.item() == pytest.approx(0.75**7 - 1)
 
 
-def test_a_schedule_needs_two_points():
-    with pytest.raises(ValueError, match="num_steps to 2 or more"):
-        FlowODE(1)
+@pytest.mark.parametrize("transition", STOCHASTIC)
+def test_negative_noise_is_refused(transition):
+    with pytest.raises(ValueError, match="noise_level"):
+        transition(-0.1)
