@@ -26,7 +26,7 @@ from project.callbacks.progress import Progress
 from project.callbacks.results import Results
 from project.cli.loggers import MetricsCSV
 from project.core.atomic_files import write_atomically
-from project.core.config_files import unreadable
+from project.core.config_files import files_in, unknown_empty_key, unreadable
 from project.core.errors import UsageError, explain
 from project.core.run_folder import RunFolder, folder_of_checkpoint, lock, on_rank_zero
 from project.judges.base import JudgeUnavailable
@@ -123,13 +123,15 @@ class ProjectCLI(LightningCLI):
             parser.link_arguments("seed_everything", f"{target}.init_args.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        files = _config_files(args)
+        files = files_in(args)
         if problem := unreadable(files):
             raise UsageError(problem)
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise UsageError(explain(str(error), files, self._options(args))) from error
+        if problem := unknown_empty_key(files, self.config[self.config.subcommand]):
+            raise UsageError(problem)
 
     def _parse_ckpt_path(self) -> None:
         """Finds and checks the checkpoint before anything is built. (Lightning's also takes arguments from it.)"""
@@ -222,16 +224,6 @@ def check_checkpoint(ckpt_path: str | Path | None) -> None:
         read_checkpoint(path, contents=False)
     elif not (path / ".metadata").is_file():  # written last
         raise ValueError(f"{path} is no complete checkpoint of a run (half-written, or another format): give another")
-
-
-def _config_files(argv: Sequence[str]) -> list[Path]:
-    files = []
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        if argument in ("--config", "-c"):
-            files.append(Path(following))
-        elif argument.startswith("--config="):
-            files.append(Path(argument.partition("=")[2]))
-    return files
 
 
 def _own_words(error: ValueError) -> Exception:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from project.core.config_files import place_of
+from project.core.moved_paths import moved
 from project.core.nearest import nearest
 
 NOISE = re.compile(
@@ -30,7 +31,7 @@ CLASSLESS = {"lightning.LightningModule": "model", "lightning.LightningDataModul
 CLASS_PATH = re.compile(r"Problem with given class_path '([^']+)':\s*(.*)")
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
     """The command line or a configuration file is wrong; the message is ready to be shown."""
 
 
@@ -128,6 +129,8 @@ def _wrong_class(cause: Cause, files: Sequence[Path]) -> str | None:
     if not path:
         return f"{cause.text}: give the full path of a class, package.module.Class"
     place = place_of(files, path)
+    if new := moved(path):
+        return f"{place}{path} is now {new}: give the new name"
     module, _, name = path.rpartition(".")
     missing = re.match(r"No module named '([^']+)'", cause.text)
     if missing and not path.startswith(missing[1]):
