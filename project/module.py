@@ -151,6 +151,8 @@ class AlphaGRPO(EvaluatedModule):
         self.overlap = overlap
         self.max_skipped = max_skipped
         self._skipped = 0
+        self.gave_up = ""
+        """Why training stopped before its end; empty if it did not."""
         self.context_gradient = context_gradient
         self.freeze_patterns = tuple(freeze)
         self.parameter_groups = dict(parameter_groups or {})
@@ -260,6 +262,7 @@ class AlphaGRPO(EvaluatedModule):
         self._skipped += 1
         log.warning("update %d is skipped: %s", self.updates, reason)
         if self._skipped >= most:
+            self.gave_up = f"{self._skipped} updates in a row were skipped, the last one because {reason}"
             log.error("%d updates in a row were skipped: the run stops, saved", self._skipped)
             self.trainer.should_stop = True
 

@@ -124,6 +124,8 @@ def _wrong_class(cause: Cause, files: Sequence[Path]) -> str | None:
     if found := re.match(r"Expected a dot import path string: (\S+)", cause.text):
         return f"{place_of(files, found[1])}{found[1]!r} is no class path: give package.module.Class"
     path = cause.owner or ""
+    if found := re.match(r"Requirement '([^']+)' not met", cause.text):
+        return f"{place_of(files, path)}{path or 'a class'} needs {found[1]}: pip install '{found[1]}'"
     if not re.match(r"module '.+' has no attribute|No module named|cannot import", cause.text):
         return None
     if not path:
