@@ -25,7 +25,7 @@ from project.callbacks.progress import Progress
 from project.callbacks.results import Results
 from project.cli.loggers import MetricsCSV
 from project.cli.refusals import check_trainer, own_words
-from project.core.atomic_files import write_atomically
+from project.core.atomic_files import NotWritten, write_atomically
 from project.core.config_files import files_in, unknown_empty_key, unreadable
 from project.core.errors import UsageError, explain
 from project.core.run_folder import RunFolder, folder_of_checkpoint, lock, on_rank_zero
@@ -187,6 +187,8 @@ class ProjectCLI(LightningCLI):
         except JudgeUnavailable as error:
             self.stop.raise_if_stopped(self.trainer)
             raise JudgeUnavailable(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
+        except NotWritten as error:
+            raise ValueError(f"{error}\n{self.stop.message(self.trainer)}") from error
         except torch.OutOfMemoryError as error:
             from project.planning.out_of_memory import out_of_memory
 
