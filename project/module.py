@@ -160,6 +160,8 @@ class AlphaGRPO(EvaluatedModule):
         self.seed = seed
         self.stopwatch = Stopwatch()
         self._skipped = 0
+        self.gave_up = ""
+        """Why training stopped before its end; empty if it did not."""
         self._reference: tuple[UnifiedModel, ...] = ()  # a tuple: no submodule, so in no checkpoint
 
     # ----------------------------------------------------------------- the algorithm
@@ -272,6 +274,7 @@ class AlphaGRPO(EvaluatedModule):
         self._skipped += 1
         log.warning("update %d is skipped: %s", self.updates, reason)
         if self._skipped >= most:
+            self.gave_up = f"{self._skipped} updates in a row were skipped, the last one because {reason}"
             log.error("%d updates in a row were skipped: the run stops, saved", self._skipped)
             self.trainer.should_stop = True
 

@@ -1,4 +1,4 @@
-"""The rooms of `project/` form layers: imports only go downwards, and nothing but `shapes/` names the embedded world."""
+"""The rooms of `project/` form layers: imports only go downwards. Only `shapes/` names the embedded world."""
 
 from __future__ import annotations
 

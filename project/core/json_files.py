@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from project.core.atomic_files import naming
+from project.core.atomic_files import writing
 
 AGAIN = "copy or download it again"
 DEEPEST = 100
@@ -68,10 +68,10 @@ def read_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def append_row(file: Path, row: Mapping[str, Any]) -> None:
     """Adds a row at the end of a file, which is made with its folder if it is not there.
 
-    Raises OSError, naming the file, if it cannot be written.
+    Raises OSError, writing the file, if it cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with naming(file), file.open("ab") as stream:
+    with writing(file), file.open("ab") as stream:
         stream.write(f"{json.dumps(row)}\n".encode())
 
 
