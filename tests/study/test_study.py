@@ -519,7 +519,7 @@ def test_rows_that_are_none_are_told_by_line(place):
     for lines, message in (
         ([row, "{"], r"rows:2: is no JSON"),
         (['{"id": "a", "set": ""}'], r"rows:1: lacks kind"),
-        (["[]"], r"rows:1: lacks id"),
+        (["[]"], r"rows:1: is a JSON list"),
         ([row, row], r"rows:2: repeats the id 'a'"),
     ):
         Path("rows").write_text("\n".join(lines))
