@@ -13,7 +13,7 @@ from torch import Tensor
 
 from project.models.base import UnifiedModel
 from project.models.context import Context, Contexts
-from project.models.transforms import ImageTransform
+from project.models.transforms import PictureTransform
 from project.samplers.flow_ode import FlowODE
 from project.samplers.guidance import Guidance
 from project.tasks.drawing import Canvas, draw
@@ -61,12 +61,13 @@ class UnifiedPipeline:
     def __init__(
         self,
         model: UnifiedModel,
-        vae_transform: ImageTransform | None = None,
-        vit_transform: ImageTransform | None = None,
+        vae_transform: PictureTransform | None = None,
+        vit_transform: PictureTransform | None = None,
     ) -> None:
         self.model = model.eval()
-        self.vae_transform = vae_transform or _transform(model.defaults.vae_sides)
-        self.vit_transform = vit_transform or _transform(model.defaults.vit_sides)
+        own_vae, own_vit = model.picture_transforms
+        self.vae_transform = vae_transform or own_vae
+        self.vit_transform = vit_transform or own_vit
 
     @classmethod
     def from_pretrained(
@@ -228,9 +229,9 @@ class UnifiedPipeline:
         sources = [row.source for row in group if row.source is not None]
         if sources:
             pixels = [self.vit_transform(source) for source in sources]
-            patches = max(len(model.picture_patches(p)[0]) for p in pixels)
+            looked = max(model.picture_room(*p.shape[-2:]) for p in pixels)
             grid = model.latent_grid(*group[0].size)
-            base = base.select(every, room=patches + grid[0] * grid[1] + 4)
+            base = base.select(every, room=looked + model.latent_room(grid))
             if guidance is not None:
                 clean = torch.stack([self.vae_transform(source) for source in sources])
                 base = model.append_latents(base, model.encode_image(clean), grid)
@@ -269,10 +270,6 @@ class UnifiedPipeline:
             again = [model.encode_text(text) for text in texts]
             after = model.append_text(context.select(every, room=max(map(len, again)) + 2), again)
         return after, texts
-
-
-def _transform(sides: tuple[int, int, int]) -> ImageTransform:
-    return ImageTransform(max_size=sides[0], min_size=sides[1], stride=sides[2])
 
 
 def _each(value: Value | Sequence[Value] | None, number: int, what: str) -> list[Value | None]:

@@ -99,7 +99,7 @@ class UnifiedJudge(Judge):
         pipe = self._loaded()
         model = pipe.model
         pixels = [pipe.vit_transform(pipe.vae_transform.resize(Image.fromarray(image))) for image in images]
-        room = max(len(model.picture_patches(p)[0]) for p in pixels) + 2
+        room = max(model.picture_room(*p.shape[-2:]) for p in pixels)
         pictures = model.append_picture(model.static_context(len(images), room), pixels)
         answers: list[float | None] = []
         for start in range(0, len(asked), self.batch_size):

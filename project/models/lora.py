@@ -14,9 +14,8 @@ import torch
 from torch import nn
 
 from project.models.adapter_files import AdapterFiles, read_adapter, write_adapter
+from project.models.base import UnifiedModel
 
-EXPERTS = r"language_model\.model\.layers\.\d+\.(self_attn|mlp|mlp_moe_gen)\.(q|k|v|o|gate|up|down)_proj(_moe_gen)?"
-"""Every projection of both experts (the paper's choice)."""
 ADAPTER, START = "default", "start"
 """What peft calls the adapters in use, and their frozen copy. Files never hold these names."""
 
@@ -25,13 +24,14 @@ ADAPTER, START = "default", "start"
 class LoRA:
     """Adapters of `rank`, scaled by alpha / rank, on the linear layers whose whole name matches `target`.
 
+    Without `target` the model says which layers these are.
     `adapter` is a released PEFT adapter (folder or hub id) to start from; rank, alpha and target must then be its own.
     """
 
     rank: int = 32
     alpha: int = 64
     dropout: float = 0.0
-    target: str = EXPERTS
+    target: str | None = None
     adapter: str | None = None
 
 
@@ -44,16 +44,17 @@ def add_lora(model: nn.Module, lora: LoRA) -> None:
     """
     from peft import LoraConfig
 
+    target = lora.target or _target_of(model)
     model.requires_grad_(False)
     if lora.adapter is None:
-        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target)
+        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target)
         _inject(config, model, "lora.target")
         return
     files = read_adapter(lora.adapter)
     for name, own, theirs in (("rank", lora.rank, files.config.r), ("alpha", lora.alpha, files.config.lora_alpha)):
         if own != theirs:
             raise ValueError(f"{files.config_file} has {name} {theirs}, but lora.{name} is {own}: set it to {theirs}")
-    chosen = {name for name, _ in model.named_modules() if re.fullmatch(lora.target, name)}
+    chosen = {name for name, _ in model.named_modules() if re.fullmatch(target, name)}
     files.config.lora_dropout = lora.dropout
     _lay_over(model, files)
     if differing := sorted(chosen ^ {name for name, _ in _adapted(model)}):
@@ -184,6 +185,12 @@ def _flags_kept(model: nn.Module) -> Iterator[None]:
     finally:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trainable)
+
+
+def _target_of(model: nn.Module) -> str:
+    if not isinstance(model, UnifiedModel):
+        raise ValueError(f"{type(model).__name__} names no layers for adapters: set lora.target to a pattern of names")
+    return model.adapter_target
 
 
 def _lay_over(model: nn.Module, files: AdapterFiles) -> None:

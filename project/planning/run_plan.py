@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from project.models.base import UnifiedModel
 from project.models.sizes import Sizes
-from project.models.transforms import ImageTransform
 from project.module import AlphaGRPO
 from project.planning.estimates import Arithmetic, Memory, Weights, Workload, flops, largest, memory
 from project.planning.live_bytes import LiveBytes
@@ -133,9 +132,8 @@ def workload(
     latents = rows * columns + 2
     picture = 0
     if not isinstance(task, ReasoningT2I):
-        max_size, min_size, stride = model.defaults.vit_sides
-        seen = ImageTransform(max_size=max_size, min_size=min_size, stride=stride).size(canvas.height, canvas.width)
-        picture = latents + len(model.picture_patches(torch.zeros(3, *seen, device=model.device))[0]) + 2
+        _, vit = model.picture_transforms
+        picture = latents + model.picture_room(*vit.size(canvas.height, canvas.width))
     limit = turn.max_tokens if reasoning_tokens is None else reasoning_tokens
     guided, trained_guided = guided_steps(module.sampler, canvas)
     together = getattr(task, "prompts_per_forward", None) or prompts

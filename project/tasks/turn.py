@@ -19,7 +19,7 @@ from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
 from project.models.context import Context, Contexts
 from project.models.text import SampledText
-from project.models.transforms import ImageTransform, normalise
+from project.models.transforms import normalise
 from project.rewards.scoring import Score
 from project.samplers.base import Sampler
 from project.tasks.drawing import Canvas, draw, replay_steps
@@ -249,16 +249,15 @@ class Turn:
 
     def _look(self, model: UnifiedModel, context: Context, pictures: Sequence[ImageSegment]) -> Context:
         """A row per picture, read through the autoencoder and then through the vision encoder."""
-        max_size, min_size, stride = model.defaults.vit_sides
-        transform = ImageTransform(max_size=max_size, min_size=min_size, stride=stride)
+        _, transform = model.picture_transforms
         seen = [transform(Image.fromarray(picture.pixels_HWC.numpy())) for picture in pictures]
-        patches = max(len(model.picture_patches(pixels.to(model.device))[0]) for pixels in seen)
+        room = max(model.picture_room(*pixels.shape[-2:]) for pixels in seen)
         grid = model.latent_grid(self.canvas.height, self.canvas.width)
         with torch.no_grad():
             pixels = normalise(torch.stack([picture.pixels_HWC for picture in pictures])).to(model.device)
             clean = model.encode_image(pixels)
         rows = torch.zeros(len(pictures), dtype=torch.long, device=model.device)
-        context = context.select(rows, room=patches + grid[0] * grid[1] + 4)
+        context = context.select(rows, room=room + model.latent_room(grid))
         return model.append_picture(model.append_latents(context, clean, grid), seen)
 
 

@@ -12,9 +12,10 @@ from PIL import Image
 
 from project.inference.pipeline import UnifiedPipeline
 from project.models.bagel import Bagel
+from project.models.bagel.image_transform import ImageTransform
 from project.models.context import Contexts
 from project.models.query import Query
-from project.models.transforms import ImageTransform, normalise, patchify, to_uint8
+from project.models.transforms import normalise, patchify, to_uint8
 from project.samplers.flow_ode import FlowODE
 from project.samplers.guidance import Guidance
 from tests.helpers import ROOT

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from project.core.json_files import read_object, section
 from project.models.bagel.autoencoder import Autoencoder
-from project.models.bagel.config import BAGEL_7B, BagelConfig
+from project.models.bagel.config import BAGEL_7B, BagelConfig, BagelDefaults
 from project.models.bagel.model import Bagel
 from project.models.bagel.well_known import HUB_ID, StandInTokenizer
-from project.models.base import Defaults
 from project.models.hub import local_copy
 from project.models.lora import has_adapters
 from project.models.weight_files import save_weights
@@ -249,17 +248,17 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _defaults(settings: dict[str, Any], file: Path) -> Defaults:
+def _defaults(settings: dict[str, Any], file: Path) -> BagelDefaults:
     """The project's own section of `generation_config.json`; upstream's file has none and means BAGEL's defaults."""
     own = section(settings, SECTION, file)
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
-    standard = asdict(Defaults(think_prompt=THINK_PROMPT, ask_think_prompt=ASK_THINK_PROMPT))
+    standard = asdict(BagelDefaults(think_prompt=THINK_PROMPT, ask_think_prompt=ASK_THINK_PROMPT))
     for key, value in values.items():
         if key not in standard:
             raise ValueError(f"{file}: unknown setting {key!r} under {SECTION!r}: it knows {', '.join(standard)}")
         if not _like(value, standard[key]):
             raise ValueError(f"{file}: {key!r} is {value!r}, which is nothing like {standard[key]!r}")
-    return Defaults(**{**standard, **values})
+    return BagelDefaults(**{**standard, **values})
 
 
 def _like(value: Any, example: Any) -> bool:
