@@ -15,6 +15,7 @@ from torch import nn
 
 from project.models.adapter_files import AdapterFiles, read_adapter, write_adapter
 from project.models.base import UnifiedModel
+from project.models.weight_files import listed, misfits
 
 ADAPTER, START = "default", "start"
 """What peft calls the adapters in use, and their frozen copy. Files never hold these names."""
@@ -197,17 +198,11 @@ def _lay_over(model: nn.Module, files: AdapterFiles) -> None:
     """Add the adapters of `files`. Raises ValueError, without them, listing all tensors that do not fit."""
     _inject(files.config, model, str(files.config_file))
     expected = adapter_parameters(model)
-    faults = [f"unexpected {name}" for name in files.tensors if name not in expected]
-    faults += [
-        f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
-        for name, tensor in files.tensors.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
+    faults = misfits({name: tuple(tensor.shape) for name, tensor in files.tensors.items()}, expected)
     faults += [f"missing {name}" for name in expected if name not in files.tensors]
     if faults:
         remove_adapters(model)
-        listed = "\n  ".join(faults[:40]) + (f"\n  ... and {len(faults) - 40} more" if len(faults) > 40 else "")
-        raise ValueError(f"{files.file} is no adapter of this model:\n  {listed}")
+        raise ValueError(f"{files.file} is no adapter of this model:\n  {listed(faults)}")
     for name, parameter in expected.items():
         parameter.data = files.tensors[name].to(parameter.device, torch.float32)
 

@@ -173,20 +173,15 @@ def test_a_path_may_hold_spaces(model, tmp_path):
 
 def test_weights_are_put_where_the_context_says(folder, monkeypatch):
     """A rank that loads under its own device never holds the weights on the CPU first."""
-    from project.models.bagel import autoencoder, loading
+    from project.models import weight_files
 
     asked = []
-
-    def loaded(file, device):
-        asked.append((file.name, device))
-        return load_file(file)
 
     def opened(file, framework, device):
         asked.append((file.name, device))
         return safe_open(file, framework=framework)
 
-    monkeypatch.setattr(autoencoder, "load_file", loaded)
-    monkeypatch.setattr(loading, "safe_open", opened)
+    monkeypatch.setattr(weight_files, "safe_open", opened)
     with torch.device("cpu", 0):
         Bagel.from_pretrained(str(folder))
     assert asked == [("ae.safetensors", "cpu:0"), ("ema.safetensors", "cpu:0")]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from project.core.json_files import read_object, section
@@ -21,7 +19,7 @@ from project.models.bagel.model import Bagel
 from project.models.bagel.well_known import HUB_ID, StandInTokenizer
 from project.models.hub import local_copy
 from project.models.lora import has_adapters
-from project.models.weight_files import save_weights
+from project.models.weight_files import listed, misfits, open_tensors, save_weights
 
 log = logging.getLogger(__name__)
 
@@ -196,21 +194,16 @@ def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
     found: set[str] = set()
     faults: list[str] = []
     for file in files:
-        with _opened(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
-                found.add(name)
-                if name not in expected:
-                    faults.append(f"unexpected {name} in {file.name}")
-                    continue
-                shape = tuple(tensors.get_slice(name).get_shape())
-                if shape != tuple(expected[name].shape):
-                    faults.append(f"{name} in {file.name} has shape {shape}, not {tuple(expected[name].shape)}")
-                    continue
-                _assign(model, name, tensors.get_tensor(name).to(dtype))
+        with open_tensors(file, _device()) as tensors:
+            shapes = {name: tensors.shape(name) for name in tensors.names()}
+            found.update(shapes)
+            faults += misfits(shapes, expected, file.name)
+            if not faults:
+                for name in shapes:
+                    _assign(model, name, tensors.tensor(name).to(dtype))
     faults += [f"missing {name}" for name in expected if name not in found]
     if faults:
-        listed = "\n  ".join(faults[:40]) + (f"\n  ... and {len(faults) - 40} more" if len(faults) > 40 else "")
-        raise ValueError(f"{files[0].parent} does not fit its configuration files:\n  {listed}")
+        raise ValueError(f"{files[0].parent} does not fit its configuration files:\n  {listed(faults)}")
 
 
 def _assign(model: torch.nn.Module, name: str, tensor: Tensor) -> None:
@@ -219,15 +212,6 @@ def _assign(model: torch.nn.Module, name: str, tensor: Tensor) -> None:
     old = getattr(module, leaf)
     new = torch.nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, torch.nn.Parameter) else tensor
     setattr(module, leaf, new)
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    try:
-        with safe_open(file, framework="pt", device=str(_device())) as tensors:
-            yield tensors
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} cannot be read ({error}): it is damaged or half-written, copy it again") from None
 
 
 def _files(folder: Path) -> list[Path]:
