@@ -328,6 +328,11 @@ class AlphaGRPO(EvaluatedModule):
         scheduler = over_whole_run(self.make_scheduler(optimizer), self.trainer.max_steps)  # type: ignore[arg-type]
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            self.task.check(self._prompts("train"))
+
     def on_fit_start(self) -> None:
         """Find out before hours are spent whether the rewards can work on these prompts."""
         self.scorer = Scorer(self.rewards, self.overlap, self.stopwatch)
@@ -335,12 +340,11 @@ class AlphaGRPO(EvaluatedModule):
             raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.dvreward.DVReward")
         for turn in (turn for task in (self.task, *self._evaluation_tasks()) for turn in task.turns):
             self.model.latent_grid(turn.canvas.height, turn.canvas.width)  # raises for pictures that cannot be drawn
-        prompts = getattr(self.trainer.datamodule, "prompts", {}).get("train", ())  # type: ignore[attr-defined]
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         asking = [c for c in callbacks if isinstance(c, Benchmark) and c.reward is None]
         evaluated = [prompt for benchmark in asking for prompt in benchmark.prompts(self.trainer)]
         for reward in self.rewards:
-            reward.check([*prompts, *evaluated])
+            reward.check([*self._prompts("train"), *evaluated])
             reward.preflight()
 
     def on_fit_end(self) -> None:

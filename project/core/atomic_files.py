@@ -20,7 +20,10 @@ def write_atomically(file: Path, content: str | bytes) -> None:
 def atomic_file(file: Path) -> Iterator[IO[bytes]]:
     """A stream that becomes `file` when the block ends; if it raises, `file` stays as it was and nothing is left."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("wb", dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
+    with (
+        naming(file),
+        tempfile.NamedTemporaryFile("wb", dir=file.parent, prefix=f".{file.name}.", delete=False) as stream,
+    ):
         try:
             yield stream
         except BaseException:
@@ -28,3 +31,14 @@ def atomic_file(file: Path) -> Iterator[IO[bytes]]:
             raise
     os.chmod(stream.name, 0o644)
     os.replace(stream.name, file)
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Errors of the system within the block that name no file (a full disk, a limit on sizes) name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(file)) from error

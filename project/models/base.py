@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from project.models.context import Context, Contexts
 from project.models.sizes import Sizes
-from project.models.text import SampledText, TextLogProbs
+from project.models.text import SampledText, TextLogProbs, plain_ids
 from project.models.transforms import PictureTransform
 from project.samplers.guidance import Guidance
 
@@ -148,9 +148,14 @@ class UnifiedModel(nn.Module, ABC):
 
     # ----------------------------------------------------------------- text
 
-    def encode_text(self, text: str) -> Tensor:
-        """Token ids of a text, without delimiters, int64 [T] on the model's device."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def encode_text(self, text: str, *, control: bool = False) -> Tensor:
+        """Token ids of a text, without delimiters, int64 [T] on the model's device.
+
+        What reads like a control token (`<|im_end|>`) is text, whoever wrote it; with `control` it is obeyed.
+        """
+        ids = (
+            self.tokenizer(text, add_special_tokens=False)["input_ids"] if control else plain_ids(self.tokenizer, text)
+        )
         return torch.tensor(ids, dtype=torch.long, device=self.device)
 
     def decode_text(self, ids_T: Tensor) -> str:

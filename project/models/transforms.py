@@ -13,23 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-_WHITE = (255, 255, 255, 255)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture in mode RGB; whatever is transparent shows white.
-
-    Raises ValueError for pictures of more than 8 bits per channel, which a conversion would silently clip.
-    """
-    if image.mode == "RGB":
-        return image
-    if image.mode[0] in "IF":
-        raise ValueError(f"a picture of mode {image.mode!r} has no 8-bit levels: scale it to 0..255 first")
-    if "A" in image.getbands() or "transparency" in image.info:
-        opaque = Image.new("RGBA", image.size, _WHITE)
-        return Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-
 
 class PictureTransform(Protocol):
     """How a model wants a picture to be resized and normalised before it reads it. Sizes are in pixels."""

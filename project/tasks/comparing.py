@@ -35,6 +35,10 @@ class Comparing(Task):
     def evaluates_with_scores(self) -> bool:
         return any(task.evaluates_with_scores for task in self.tasks)
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        for task in self.tasks:
+            task.check(prompts)
+
     def rollout(
         self,
         model: UnifiedModel,

@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from project.core.images import check_pictures, read_picture_of
 from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
-from project.models.transforms import to_rgb
 from project.rewards.scoring import Score
 from project.samplers.base import Sampler
 from project.samplers.guidance import Guidance
@@ -26,21 +25,14 @@ log = logging.getLogger(__name__)
 
 
 def picture_in_file(prompt: Prompt) -> np.ndarray:
-    """The picture that the prompt's `image` names, uint8 [height, width, 3].
+    """The picture that the prompt's `image` names, uint8 [height, width, 3], see `read_picture`.
 
     Raises FileNotFoundError or ValueError naming the prompt's place and the file.
     """
-    where = f"{prompt.place}: " if prompt.place else ""
     if prompt.image is None:
+        where = f"{prompt.place}: " if prompt.place else ""
         raise ValueError(f"{where}prompt {prompt.id!r} names no picture to edit: give the row an `image`")
-    file = Path(prompt.image)
-    if not file.is_file():
-        raise FileNotFoundError(f"{where}there is no image {file} (paths start at {Path.cwd()})")
-    try:
-        with Image.open(file) as image:
-            return np.array(to_rgb(image))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise ValueError(f"{where}{file} is no image that can be read ({error})") from None
+    return read_picture_of(prompt.place, prompt.image)
 
 
 class Editing(Task):
@@ -83,6 +75,10 @@ class Editing(Task):
     @property
     def turns(self) -> Sequence[Turn]:
         return (self.turn,)
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Reads the picture of every prompt. Raises what the source raises."""
+        check_pictures(prompts, self.source)
 
     def rollout(
         self,

@@ -12,6 +12,7 @@ from PIL import Image
 from project.core.timing import Stopwatch
 from project.samplers.flow_sde import FlowSDE
 from project.samplers.guidance import Guidance
+from project.tasks.comparing import Comparing
 from project.tasks.editing import Editing, picture_in_file
 from project.trajectory import Prompt, SampleKey
 
@@ -58,7 +59,21 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match=r"data.jsonl:3: prompt 'a' names no picture"):
         picture_in_file(Prompt(id="a", text="t", place="data.jsonl:3"))
-    with pytest.raises(FileNotFoundError, match=r"data.jsonl:3: there is no image nowhere.png"):
+    with pytest.raises(FileNotFoundError, match=r"data.jsonl:3: nowhere.png does not exist"):
         picture_in_file(Prompt(id="a", text="t", image="nowhere.png", place="data.jsonl:3"))
-    with pytest.raises(ValueError, match=r"text.png is no image"):
+    with pytest.raises(ValueError, match=r"text.png is no picture"):
         picture_in_file(Prompt(id="a", text="t", image=str(tmp_path / "text.png")))
+
+
+def test_every_picture_is_read_before_the_work(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:45])
+    prompts = [
+        Prompt(id=str(n), text="t", image=str(tmp_path / f"{name}.png"), place=f"data.jsonl:{n + 1}")
+        for n, name in enumerate(["good", "good", "bad"])
+    ]
+    task().check(prompts[:2])
+    with pytest.raises(ValueError, match=r"^data.jsonl:3: .*bad.png is no picture that can be read"):
+        task().check(prompts)
+    with pytest.raises(ValueError, match="prompt 'x' names no picture"):
+        Comparing([task()]).check([*prompts[:2], Prompt(id="x", text="t")])

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from project.models.transforms import normalise, to_rgb
+from project.core.images import rgb
+from project.models.transforms import normalise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +62,12 @@ class ImageTransform:
         return side(height), side(width)
 
     def resize(self, image: Image.Image, img_num: int = 1) -> Image.Image:
-        """The picture as RGB in the size of the rule. Raises ValueError as `to_rgb` does."""
-        image = to_rgb(image)
+        """The picture as RGB in the size of the rule. Raises ValueError as `project.core.images.rgb` does."""
+        image = rgb(image)
         height, width = self.size(image.height, image.width, img_num)
         return image.resize((width, height), Image.Resampling.BICUBIC)
 
     def __call__(self, image: Image.Image, img_num: int = 1) -> Tensor:
-        """fp32 [3, height, width], resized and normalised. Raises ValueError as `to_rgb` does."""
+        """fp32 [3, height, width], resized and normalised. Raises ValueError as `project.core.images.rgb` does."""
         pixels_HWC = torch.from_numpy(np.array(self.resize(image, img_num)))
         return normalise(pixels_HWC, self.mean, self.std)
