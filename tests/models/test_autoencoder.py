@@ -89,6 +89,34 @@ def test_save_and_load_round_trip(tmp_path):
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["ae.safetensors", "ae_config.json"]
 
 
+@pytest.mark.parametrize("config", [TINY, FluxAutoencoderConfig(ch=32, ch_mult=(1, 1, 2), num_res_blocks=2)])
+def test_files_hold_the_names_of_the_original_checkpoints(tmp_path, config):
+    """Levels of the decoder by resolution, attention as 1x1 convolutions; what is written again is the same file."""
+    torch.manual_seed(0)
+    FluxAutoencoder(config).save(tmp_path / "one")
+    tensors = load_file(tmp_path / "one/ae.safetensors")
+    last = len(config.ch_mult) - 1
+    for name, shape in {
+        "encoder.down.0.block.0.conv1.weight": (32, 32, 3, 3),
+        f"encoder.down.{last}.block.0.nin_shortcut.weight": (64, 32, 1, 1),
+        "encoder.mid.attn_1.q.weight": (64, 64, 1, 1),
+        "decoder.mid.attn_1.proj_out.weight": (64, 64, 1, 1),
+        f"decoder.up.{last}.upsample.conv.weight": (64, 64, 3, 3),
+        "decoder.up.0.block.1.conv2.bias": (32,),
+        "decoder.norm_out.weight": (32,),
+    }.items():
+        assert tensors[name].shape == shape, name
+    assert "decoder.up.0.upsample.conv.weight" not in tensors and f"encoder.down.{last}.downsample" not in tensors
+    Autoencoder.from_directory(tmp_path / "one").save(tmp_path / "two")
+    one, two = ((tmp_path / name / "ae.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_the_file_of_the_reference_is_written_as_it_was(reference, bagel_fixture, tmp_path):
+    reference.save(tmp_path)
+    assert (tmp_path / "ae.safetensors").read_bytes() == (bagel_fixture.directory / "ae.safetensors").read_bytes()
+
+
 def test_half_precision_files_load_as_fp32(tmp_path):
     FluxAutoencoder(TINY).save(tmp_path, torch.float16)
     assert {tensor.dtype for tensor in load_file(tmp_path / "ae.safetensors").values()} == {torch.float16}

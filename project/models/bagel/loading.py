@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from project.core.git_lfs import LFS_REMEDY, is_lfs_pointer
 from project.core.json_files import read_object, section
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.config import BAGEL_7B, BagelConfig, BagelDefaults
@@ -156,7 +157,9 @@ def _tokenizer(folder: Path) -> Any:
         raise FileNotFoundError(
             f"{folder / VOCABULARIES[0]} is missing: a checkpoint folder holds it (or vocab.json and merges.txt)"
         )
-    for name in (*VOCABULARIES, "tokenizer_config.json"):
+    if is_lfs_pointer(folder / "merges.txt"):
+        raise ValueError(f"{folder / 'merges.txt'} is a Git LFS pointer, not the file itself: {LFS_REMEDY}")
+    for name in (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         if (folder / name).is_file():
             read_object(folder / name)
     try:
