@@ -55,7 +55,7 @@ def draw(
 ) -> list[ImageSegment]:
     """One image per row of the contexts, by ODE with stochastic transitions inside `window`.
 
-    The contexts need room for one latent block (L + 2 tokens). All noise is that of the keys; `initial_NLD` takes
+    The contexts need room for one latent block (`UnifiedModel.latent_room`). All noise is that of the keys; `initial_NLD` takes
     the place of the initial one (no key is needed then where the window is empty). `keep_means` also keeps the means
     of the transitions.
     """
