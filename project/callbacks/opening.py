@@ -56,6 +56,8 @@ def _trained(module: LightningModule) -> str:
 
 
 def _parts(sizes: Mapping[str, int]) -> str:
+    if not sizes:
+        return "nothing"
     largest = sorted(sizes, key=lambda name: -sizes[name])
     named = ", ".join(f"{name} {count(sizes[name])}" for name in largest[:MOST])
     return f"{named} and {len(largest) - MOST} more" if len(largest) > MOST else named
@@ -78,7 +80,7 @@ def _data(trainer: Trainer, module: LightningModule) -> str:
     return f"{text} x {samples} samples" if samples else text
 
 
-def count(number: int) -> str:
+def count(number: float) -> str:
     """1234567 -> "1.2 M"."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
