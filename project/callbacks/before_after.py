@@ -166,7 +166,7 @@ def draw(pairs: Sequence[tuple[Drawn, Drawn]], updates: int, file: Path) -> np.n
     cell = SIDE + HEAD + foot
     figure = Figure(figsize=(columns * (2 * SIDE + 0.5), rows * cell + TITLE), dpi=100)
     canvas = FigureCanvasAgg(figure)
-    top, body = figure.subfigures(2, 1, height_ratios=[TITLE, rows * cell])
+    top, body = figure.subfigures(2, 1, height_ratios=[TITLE, rows * cell], squeeze=False)[:, 0]
     title = f"Same prompt, same noise: before training (left) and after {updates} updates (right)"
     top.text(0.5, 0.62, title, ha="center", fontsize=13 if columns > 1 else 8)
     if any(drawn.right is not None for pair in pairs for drawn in pair):

@@ -182,7 +182,10 @@ BAD_FILES = {
     "unknown_trainer": ({"max_epochs": "max_epoch"}, ["bad.yaml:20", "'max_epoch'", "did you mean 'max_epochs'"]),
     "wrong_type": ({"max_epochs: 1": "max_epochs: many"}, ["bad.yaml:20", "trainer.max_epochs", "'many'", "int"]),
     "model_class": ({"tests.helpers.toys.Tiny": "tests.helpers.toys.Tini"}, ["bad.yaml:5", "tests.helpers.toys.Tini", "did you mean 'Tiny'"]),
-    "model_module": ({"project.datamodule": "project.datamodul"}, ["bad.yaml:12", "is now project.datamodule.PromptDataModule"]),
+    "model_module": (
+        {"project.datamodule": "project.datamodul"},
+        ["bad.yaml:12", "is now project.datamodule.PromptDataModule"],
+    ),
     "not_a_module": ({"path: tests.helpers.toys.Tiny": "path: tests.helpers.toys.Net"}, ["bad.yaml:5", "tests.helpers.toys.Net is no LightningModule"]),
     "nested_class": ({"tests.helpers.toys.Net": "tests.helpers.toys.Nett"}, ["bad.yaml:8", "tests.helpers.toys.Nett", "did you mean 'Net'"]),
     "nested_argument": ({"depth: 2": "dept: 2"}, ["bad.yaml:10", "'dept' of tests.helpers.toys.Net", "did you mean 'depth'"]),
