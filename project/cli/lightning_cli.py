@@ -27,9 +27,8 @@ from project.callbacks.results import Results
 from project.cli.loggers import MetricsCSV
 from project.core.atomic_files import write_atomically
 from project.core.config_files import unreadable
-from project.core.errors import UsageError, explain
+from project.core.errors import ScoringFailed, UsageError, explain
 from project.core.run_folder import RunFolder, folder_of_checkpoint, lock, on_rank_zero
-from project.judges.base import JudgeUnavailable
 from project.rewards.base import Reward
 from project.training.checkpoints import read_checkpoint
 
@@ -38,11 +37,11 @@ _log = logging.getLogger(__name__)
 
 
 def run_lightning(argv: Sequence[str]) -> int:
-    """Runs `fit`, `validate`, `test` or `predict` and returns the exit code (128 + n if ended by signal n, 1 if the
-    judge stopped answering).
+    """Runs `fit`, `validate`, `test` or `predict` and returns the exit code (128 + n if ended by signal n).
 
     Raises UsageError for a wrong command line or configuration, ValueError and FileNotFoundError for what the
-    parts of the run refuse; an error of other origin after training began keeps its traceback (RuntimeError).
+    parts of the run refuse, ScoringFailed if a judge or a reward failed; an error of other origin after training
+    began keeps its traceback (RuntimeError).
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
     # Lightning's use of torch.utils._pytree: nothing that a user could mend.
@@ -53,9 +52,6 @@ def run_lightning(argv: Sequence[str]) -> int:
     except Interrupted as stop:
         _log.warning("%s", stop)
         return 128 + stop.signal
-    except JudgeUnavailable as error:
-        _log.error("%s", error)
-        return 1
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
     return 0
@@ -178,9 +174,9 @@ class ProjectCLI(LightningCLI):
         """What the command `fit` runs."""
         try:
             self.trainer.fit(**kwargs)
-        except JudgeUnavailable as error:
+        except ScoringFailed as error:
             self.stop.raise_if_stopped(self.trainer)
-            raise JudgeUnavailable(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
+            raise ScoringFailed(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
         except torch.OutOfMemoryError as error:
             from project.planning.out_of_memory import out_of_memory
 

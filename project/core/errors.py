@@ -34,6 +34,19 @@ class UsageError(Exception):
     """The command line or a configuration file is wrong; the message is ready to be shown."""
 
 
+class ScoringFailed(RuntimeError):
+    """Pictures cannot be scored any longer, because a judge or a reward failed; the message says which, and why.
+
+    Training ends, saved as it was before the update at work.
+
+    `agreed`: every rank raises it at the same place, so that they can save together.
+    """
+
+    def __init__(self, message: str, agreed: bool = False) -> None:
+        super().__init__(message)
+        self.agreed = agreed
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
     """A leaf of the complaint, with the keys and classes on the way to it."""

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from project.core.errors import ScoringFailed
+from project.core.metrics import Metric
 from project.trajectory import Question
 
 
-class JudgeUnavailable(RuntimeError):
-    """The judge has stopped answering altogether; the message says so. Training ends, saved.
+class JudgeUnavailable(ScoringFailed):
+    """The judge has stopped answering altogether; the message says so."""
 
-    `agreed`: every rank raises it at the same place, so that they can save together.
-    """
 
-    def __init__(self, message: str, agreed: bool = False) -> None:
-        super().__init__(message)
-        self.agreed = agreed
+def check_pictures(images: Sequence[Any], questions: Sequence[Any], prompts: Sequence[str]) -> None:
+    """Raises ValueError unless there is one list of questions and one prompt per image."""
+    if not len(images) == len(questions) == len(prompts):
+        raise ValueError(
+            f"{len(images)} images, {len(questions)} lists of questions and {len(prompts)} prompts: "
+            "give one list of questions and one prompt per image"
+        )
+
+
+def check_texts(texts: Sequence[str], prompts: Sequence[str]) -> None:
+    """Raises ValueError unless there is one prompt per text."""
+    if len(texts) != len(prompts):
+        raise ValueError(f"{len(texts)} texts and {len(prompts)} prompts: give one prompt per text")
 
 
 class Judge(ABC):
@@ -53,7 +64,7 @@ class Judge(ABC):
         """
         return None
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Metric]:
         """Counters since the last call, by name; reset on read."""
         return {}
 
@@ -87,6 +98,6 @@ class TextJudge(ABC):
         """
         return None
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Metric]:
         """Counters since the last call, by name; reset on read."""
         return {}

@@ -37,14 +37,16 @@ def run(args: Any) -> int:
     from tqdm import tqdm
 
     from project.core.atomic_files import write_atomically
+    from project.core.class_paths import instantiate
     from project.core.plots import reliability_diagram
     from project.judges.audit import ALL, ask, by_tag, read_probes, reliability, table
+    from project.judges.base import Judge
     from project.shapes.probes import shapes_probes
 
     if args.batch_size < 1:
         raise ValueError(f"--batch-size {args.batch_size}: give at least 1")
     probes = shapes_probes(args.number, args.seed) if args.probes == SHAPES else read_probes(args.probes)
-    judge = _made(args.judge)
+    judge = instantiate(Judge, args.judge)  # type: ignore[type-abstract]
     judge.preflight()
     out = Path(args.out)
     asked = ask(judge, probes, out / "answers.jsonl", args.batch_size)
@@ -69,17 +71,6 @@ def run(args: Any) -> int:
     write_atomically(out / "results.json", json.dumps(results, indent=2) + "\n")
     sys.stdout.write(f"judge: {judge.name}\n\n{table(found)}\nfigure: {out / 'reliability.png'}\n")
     return 0
-
-
-def _made(judge: Any) -> Any:
-    """The judge that the options describe."""
-    from jsonargparse import ArgumentParser
-
-    from project.judges.base import Judge
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--judge", type=Judge, required=True)
-    return parser.instantiate(parser.parse_object({"judge": judge})).judge
 
 
 def _number(value: float) -> float | None:
