@@ -27,6 +27,8 @@ KEY = re.compile(r"Parser key \"([^\"]+)\":\s*(.*)")
 CALLABLE = re.compile(r"Type .* expects a function or a callable class: (.+)\. Got value: .*class_path='([^']+)'")
 CLASSLESS = {"lightning.LightningModule": "model", "lightning.LightningDataModule": "data"}
 """What stands for a class that no file names."""
+SECRETS = ("api_key",)
+"""Arguments whose values no message shows."""
 CLASS_PATH = re.compile(r"Problem with given class_path '([^']+)':\s*(.*)")
 
 
@@ -168,6 +170,8 @@ def _other(cause: Cause, same: list[str], message: str, files: Sequence[Path]) -
         above, _, name = (cause.keys[-1] if cause.keys else "").rpartition(".")
         group = above.rpartition(".")[2] or None
         place = place_of(files, name, owner=None if group else cause.owner, group=group, value=value)
+        if name in SECRETS:
+            return f"{place}{where} is no {' or '.join(map(_pretty, wanted))}: write it in quotation marks"
         return f"{place}{where} is {value!r}: give {' or '.join(map(_pretty, wanted))}"
     return f"{where}: {cause.text}" if where else cause.text
 

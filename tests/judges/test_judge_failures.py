@@ -343,3 +343,28 @@ def test_a_judge_lost_to_one_rank_ends_the_run_of_all(tmp_path: Path) -> None:
     for rank in ranks:
         assert rank["updates"] == 2
         assert same(rank["resumed"], rank["whole"])
+
+
+def test_a_judge_that_dies_during_an_audit_is_one_message(
+    start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was answered stays; the same command goes on."""
+    server = start()
+    dies_at(server, 30)
+    settings = {"base_url": server.url, "model": "tiny-vlm", "patience": 0.5, "probe_seconds": 0.05}
+    options = ["--judge", "project.judges.OpenAIJudge", "--out", str(tmp_path), "--number", "48", "--batch-size", "8"]
+    options += [f"--judge.server.{name}={value}" for name, value in settings.items()]
+    assert main(["audit", *options]) == 1
+    said = capsys.readouterr().err
+    assert "error: judge 'tiny-vlm': no judge has answered" in said and "Traceback" not in said
+    kept = len((tmp_path / "answers.jsonl").read_text().splitlines())
+    assert 0 < kept < 48
+    server.script = lambda n, body: None
+    server.start()
+    asked = len(server.bodies)
+    assert main(["audit", *options]) == 0
+    assert asked < len(server.bodies) < asked + 48, "what was answered is not asked again"
+    answered = {
+        line for line in (tmp_path / "answers.jsonl").read_text().splitlines() if '"confidence": null' not in line
+    }
+    assert len(answered) == 48

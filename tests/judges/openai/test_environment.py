@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from project.__main__ import main
 from project.decomposition.openai_client import OpenAIChat
@@ -15,7 +16,7 @@ from project.judges.openai.environment import proxy_of
 from project.judges.openai.judge import OpenAIJudge
 from project.judges.openai.server import Server, address_of
 from project.judges.openai.text_judge import OpenAITextJudge
-from tests.helpers import chat_server
+from tests.helpers import ROOT, chat_server
 
 CLIENTS = (OpenAIJudge, OpenAITextJudge, OpenAIChat)
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -220,6 +221,19 @@ def test_the_command_line_never_prints_a_key(
     assert main(["audit", "--out", str(tmp_path), "--number", "12", *options]) == 1
     said = capsys.readouterr().err
     assert "JUDGE_KEY" in said and "very" not in said and "Traceback" not in said
+
+
+def test_a_key_that_is_no_text_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """YAML reads digits without quotation marks as a number."""
+    server = {"base_url": "http://localhost:1/v1", "model": "m", "api_key": 987654321}
+    judge = {"class_path": "project.judges.OpenAIJudge", "init_args": {"server": server}}
+    reward = {"class_path": "project.rewards.DVReward", "init_args": {"judge": judge}}
+    (tmp_path / "key.yaml").write_text(yaml.safe_dump({"rewards": [reward]}))
+    assert (
+        main(["fit", "--config", str(ROOT / "configs/shapes/demo.yaml"), "--config", str(tmp_path / "key.yaml")]) == 2
+    )
+    said = capsys.readouterr().err
+    assert "api_key is no str: write it in quotation marks" in said and "987654321" not in said
 
 
 # --------------------------------------------------------------------- addresses
