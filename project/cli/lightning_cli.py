@@ -30,9 +30,8 @@ from project.cli.loggers import MetricsCSV
 from project.cli.refusals import check_trainer, own_words
 from project.core.atomic_files import NotWritten, write_atomically
 from project.core.config_files import files_in, unknown_empty_key, unreadable
-from project.core.errors import UsageError, explain
+from project.core.errors import ScoringFailed, UsageError, explain
 from project.core.run_folder import RunFolder, folder_of_checkpoint, lock, on_rank_zero
-from project.judges.base import JudgeUnavailable
 from project.rewards.base import Reward
 from project.training.checkpoints import read_checkpoint
 
@@ -51,11 +50,11 @@ _log = logging.getLogger(__name__)
 
 
 def run_lightning(argv: Sequence[str]) -> int:
-    """Runs `fit`, `validate`, `test` or `predict` and returns the exit code (128 + n if ended by signal n, 1 if the
-    judge stopped answering).
+    """Runs `fit`, `validate`, `test` or `predict` and returns the exit code (128 + n if ended by signal n).
 
     Raises UsageError for a wrong command line or configuration, ValueError and FileNotFoundError for what the
-    parts of the run refuse; an error of other origin after training began keeps its traceback (RuntimeError).
+    parts of the run refuse, ScoringFailed if a judge or a reward failed; an error of other origin after training
+    began keeps its traceback (RuntimeError).
     """
     silence()
     try:
@@ -64,9 +63,6 @@ def run_lightning(argv: Sequence[str]) -> int:
     except Interrupted as stop:
         _log.warning("%s", stop)
         return 128 + stop.signal
-    except JudgeUnavailable as error:
-        _log.error("%s", error)
-        return 1
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
     return 0
@@ -205,9 +201,9 @@ class ProjectCLI(LightningCLI):
         """What the command `fit` runs."""
         try:
             self.trainer.fit(**kwargs)
-        except JudgeUnavailable as error:
+        except ScoringFailed as error:
             self.stop.raise_if_stopped(self.trainer)
-            raise JudgeUnavailable(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
+            raise ScoringFailed(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
         except NotWritten as error:
             raise ValueError(f"{error}\n{self.stop.message(self.trainer)}") from error
         except torch.OutOfMemoryError as error:

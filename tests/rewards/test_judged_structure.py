@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from project.core.metrics import Sum, values
 from project.judges.base import TextJudge
 from project.rewards.judged_structure import STEPS, JudgedStructure
 from project.shapes.reflection_judge import CLARIFY, COMPARE, INSTRUCT, ReflectionJudge
@@ -28,7 +29,7 @@ class Scripted(TextJudge):
         return [[None if word == "-" else float(word) for word in text.split()] for text in texts]
 
     def metrics(self):
-        return {"calls": 1.0}
+        return {"calls": Sum(value=1.0)}
 
 
 def test_the_mean_over_the_steps_of_the_last_text(trajectory):
@@ -37,7 +38,7 @@ def test_the_mean_over_the_steps_of_the_last_text(trajectory):
     output = JudgedStructure(judge).score(samples, 3)
     assert judge.asked == [("1 0.5 0.3", "a red circle"), ("1 1 1", "a red circle")]
     assert output.reward_N.tolist() == pytest.approx([0.6, 1.0, 1.0])
-    assert output.metrics == pytest.approx(
+    assert values(output.metrics) == pytest.approx(
         {
             "reward/structure/clarify": 1.0,
             "reward/structure/compare": 2.5 / 3,
