@@ -259,7 +259,7 @@ def test_first_pictures_that_are_not_trained_follow_the_ode(model, sampler):
 
 
 def test_groups_bear_what_the_loss_and_the_logs_need(model, sampler):
-    mixed, one, two = rolled(make_task(rounds=2, train_first=True, text_weight=0.5), model, sampler)
+    mixed, one, two = rolled(make_task(rounds=2, train_first=True, candidates=2, text_weight=0.5), model, sampler)
     assert (mixed.task, mixed.log_prefix, mixed.label, mixed.text_weight) == ("draw", "", None, 1.0)
     assert [(g.task, g.log_prefix, g.label, g.text_weight) for g in (one, two)] == [
         ("srr", "srr/1/", "round1", 0.5),
