@@ -523,6 +523,14 @@ def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory]
     torch.testing.assert_close(scores.text_reward_N if reward.text_only else scores.reward_N, weighted, equal_nan=True)
 
 
+@pytest.mark.parametrize("case", cases(Reward))
+def test_a_reward_keeps_its_weight_and_what_it_counts_for(case: Case) -> None:
+    given = {name: value for name, value in {"weight": 0.25, "text_only": True}.items() if name in parameters(case.cls)}
+    assert "weight" in given
+    reward = dataclasses.replace(case, arguments={**(case.arguments or {}), **given}).make()
+    assert {name: getattr(reward, name) for name in given} == given
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     with chat_server.ChatServer() as running:

@@ -266,7 +266,8 @@ def test_one_seed_reaches_model_and_data(capsys: pytest.CaptureFixture[str]) -> 
     assert yaml.safe_load(capsys.readouterr().out)["seed_everything"] == 7
     assert fit("--seed_everything=7") == 0
     assert fit("--seed_everything=8") == 0
-    assert checkpoint("runs/toy/version_0")["order"] != checkpoint("runs/toy/version_1")["order"]
+    one, other = (checkpoint(f"runs/toy/version_{n}") for n in (0, 1))
+    assert one["order"] != other["order"] and (one["seed"], other["seed"]) == (7, 8)
 
 
 def test_help_lists_every_command_without_importing_torch() -> None:
