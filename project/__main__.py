@@ -31,8 +31,8 @@ USAGE_ERROR, FAILED = 2, 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong usage, 128 + n ended by signal n.
 
-    What a user can mend (wrong usage, ValueError, OSError) becomes one message on stderr; with `--debug`
-    the traceback follows.
+    What a user can mend (ValueError, which UsageError is too, and OSError) becomes one message on stderr; with
+    `--debug` the traceback follows.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(f"unknown command {argv[0]!r}: {remedy}", USAGE_ERROR)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else (0 if stop.code is None else FAILED)
-    except (ValueError, OSError, UsageError) as error:
+    except (ValueError, OSError) as error:
         if debug:
             traceback.print_exc()
         if isinstance(error, UsageError):
@@ -81,18 +81,26 @@ def overview(commands: dict[str, Path]) -> str:
 
 def run_command(name: str, argv: list[str]) -> int:
     """Runs a command of `project/cli/commands`."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ActionConfigFile, ArgumentParser
+
+    from project.core.config_files import files_in, unknown_empty_key, unreadable
 
     command = importlib.import_module(f"project.cli.commands.{name}")
     parser = ArgumentParser(
         prog=f"python -m project {name}", description=command.__doc__, exit_on_error=False, allow_abbrev=False
     )
     command.add_arguments(parser)
+    # Of other commands `--config` is a file for `fit`.
+    files = files_in(argv) if any(isinstance(action, ActionConfigFile) for action in parser._actions) else []
+    if problem := unreadable(files):
+        raise UsageError(problem)
     try:
         arguments = parser.parse_args(argv)
     except argparse.ArgumentError as error:
         options = [name.removeprefix("--") for name in parser._option_string_actions if name.startswith("--")]
-        raise UsageError(explain(str(error), options=options)) from error
+        raise UsageError(explain(str(error), files, options)) from error
+    if problem := unknown_empty_key(files, arguments):
+        raise UsageError(problem)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return int(command.run(arguments))
 

@@ -130,8 +130,8 @@ class EvaluationLoader:
 class PromptDataModule(LightningDataModule):
     """Prompts for training and evaluation.
 
-    Files are .jsonl, .txt (one prompt a line), or a dataset folder or id; a slice behind the name takes some of the
-    prompts, `eval.jsonl[::4]` every fourth (see `read_prompts`).
+    Files are .jsonl, .txt (one prompt a line) or .parquet, or a folder or hub id of a dataset; a slice behind the name
+    takes some of the prompts, `eval.jsonl[::4]` every fourth (see `read_prompts`).
 
     Args:
         train: Prompt file for `fit`.

@@ -160,6 +160,8 @@ class AlphaGRPO(EvaluatedModule):
         self.seed = seed
         self.stopwatch = Stopwatch()
         self._skipped = 0
+        self.gave_up = ""
+        """Why training stopped before its end; empty if it did not."""
         self._reference: tuple[UnifiedModel, ...] = ()  # a tuple: no submodule, so in no checkpoint
 
     # ----------------------------------------------------------------- the algorithm
@@ -272,6 +274,7 @@ class AlphaGRPO(EvaluatedModule):
         self._skipped += 1
         log.warning("update %d is skipped: %s", self.updates, reason)
         if self._skipped >= most:
+            self.gave_up = f"{self._skipped} updates in a row were skipped, the last one because {reason}"
             log.error("%d updates in a row were skipped: the run stops, saved", self._skipped)
             self.trainer.should_stop = True
 
@@ -341,6 +344,11 @@ class AlphaGRPO(EvaluatedModule):
         scheduler = over_whole_run(self.make_scheduler(optimizer), self.trainer.max_steps)  # type: ignore[arg-type]
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            self.task.check(self._prompts("train"))
+
     def on_fit_start(self) -> None:
         """Find out before hours are spent whether the rewards can work on these prompts."""
         self.scorer = Scorer(self.rewards, self.overlap, self.stopwatch)
@@ -348,12 +356,11 @@ class AlphaGRPO(EvaluatedModule):
             raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.DVReward")
         for turn in (turn for task in (self.task, *self._evaluation_tasks()) for turn in task.turns):
             self.model.latent_grid(turn.canvas.height, turn.canvas.width)  # raises for pictures that cannot be drawn
-        prompts = getattr(self.trainer.datamodule, "prompts", {}).get("train", ())  # type: ignore[attr-defined]
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         asking = [c for c in callbacks if isinstance(c, Benchmark) and c.reward is None]
         evaluated = [prompt for benchmark in asking for prompt in benchmark.prompts(self.trainer)]
         for reward in self.rewards:
-            reward.check([*prompts, *evaluated])
+            reward.check([*self._prompts("train"), *evaluated])
             reward.preflight()
 
     def on_fit_end(self) -> None:

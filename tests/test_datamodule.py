@@ -78,7 +78,7 @@ def test_refuses_what_cannot_be_dealt() -> None:
 def test_evaluation_gives_every_rank_the_same_lengths(world_size: int) -> None:
     parts = [list(EvaluationLoader(PROMPTS, batch_size=2, rank=r, world_size=world_size)) for r in range(world_size)]
     assert len({tuple(map(len, part)) for part in parts}) == 1
-    real = [p.id for part in parts for batch in part for p in batch if not p.columns.get("padding")]
+    real = [p.id for part in parts for batch in part for p in batch if not p.padding]
     assert sorted(real) == sorted(p.id for p in PROMPTS)
 
 
@@ -101,5 +101,5 @@ def test_benchmarks_may_have_prompts_of_their_own(tmp_path: Path) -> None:
     data.setup("validate")
     batches = [list(each) for each in data.val_dataloader()]
     assert [[[p.text for p in batch] for batch in each] for each in batches] == [[["a1", "a2"], ["a3"]], [["b1"]]]
-    assert {p.columns["benchmark"] for batch in batches[0] for p in batch} == {"one"}
+    assert {p.benchmark for batch in batches[0] for p in batch} == {"one"}
     assert data.test_dataloader() == [], "no prompts, no loader"

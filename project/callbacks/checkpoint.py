@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from project.core.atomic_files import writing
 from project.core.run_folder import on_rank_zero, run_folder
 from project.judges.base import JudgeUnavailable
 
@@ -101,19 +102,25 @@ class SaveLast(Checkpoint):
             checkpoint |= {"epoch": self._boundary.epoch, "loops": self._boundary.loops}
 
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes `last.ckpt` unless it holds this update already. A collective call."""
+        """Writes `last.ckpt` unless it holds this update already. A collective call.
+
+        Raises NotWritten for an error of the file system; the old file stays as it was.
+        """
         updates = _updates(pl_module)
         if self.folder is None or updates in (0, self.saved_updates):
             return
-        new = self.folder / "last.ckpt.new"
-        trainer.save_checkpoint(new, weights_only=False)
+        last, new = self.folder / "last.ckpt", self.folder / "last.ckpt.new"
+        with writing(last):
+            trainer.save_checkpoint(new, weights_only=False)
         if on_rank_zero():
             if self._kept(updates):
                 kept = self.folder / f"update_{updates}.ckpt"
                 partial = kept.with_name(f"{kept.name}.new")
-                _copy(new, partial)
-                _replace(partial, kept)
-            _replace(new, self.folder / "last.ckpt")
+                with writing(kept):
+                    _copy(new, partial)
+                    _replace(partial, kept)
+            with writing(last):
+                _replace(new, last)
         trainer.strategy.barrier("SaveLast.save")
         self.saved_updates = updates
 

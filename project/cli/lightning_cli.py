@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import traceback
 import warnings
 from argparse import ArgumentError
@@ -25,8 +24,9 @@ from project.callbacks.interrupt import GracefulStop, Interrupted
 from project.callbacks.progress import Progress
 from project.callbacks.results import Results
 from project.cli.loggers import MetricsCSV
-from project.core.atomic_files import write_atomically
-from project.core.config_files import unreadable
+from project.cli.refusals import check_trainer, own_words
+from project.core.atomic_files import NotWritten, write_atomically
+from project.core.config_files import files_in, unknown_empty_key, unreadable
 from project.core.errors import UsageError, explain
 from project.core.run_folder import RunFolder, folder_of_checkpoint, lock, on_rank_zero
 from project.judges.base import JudgeUnavailable
@@ -123,13 +123,15 @@ class ProjectCLI(LightningCLI):
             parser.link_arguments("seed_everything", f"{target}.init_args.seed", compute_fn=int)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        files = _config_files(args)
+        self.files = files = files_in(args)
         if problem := unreadable(files):
             raise UsageError(problem)
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise UsageError(explain(str(error), files, self._options(args))) from error
+        if problem := unknown_empty_key(files, self.config[self.config.subcommand]):
+            raise UsageError(problem)
 
     def _parse_ckpt_path(self) -> None:
         """Finds and checks the checkpoint before anything is built. (Lightning's also takes arguments from it.)"""
@@ -146,11 +148,15 @@ class ProjectCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as error:
-            raise _own_words(error) from error
+        except Exception as error:
+            clear = own_words(error, self._get(self.config, "trainer"), self.files)
+            if clear is error:
+                raise
+            raise clear from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self._get(self.config_init, "trainer")
+        check_trainer(self.model, trainer, self.files)
         if trainer.default_root_dir is not None:
             raise ValueError("trainer.default_root_dir: the run folder takes its place, set run.root and run.name")
         given = trainer.callbacks or []
@@ -181,6 +187,8 @@ class ProjectCLI(LightningCLI):
         except JudgeUnavailable as error:
             self.stop.raise_if_stopped(self.trainer)
             raise JudgeUnavailable(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
+        except NotWritten as error:
+            raise ValueError(f"{error}\n{self.stop.message(self.trainer)}") from error
         except torch.OutOfMemoryError as error:
             from project.planning.out_of_memory import out_of_memory
 
@@ -191,8 +199,13 @@ class ProjectCLI(LightningCLI):
             raise
 
     def after_fit(self) -> None:
-        """Measures once more unless the last update was, so that `results.json` always has an `after`."""
+        """Measures once more unless the last update was, so that `results.json` always has an `after`.
+
+        Raises ValueError if the model gave up.
+        """
         self.stop.raise_if_stopped(self.trainer)
+        if reason := getattr(self.model, "gave_up", ""):
+            raise ValueError(f"nothing could be learned: {reason}\n{self.stop.message(self.trainer)}")
         measured = self.results.measured_updates == getattr(self.model, "updates", None)
         if self._get(self.config_init, "benchmarks") and self.trainer.enable_validation and not measured:
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
@@ -222,24 +235,6 @@ def check_checkpoint(ckpt_path: str | Path | None) -> None:
         read_checkpoint(path, contents=False)
     elif not (path / ".metadata").is_file():  # written last
         raise ValueError(f"{path} is no complete checkpoint of a run (half-written, or another format): give another")
-
-
-def _config_files(argv: Sequence[str]) -> list[Path]:
-    files = []
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        if argument in ("--config", "-c"):
-            files.append(Path(following))
-        elif argument.startswith("--config="):
-            files.append(Path(argument.partition("=")[2]))
-    return files
-
-
-def _own_words(error: ValueError) -> Exception:
-    """What the class that was being made said, without what jsonargparse wraps around it."""
-    cause: BaseException | None = error
-    while cause is not None and re.match(r"Does not validate|Problem with|Parser key", str(cause)):
-        cause = cause.__cause__ or cause.__context__
-    return cause if isinstance(cause, ValueError | FileNotFoundError) else error
 
 
 def _raised_here(error: BaseException) -> bool:

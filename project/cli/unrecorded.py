@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from project.benchmarks.base import Benchmark
 from project.cli.lightning_cli import ProjectCLI
+from project.cli.refusals import check_trainer
 from project.module import AlphaGRPO
 from project.planning.measured import Cost, Recorder
 from project.planning.out_of_memory import out_of_memory
@@ -24,6 +25,7 @@ class UnrecordedCLI(ProjectCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer").as_dict()
+        check_trainer(self.model, settings, self.files)
         given = settings.pop("callbacks") or []
         callbacks = [*given] if isinstance(given, list) else [given]
         callbacks += self._get(self.config_init, "rewards")

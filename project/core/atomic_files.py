@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+REMEDIES = {
+    errno.ENOSPC: "make room on that disk",
+    errno.EDQUOT: "make room, your quota on that disk is used up",
+    errno.EFBIG: "raise the limit on the size of files (`ulimit -f unlimited`), or take another file system",
+    errno.EROFS: "the file system is read-only, take another folder",
+    errno.EACCES: "take a folder that you may write to",
+    errno.EPERM: "take a folder that you may write to",
+}
+
+
+class NotWritten(OSError):
+    """A file could not be written; the message names it and the remedy."""
+
+    def __init__(self, file: Path, error: OSError) -> None:
+        super().__init__(error.errno, error.strerror or str(error), str(file))
+
+    def __str__(self) -> str:
+        remedy = REMEDIES.get(self.errno or 0, "look at the disk")
+        return f"{self.filename} could not be written ({self.strerror}): {remedy}. What was there before is whole."
+
+
+@contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Lets an error of the file system name the file that is being written: it names none, or a temporary one.
+
+    Raises NotWritten.
+    """
+    try:
+        yield
+    except NotWritten:
+        raise
+    except OSError as error:
+        raise NotWritten(file, error) from error
 
 
 def write_atomically(file: Path, content: str | bytes) -> None:
@@ -18,13 +53,20 @@ def write_atomically(file: Path, content: str | bytes) -> None:
 
 @contextmanager
 def atomic_file(file: Path) -> Iterator[IO[bytes]]:
-    """A stream that becomes `file` when the block ends; if it raises, `file` stays as it was and nothing is left."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("wb", dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
-        try:
-            yield stream
-        except BaseException:
-            os.unlink(stream.name)
-            raise
-    os.chmod(stream.name, 0o644)
-    os.replace(stream.name, file)
+    """A stream that becomes `file` when the block ends; if it raises, `file` stays as it was and nothing is left.
+
+    Raises NotWritten for an error of the file system.
+    """
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("wb", dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
+            temporary = Path(stream.name)
+            try:
+                yield stream
+                # Here, so that what the disk refuses last is refused before the file takes its place.
+                stream.flush()
+            except BaseException:
+                temporary.unlink()
+                raise
+        temporary.chmod(0o644)
+        os.replace(temporary, file)

@@ -1,20 +1,39 @@
-"""The YAML files of a command line: what is wrong with them as files, and where in them a thing stands."""
+"""The YAML files of a command line: what is wrong with them, what they say together, and where a thing stands."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from project.core.moved_paths import moved
+from project.core.nearest import nearest
+
+Way = tuple[str | int, ...]
+"""Keys and places in lists, from the top of a tree to a node."""
 INHERITED = ""
 """In the place of a class path: an overlay gives arguments to a class that an earlier file names."""
 
 
+def files_in(argv: Sequence[str]) -> list[Path]:
+    """The files that `--config` names on a command line, in order."""
+    files = []
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if argument in ("--config", "-c"):
+            files.append(Path(following))
+        elif argument.startswith("--config="):
+            files.append(Path(argument.partition("=")[2]))
+    return files
+
+
 def unreadable(files: Sequence[Path]) -> str | None:
-    """The message for the first file that is missing, is no YAML mapping or says a thing twice; None if all is well."""
+    """The message for the first file that is missing, is no YAML mapping, says a thing twice or names a class by a
+    path that it has no more; None if all is well.
+    """
     for file in files:
         if not file.is_file():
             return f"there is no configuration file {file}: check --config (now in {Path.cwd()})"
@@ -38,7 +57,8 @@ def _flaw(node: Any) -> tuple[int, str] | None:
     if isinstance(node, yaml.SequenceNode):
         return next((flaw for item in node.value if (flaw := _flaw(item))), None)
     if not isinstance(node, yaml.MappingNode):
-        return None
+        new = moved(node.value)
+        return (node.start_mark.line + 1, f"{node.value} is now {new}: give the new name") if new else None
     seen: set[str] = set()
     for key, value in node.value:
         line = key.start_mark.line + 1
@@ -50,6 +70,80 @@ def _flaw(node: Any) -> tuple[int, str] | None:
         if flaw := _flaw(value):
             return flaw
     return None
+
+
+def merged(files: Sequence[Path], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What the files say together, later ones on top, and then dotted options: comments and layout do not count.
+
+    Mappings are merged key by key; anything else, lists too, takes the place of what was there.
+    """
+    from jsonargparse import get_loader
+
+    load = get_loader("yaml")
+    whole: dict[str, Any] = {}
+    for file in files:
+        whole = _over(whole, load(file.read_text(encoding="utf-8")))
+    for key, value in overrides.items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        whole = _over(whole, value)
+    return whole
+
+
+def _over(below: Any, above: Any) -> Any:
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return below | {key: _over(below.get(key), value) for key, value in above.items()}
+
+
+def unknown_empty_key(files: Sequence[Path], parsed: Any) -> str | None:
+    """The message for the first key that holds nothing and that `parsed`, made from the files, does not have.
+
+    A parser refuses unknown keys by their values, and takes one without any in silence.
+    """
+    classes: dict[Way, str] = {}
+    for file in files:
+        if found := _without_values(yaml.compose(file.read_text(encoding="utf-8")), parsed, classes):
+            line, problem = found
+            return f"{file}:{line}: {problem}"
+    return None
+
+
+def _without_values(
+    node: Any, parsed: Any, classes: dict[Way, str], path: Way = (), owner: str | None = None
+) -> tuple[int, str] | None:
+    """(line, message) of the first such key in a YAML tree, whose values are arguments of the class `owner`.
+
+    `classes` are those that the files named so far.
+    """
+    if isinstance(node, yaml.SequenceNode):
+        same = isinstance(parsed, list) and len(parsed) == len(node.value)
+        pairs = zip(node.value, parsed, strict=True) if same else ()
+        found = (_without_values(item, value, classes, (*path, n)) for n, (item, value) in enumerate(pairs))
+        return next(filter(None, found), None)
+    if not isinstance(node, yaml.MappingNode) or not isinstance(parsed, dict | Namespace):
+        return None
+    there = parsed if isinstance(parsed, dict) else vars(parsed)
+    entries = {key.value: value for key, value in node.value}
+    if isinstance(named := entries.get("class_path"), yaml.ScalarNode):
+        classes[path] = named.value
+    made = there.get("class_path", "")
+    if path in classes and classes[path].rpartition(".")[2] != made.rpartition(".")[2]:
+        return None  # a later file, or an option, put another class in its place
+    for key, value in node.value:
+        name = key.value
+        if name in there:
+            inside = made if name == "init_args" else None
+            if flaw := _without_values(value, there[name], classes, (*path, name), inside):
+                return flaw
+        elif _holds_nothing(value) and name not in ("init_args", "dict_kwargs"):
+            where = f"of {owner}" if owner else f"in {str(path[-1])!r}" if path else "at the top level"
+            return key.start_mark.line + 1, f"unknown key {name!r} {where}: {nearest(name, there)}"
+    return None
+
+
+def _holds_nothing(node: Any) -> bool:
+    return isinstance(node, yaml.MappingNode) and all(_holds_nothing(value) for _, value in node.value)
 
 
 def place_of(

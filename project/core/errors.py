@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from project.core.config_files import place_of
+from project.core.moved_paths import moved
 from project.core.nearest import nearest
 
 NOISE = re.compile(
@@ -30,7 +31,7 @@ CLASSLESS = {"lightning.LightningModule": "model", "lightning.LightningDataModul
 CLASS_PATH = re.compile(r"Problem with given class_path '([^']+)':\s*(.*)")
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
     """The command line or a configuration file is wrong; the message is ready to be shown."""
 
 
@@ -123,11 +124,15 @@ def _wrong_class(cause: Cause, files: Sequence[Path]) -> str | None:
     if found := re.match(r"Expected a dot import path string: (\S+)", cause.text):
         return f"{place_of(files, found[1])}{found[1]!r} is no class path: give package.module.Class"
     path = cause.owner or ""
+    if found := re.match(r"Requirement '([^']+)' not met", cause.text):
+        return f"{place_of(files, path)}{path or 'a class'} needs {found[1]}: pip install '{found[1]}'"
     if not re.match(r"module '.+' has no attribute|No module named|cannot import", cause.text):
         return None
     if not path:
         return f"{cause.text}: give the full path of a class, package.module.Class"
     place = place_of(files, path)
+    if new := moved(path):
+        return f"{place}{path} is now {new}: give the new name"
     module, _, name = path.rpartition(".")
     missing = re.match(r"No module named '([^']+)'", cause.text)
     if missing and not path.startswith(missing[1]):

@@ -1,30 +1,35 @@
-"""Prompt files -> `Prompt`: JSONL in the published DVReward form, plain text, or a Hugging Face dataset.
+"""Prompt files -> `Prompt`: JSONL in the published DVReward form, plain text, Parquet, or a Hugging Face dataset.
 
-A JSONL row is an object with `prompt` and, optionally, `semantic_questions` and `quality_questions` (lists of
-`{"question", "is_valid", "tag", "depends_on"}`), `id` and `image`; every other key lands in `Prompt.columns`.
-Questions with `is_valid: false` are dropped; `question_type` is written but not read, as the list says it already.
-`depends_on` holds positions, from 0, in the list of all questions of the row (semantic first, then quality).
+A JSONL row is an object with `prompt` and, optionally, `semantic_questions` and `quality_questions` (see
+`project/data/questions.py`), `id` and `image` (a path that starts at the file's folder; "" = none); every other key
+lands in `Prompt.columns`. A prompt in chat form is read where it is one message of the user.
 """
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import hashlib
 import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from project.trajectory import Prompt, Question
+from project.core.json_files import read_lines, read_rows
+from project.data.dataset_files import Rows, folder_rows, hub_rows, parquet_rows
+from project.data.questions import question_row, read_questions
+from project.trajectory import Prompt
 
 _SLICE = re.compile(r"(?P<path>.+)\[(?P<bounds>-?\d*:-?\d*(:-?\d*)?)\]")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 FIELDS = ("prompt", "id", "image", "semantic_questions", "quality_questions")
 
 
 def read_prompts(path: str | Path, columns: Mapping[str, str] | None = None) -> list[Prompt]:
-    """All prompts of a `.jsonl` file, a `.txt` file (one prompt a line) or a dataset folder or id.
+    """All prompts of a `.jsonl`, `.txt` (one prompt a line) or `.parquet` file, or of a folder or hub id of a dataset.
 
     A slice at the end takes some of them, in Python's own way: `eval.jsonl[::4]` every fourth, `eval.jsonl[:100]`.
 
@@ -37,23 +42,33 @@ def read_prompts(path: str | Path, columns: Mapping[str, str] | None = None) -> 
     if unknown := sorted(set(renamed) - set(FIELDS)):
         raise ValueError(f"columns: unknown field {unknown[0]!r}: choose of {', '.join(FIELDS)}")
     path, some = _sliced(path)
-    file = Path(path)
-    if file.is_dir() or (not file.exists() and not file.suffix and str(path).count("/") == 1):
-        rows = _dataset_rows(str(path))
-    elif not file.exists():
-        raise FileNotFoundError(f"there is no prompt file {file}: check the path (now in {Path.cwd()})")
-    elif file.suffix == ".jsonl":
-        rows = _json_rows(file)
-    elif file.suffix == ".txt":
-        rows = ((place, {renamed.get("prompt", "prompt"): line}) for place, line in _lines(file))
-    else:
-        raise ValueError(f"{file}: cannot read {file.suffix or 'a file without extension'}: give .jsonl or .txt")
-    prompts = _prompts(rows, renamed, file.parent)
+    rows, folder = _rows(Path(path), renamed.get("prompt", "prompt"))
+    prompts = _prompts(rows, renamed, folder)
     if not prompts:
         raise ValueError(f"{path}: holds no prompt: write one a line")
     if not prompts[some]:
         raise ValueError(f"{path} holds {len(prompts)} prompt(s), none of them in the slice: take a larger one")
     return prompts[some]
+
+
+def _rows(path: Path, text: str) -> tuple[Rows, Path]:
+    """The rows of a file, folder or hub id, and the folder that paths in them start at; lines of text become `text`."""
+    if path.is_dir():
+        return folder_rows(path), path
+    if not path.exists() and not path.suffix and len(path.parts) == 2:
+        return hub_rows(str(path)), Path()
+    if not path.exists():
+        raise FileNotFoundError(f"there is no prompt file {path}: check the path (now in {Path.cwd()})")
+    suffix = path.suffix.lower()
+    if suffix == ".jsonl":
+        return read_rows(path), path.parent
+    if suffix == ".txt":
+        return ((place, {text: line}) for place, line in read_lines(path)), path.parent
+    if suffix == ".parquet":
+        return parquet_rows(path), path.parent
+    raise ValueError(
+        f"{path}: cannot read {path.suffix or 'a file without extension'}: give .jsonl or .txt (or .parquet)"
+    )
 
 
 def _sliced(path: str | Path) -> tuple[str | Path, slice]:
@@ -73,13 +88,8 @@ def prompt_row(prompt: Prompt, folder: str | Path = ".") -> dict[str, Any]:
         row["image"] = os.path.relpath(prompt.image, folder)
     row |= prompt.columns
     for kind in ("semantic", "quality"):
-        row[f"{kind}_questions"] = [_question_row(asked) for asked in prompt.questions if asked.kind == kind]
+        row[f"{kind}_questions"] = [question_row(asked) for asked in prompt.questions if asked.kind == kind]
     return row
-
-
-def _question_row(asked: Question) -> dict[str, Any]:
-    row = {"question_type": asked.kind, "question": asked.text, "is_valid": True, "tag": asked.tag}
-    return row | ({"depends_on": list(asked.depends_on)} if asked.depends_on else {})
 
 
 def _prompts(rows: Iterable[tuple[str, dict[str, Any]]], columns: Mapping[str, str], folder: Path) -> list[Prompt]:
@@ -87,9 +97,11 @@ def _prompts(rows: Iterable[tuple[str, dict[str, Any]]], columns: Mapping[str, s
     first: dict[str, str] = {}
     contents: Counter[str] = Counter()
     for place, row in rows:
-        content = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)
         try:
+            content = json.dumps(row, sort_keys=True, ensure_ascii=False, default=_written)
             content.encode()
+        except TypeError as error:
+            raise ValueError(f"{place}: {error}: leave that column out") from None
         except UnicodeEncodeError:
             raise ValueError(f"{place}: holds half of a surrogate pair, which is no text: write it whole") from None
         prompt = _prompt(place, row, columns, folder, default_id=_content_id(content, contents[content]))
@@ -106,93 +118,85 @@ def _content_id(content: str, occurrence: int) -> str:
     return f"{digest}-{occurrence}" if occurrence else digest
 
 
+def _written(value: Any) -> str:
+    """What Parquet and datasets hold beside JSON's values; equal for equal values. Raises TypeError for the rest."""
+    if isinstance(value, bytes | datetime.date | datetime.time | datetime.timedelta | decimal.Decimal):
+        return repr(value) if isinstance(value, bytes) else str(value)
+    raise TypeError(f"holds a {type(value).__name__}, which is no text, number or list")
+
+
 def _prompt(place: str, row: dict[str, Any], columns: Mapping[str, str], folder: Path, default_id: str) -> Prompt:
     field = {name: row.get(columns.get(name, name)) for name in FIELDS}
     others = {key: value for key, value in row.items() if key not in {columns.get(name, name) for name in FIELDS}}
-    text = field["prompt"]
-    if not isinstance(text, str) or not text.strip():
-        name = columns.get("prompt", "prompt")
-        raise ValueError(f"{place}: lacks {name!r} (a text): add it, or name its column by `columns`")
-    image = field["image"]
-    if image is not None:
-        if not isinstance(image, str):
-            raise ValueError(f"{place}: 'image' is {type(image).__name__}: give the path of a picture")
-        image = str(folder / image)
-        if not Path(image).is_file():
-            raise FileNotFoundError(f"{place}: there is no picture {image}: paths start at the prompt file's folder")
+    name = columns.get("prompt", "prompt")
+    if name not in row:
+        there = f" (it has {', '.join(map(repr, row))})" if row else ""
+        raise ValueError(f"{place}: lacks {name!r}{there}: add it, or name its column by `columns`")
     return Prompt(
-        id=default_id if field["id"] is None else str(field["id"]),
-        text=text,
-        questions=_questions(place, field["semantic_questions"] or [], field["quality_questions"] or []),
-        image=image,
+        id=_id(place, field["id"], default_id),
+        text=_text(place, name, field["prompt"]),
+        questions=read_questions(place, field["semantic_questions"], field["quality_questions"]),
+        image=_image(place, field["image"], folder),
         columns=others,
         place=place,
     )
 
 
-def _questions(place: str, semantic: Any, quality: Any) -> tuple[Question, ...]:
-    """The valid questions, semantic first, their `depends_on` moved to positions among the valid ones."""
-    if not isinstance(semantic, list) or not isinstance(quality, list):
-        raise ValueError(f"{place}: questions stand in a list: give [{{'question': ...}}, ...]")
-    kinds = _kinds(len(semantic), len(quality))
-    entries = semantic + quality
-    for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get("question"), str) or not entry["question"].strip():
-            raise ValueError(f"{place}: {entry!r} is no question: give {{'question': TEXT, 'tag': ...}}")
-    valid = [position for position, entry in enumerate(entries) if entry.get("is_valid", True)]
-    moved = {old: new for new, old in enumerate(valid)}
-    questions = []
-    for old in valid:
-        depends_on = entries[old].get("depends_on") or []
-        if not isinstance(depends_on, list) or any(not isinstance(d, int) for d in depends_on):
-            raise ValueError(f"{place}: 'depends_on' is {depends_on!r}: give a list of positions from 0")
-        if wrong := [d for d in depends_on if not 0 <= d < len(entries) or d == old]:
-            raise ValueError(f"{place}: question {old} depends on {wrong[0]}: give another's, 0 to {len(entries) - 1}")
-        questions.append(
-            Question(
-                text=entries[old]["question"],
-                kind=kinds[old],
-                tag=str(entries[old].get("tag") or ""),
-                depends_on=tuple(moved[d] for d in depends_on if d in moved),
-            )
-        )
-    return tuple(questions)
+def _id(place: str, value: Any, default: str) -> str:
+    if value is None or value == "":
+        return default
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{place}: 'id' is {_short(value)}: give a text or a number")
+    return str(value)
 
 
-def _kinds(semantic: int, quality: int) -> list[Literal["semantic", "quality"]]:
-    return [*(["semantic"] * semantic), *(["quality"] * quality)]  # type: ignore[list-item]
+def _text(place: str, name: str, value: Any) -> str:
+    """The text of a prompt: itself, or that of its one message."""
+    text = _message(place, name, value) if isinstance(value, list) and value else value
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{place}: {name!r} is {_short(value)}: give a text that says something")
+    return text
 
 
-def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    """("file:line", line) of every line that is not blank."""
-    for number, raw in enumerate(file.read_bytes().splitlines(), start=1):
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file}:{number}: is not UTF-8 text (byte {error.start}): convert the file") from error
-        if line:
-            yield f"{file}:{number}", line
-
-
-def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for place, line in _lines(file):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{place}: is no JSON ({error.msg}, column {error.colno}): one object a line") from error
-        if not isinstance(row, dict):
-            raise ValueError(f'{place}: is a JSON {type(row).__name__}, no object: give {{"prompt": ...}}')
-        yield place, row
-
-
-def _dataset_rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows of a dataset folder (`save_to_disk`) or of the train split of a dataset id."""
-    try:
-        import datasets
-    except ImportError as error:
+def _message(place: str, name: str, messages: list[Any]) -> Any:
+    """The text of a chat that is one message of the user; anything else would be read without its other parts."""
+    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
+    if roles != ["user"]:
+        said = ", ".join(str(role or "no role") for role in roles[:5])
         raise ValueError(
-            f"{name} is no .jsonl or .txt file, and reading a dataset needs `pip install datasets`"
-        ) from error
-    dataset = datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name, split="train")
-    for position, row in enumerate(dataset):
-        yield f"{name}[{position}]", dict(row)
+            f"{place}: {name!r} is a chat of {len(roles)} message(s) ({said}), of which only a single one by the user "
+            "is read: write the prompt as one text"
+        )
+    content = messages[0].get("content")
+    if not isinstance(content, list):
+        return content
+    if len(content) != 1 or not isinstance(content[0], dict) or content[0].get("type") != "text":
+        raise ValueError(
+            f"{place}: the message in {name!r} has other parts than one text: write the prompt as one text, and the "
+            "path of a picture under 'image'"
+        )
+    return content[0].get("text")
+
+
+def _image(place: str, value: Any, folder: Path) -> str | None:
+    """The path of a picture that is there."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: 'image' is {_short(value)}: save the picture as a file and give its path")
+    if _URL.match(value):
+        raise ValueError(f"{place}: 'image' is the URL {_short(value)}: download the picture and give its path")
+    file = folder / value
+    try:
+        there = file.is_file()
+    except OSError:  # Too long to be a name: a picture in base64, say.
+        raise ValueError(f"{place}: 'image' is {_short(value)}, which is no path: give that of a picture") from None
+    if not there:
+        raise FileNotFoundError(f"{place}: there is no picture {file}: paths start at the prompt file's folder")
+    return str(file)
+
+
+def _short(value: Any) -> str:
+    """A value for a message."""
+    said = repr(value)
+    return said if len(said) <= 80 else f"{said[:60]}... ({type(value).__name__}, {len(said)} characters)"

@@ -1,26 +1,23 @@
-"""Prompts in, pictures or answers out, with what was reasoned: what `python -m project generate` does."""
+"""Prompts in, pictures or answers out, with what was reasoned: what `python -m project generate` makes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from project.core.atomic_files import atomic_file
+from project.core.images import check_pictures
 from project.core.randomness import keyed_generator
 from project.inference.pipeline import PipelineOutput, UnifiedPipeline
-from project.inference.refinement import Refinement, Round, refine, strip
+from project.inference.refinement import Refinement, Round, refine
 from project.models.base import Defaults, UnifiedModel
 from project.samplers.guidance import Guidance
+from project.tasks.editing import picture_in_file
 from project.trajectory import Prompt
 
 NO_REFINEMENT = Refinement(rounds=0)
-TRAJECTORIES = "trajectories.jsonl"
-ANSWERS = "answers.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +90,24 @@ def settings_for(
     )
 
 
-def generate(pipe: UnifiedPipeline, prompts: Sequence[Prompt], settings: GenerationSettings) -> Iterator[Made]:
-    """A picture per prompt, in order; the image of a prompt that has one is edited.
+def check_sources(prompts: Sequence[Prompt]) -> None:
+    """Reads every source image once. Raises FileNotFoundError or ValueError for one that cannot be read."""
+    first = {prompt.image: prompt for prompt in reversed(prompts) if prompt.image is not None}
+    check_pictures(first.values(), picture_in_file)
+
+
+def generate(
+    pipe: UnifiedPipeline, prompts: Sequence[Prompt], settings: GenerationSettings, after: int = 0
+) -> Iterator[Made]:
+    """A picture for each prompt behind the first `after`, in order; the image of a prompt that has one is edited.
 
     Randomness hangs on the seed and the prompt's place, not on the batch, so one picture can be drawn again alone.
 
-    Raises FileNotFoundError or ValueError for a source image that cannot be read.
+    Raises FileNotFoundError or ValueError for a source image that cannot be read, and what a judge raises that dies
+    during refinement: the pictures that are drawn by then come first, without rounds.
     """
     d = settings.defaults
-    for start, batch in _batches(prompts, settings.batch_size):
+    for start, batch in _batches(prompts, settings.batch_size, after):
         made: dict[int, Made] = {}
         for editing in (False, True):
             places = [n for n, prompt in enumerate(batch) if (prompt.image is not None) == editing]
@@ -109,7 +115,7 @@ def generate(pipe: UnifiedPipeline, prompts: Sequence[Prompt], settings: Generat
                 continue
             output = pipe(
                 [batch[n].text for n in places],
-                [read_image(batch[n].image) for n in places] if editing else None,
+                [_source(batch[n]) for n in places] if editing else None,
                 think=settings.think,
                 height=None if editing else d.height,
                 width=None if editing else d.width,
@@ -123,7 +129,13 @@ def generate(pipe: UnifiedPipeline, prompts: Sequence[Prompt], settings: Generat
             )
             for n, image, reasoning in zip(places, output.images, output.texts, strict=True):
                 made[n] = Made(prompt=batch[n], image=image, reasoning=reasoning)
-        yield from _refined(pipe, [made[n] for n in range(len(batch))], start, settings)
+        drawn = [made[n] for n in range(len(batch))]
+        try:
+            refined = _refined(pipe, drawn, start, settings)
+        except Exception:
+            yield from drawn
+            raise
+        yield from refined
 
 
 def _refined(pipe: UnifiedPipeline, made: list[Made], start: int, settings: GenerationSettings) -> list[Made]:
@@ -159,10 +171,13 @@ def _refined(pipe: UnifiedPipeline, made: list[Made], start: int, settings: Gene
 
 
 def answer(
-    pipe: UnifiedPipeline, questions: Sequence[Prompt], settings: GenerationSettings
+    pipe: UnifiedPipeline, questions: Sequence[Prompt], settings: GenerationSettings, after: int = 0
 ) -> Iterator[tuple[Prompt, str]]:
-    """Each question with its answer, about the image that it has, if any. Greedy. Raises as `generate`."""
-    for start, batch in _batches(questions, settings.batch_size):
+    """Each question behind the first `after` with its answer, about the image that it has, if any. Greedy.
+
+    Raises as `generate`.
+    """
+    for start, batch in _batches(questions, settings.batch_size, after):
         answered: dict[int, str] = {}
         for seen in (False, True):
             places = [n for n, prompt in enumerate(batch) if (prompt.image is not None) == seen]
@@ -170,7 +185,7 @@ def answer(
                 continue
             answers = pipe.ask(
                 [batch[n].text for n in places],
-                [read_image(batch[n].image) for n in places] if seen else None,
+                [_source(batch[n]) for n in places] if seen else None,
                 think=settings.think,
                 generator=[_generator(settings, batch[n], start + n) for n in places],
                 max_tokens=settings.defaults.max_tokens,
@@ -179,74 +194,12 @@ def answer(
         yield from ((prompt, answered[n]) for n, prompt in enumerate(batch))
 
 
-def read_image(file: str | Path | None) -> Image.Image:
-    """The picture in a file. Raises FileNotFoundError or ValueError naming it."""
-    path = Path(file or "")
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no image {path}: check the path (now in {Path.cwd()})")
-    try:
-        image = Image.open(path)
-        image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:  # PNG: SyntaxError
-        raise ValueError(f"{path} is no image that can be read ({error}): give a PNG, JPEG or the like") from None
-    return image
+def _source(prompt: Prompt) -> Image.Image:
+    return Image.fromarray(picture_in_file(prompt))
 
 
-def write_trajectories(folder: Path, made: Iterable[Made], settings: GenerationSettings) -> int:
-    """`0000.png ...` and `trajectories.jsonl`; rows appear whole. Returns how many were written.
-
-    The rows of an earlier command go first: they would speak of pictures that are being replaced.
-    With refinement also `0000_round0.png ...`, the picture of every round, and `0000_strip.png`, all side by side.
-    """
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for number, one in enumerate(made):
-            name = f"{number:04d}.png"
-            one.image.save(folder / name)
-            rounds = []
-            for place, round in enumerate(one.rounds):
-                file = f"{number:04d}_round{place}.png"
-                round.image.save(folder / file)
-                rounds.append({"file": file, "reflection": round.text if place else None, "score": round.score,
-                               "kept": round.kept})  # fmt: skip
-            if rounds:
-                strip(one.rounds).save(folder / f"{number:04d}_strip.png")
-            refinement = {"gate": settings.refinement.gate, "rounds": rounds} if rounds else {}
-            yield {
-                "file": name,
-                "prompt": one.prompt.text,
-                "image": one.prompt.image,
-                "reasoning": one.reasoning or "",
-                **refinement,
-                "seed": settings.seed,
-                "settings": {
-                    "think": settings.think,
-                    **asdict(settings.defaults),
-                    "guidance": asdict(settings.drawing if one.prompt.image is None else settings.editing),
-                },
-            }
-
-    (folder / TRAJECTORIES).unlink(missing_ok=True)
-    return _write(folder, TRAJECTORIES, rows())
-
-
-def write_answers(folder: Path, answers: Iterable[tuple[Prompt, str]]) -> int:
-    """`answers.jsonl`, which appears whole. Returns how many were written."""
-    rows = ({"question": prompt.text, "image": prompt.image, "answer": text} for prompt, text in answers)
-    return _write(folder, ANSWERS, rows)
-
-
-def _write(folder: Path, name: str, rows: Iterable[dict[str, Any]]) -> int:
-    written = 0
-    with atomic_file(folder / name) as file:
-        for row in rows:
-            file.write(f"{json.dumps(row)}\n".encode())
-            written += 1
-    return written
-
-
-def _batches(prompts: Sequence[Prompt], size: int) -> Iterator[tuple[int, Sequence[Prompt]]]:
-    for start in range(0, len(prompts), size):
+def _batches(prompts: Sequence[Prompt], size: int, after: int) -> Iterator[tuple[int, Sequence[Prompt]]]:
+    for start in range(after, len(prompts), size):
         yield start, prompts[start : start + size]
 
 

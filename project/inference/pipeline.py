@@ -194,9 +194,7 @@ class UnifiedPipeline:
         rows = []
         for place, (text, image, own) in enumerate(zip(prompts, images, generators, strict=True)):
             if image is not None and not isinstance(image, Image.Image):
-                raise ValueError(
-                    f"{image!r} is no picture: give a PIL image (project.inference.generation.read_image opens a file)"
-                )
+                raise ValueError(f"{image!r} is no picture: give a PIL image (PIL.Image.open opens a file)")
             height, width = size or (0, 0)
             source = None
             if image is not None:

@@ -6,7 +6,6 @@ Confidences are those in "yes", in [0, 1]; None = unanswered. The judge *says* y
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from project.core.atomic_files import write_atomically
+from project.core.digest import digest, image_digest
+from project.core.images import read_picture_of
+from project.core.json_files import append_row, json_value, read_lines
 from project.data.prompts import read_prompts
-from project.inference.generation import read_image
 from project.judges.base import Judge
 from project.trajectory import Question
 
@@ -42,8 +43,7 @@ class Probe:
     @cached_property
     def id(self) -> str:
         """Hash of all that the judge is given."""
-        told = json.dumps([self.image.shape, self.prompt, self.question.text]).encode()
-        return hashlib.blake2b(told + np.ascontiguousarray(self.image).tobytes(), digest_size=12).hexdigest()
+        return digest(image_digest(self.image), self.prompt.encode(), self.question.text.encode()).hex()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ def read_probes(file: str | Path) -> list[Probe]:
             raise ValueError(f'{row.place}: \'answer\' is {answer!r}: give the true answer, "yes" or "no"')
         probes.append(
             Probe(
-                image=np.asarray(read_image(row.image).convert("RGB")),
+                image=read_picture_of(row.place, row.image),
                 question=Question(text=text, tag=str(row.columns.get("tag") or "")),
                 truth=YES_OR_NO[answer],
                 prompt=row.text,
@@ -121,17 +121,15 @@ def ask(
     known = _kept(file, judge.name)
     yield from ((probe, known[probe.id]) for probe in probes if probe.id in known)
     rest = [probe for probe in probes if probe.id not in known]
-    with file.open("a", encoding="utf-8") as stream:
-        for start in range(0, len(rest), batch_size):
-            batch = rest[start : start + batch_size]
-            rows = judge.answer([p.image for p in batch], [[p.question] for p in batch], [p.prompt for p in batch])
-            answers = [confidence for (confidence,) in rows]
-            for probe, confidence in zip(batch, answers, strict=True):
-                row = {"judge": judge.name, "probe": probe.id, "confidence": confidence}
-                told = {"question": probe.question.text, "tag": probe.question.tag, "truth": probe.truth}
-                stream.write(json.dumps(row | told) + "\n")
-            stream.flush()
-            yield from zip(batch, answers, strict=True)
+    for start in range(0, len(rest), batch_size):
+        batch = rest[start : start + batch_size]
+        rows = judge.answer([p.image for p in batch], [[p.question] for p in batch], [p.prompt for p in batch])
+        answers = [confidence for (confidence,) in rows]
+        for probe, confidence in zip(batch, answers, strict=True):
+            row = {"judge": judge.name, "probe": probe.id, "confidence": confidence}
+            told = {"question": probe.question.text, "tag": probe.question.tag, "truth": probe.truth}
+            append_row(file, row | told)
+        yield from zip(batch, answers, strict=True)
 
 
 def by_tag(answers: Sequence[tuple[Probe, float | None]]) -> dict[str, Figures]:
@@ -207,12 +205,12 @@ def _kept(file: Path, judge: str) -> dict[str, float]:
     """Confidence by probe of what `judge` answered before; what cannot be read, or is no answer, is dropped."""
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+    for _, line in read_lines(file) if file.is_file() else ():
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
+            row = json_value(line)
+        except ValueError:
             continue  # The last line of a run that was killed.
-        if row["confidence"] is not None:
+        if isinstance(row, dict) and row.get("confidence") is not None:
             rows.append(row)
     write_atomically(file, "".join(json.dumps(row) + "\n" for row in rows))
     return {row["probe"]: row["confidence"] for row in rows if row["judge"] == judge}

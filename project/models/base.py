@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from project.models.context import Context, Contexts, FunctionalContext, StaticContext
 from project.models.query import Output, Pictures, Query, merge, pad
 from project.models.sizes import Sizes
-from project.models.text import SampledText, TextLogProbs, draw_token, tempered
+from project.models.text import SampledText, TextLogProbs, draw_token, plain_ids, tempered
 from project.samplers.guidance import Guidance, guide
 
 
@@ -184,9 +184,14 @@ class UnifiedModel(nn.Module, ABC):
             layers=layers, rows=rows, heads=heads, head_size=head_size, dtype=self.dtype, device=self.device
         )
 
-    def encode_text(self, text: str) -> Tensor:
-        """Token ids of a text, without delimiters, int64 [T] on the model's device."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def encode_text(self, text: str, *, control: bool = False) -> Tensor:
+        """Token ids of a text, without delimiters, int64 [T] on the model's device.
+
+        What reads like a control token (`<|im_end|>`) is text, whoever wrote it; with `control` it is obeyed.
+        """
+        ids = (
+            self.tokenizer(text, add_special_tokens=False)["input_ids"] if control else plain_ids(self.tokenizer, text)
+        )
         return torch.tensor(ids, dtype=torch.long, device=self.device)
 
     def decode_text(self, ids_T: Tensor) -> str:

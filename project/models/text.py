@@ -1,8 +1,9 @@
-"""Sampled text, its log-probabilities, and drawing a token from a distribution."""
+"""Token ids of a text, sampled text and its log-probabilities, and drawing a token from a distribution."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,17 @@ class TextLogProbs:
     log_prob_RT: Tensor
     entropy_RT: Tensor
     mask_RT: Tensor
+
+
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a text that is only text: what reads like a control token (`<|im_end|>`) is spelled out.
+
+    Where the vocabulary cannot spell it (one id a word), the unknown token stands for it.
+    """
+    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    unknown = [] if tokenizer.unk_token_id is None else [tokenizer.unk_token_id]
+    control = set(tokenizer.all_special_ids).difference(unknown)
+    return [i for known in ids for i in (unknown if known in control else [known])]
 
 
 def tempered(logits: Tensor, temperature: float) -> Tensor:

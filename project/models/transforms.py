@@ -14,22 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-_WHITE = (255, 255, 255, 255)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture in mode RGB; whatever is transparent shows white.
-
-    Raises ValueError for pictures of more than 8 bits per channel, which a conversion would silently clip.
-    """
-    if image.mode == "RGB":
-        return image
-    if image.mode[0] in "IF":
-        raise ValueError(f"a picture of mode {image.mode!r} has no 8-bit levels: scale it to 0..255 first")
-    if "A" in image.getbands() or "transparency" in image.info:
-        opaque = Image.new("RGBA", image.size, _WHITE)
-        return Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+from project.core.images import rgb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +66,13 @@ class ImageTransform:
         return side(height), side(width)
 
     def resize(self, image: Image.Image, img_num: int = 1) -> Image.Image:
-        """The picture as RGB in the size of the rule. Raises ValueError as `to_rgb` does."""
-        image = to_rgb(image)
+        """The picture as RGB in the size of the rule. Raises ValueError as `project.core.images.rgb` does."""
+        image = rgb(image)
         height, width = self.size(image.height, image.width, img_num)
         return image.resize((width, height), Image.Resampling.BICUBIC)
 
     def __call__(self, image: Image.Image, img_num: int = 1) -> Tensor:
-        """fp32 [3, height, width], resized and normalised. Raises ValueError as `to_rgb` does."""
+        """fp32 [3, height, width], resized and normalised. Raises ValueError as `project.core.images.rgb` does."""
         pixels_HWC = torch.from_numpy(np.array(self.resize(image, img_num)))
         return normalise(pixels_HWC, self.mean, self.std)
 

@@ -2,7 +2,7 @@
 
 `ARCHIVE.zip` holds for every run, under its name ARM-SEED,
 
-    run.json             its command and settings: for others it is not this run; not the folder that it was in
+    run.json             its settings: for others it is not this run
     results.json         its scores before and after
     evaluations/*.jsonl  its outcomes, prompt by prompt, with the texts
     metrics.csv          the columns that the study draws or averages
@@ -39,7 +39,7 @@ class Saved:
     """The runs of a study that an archive holds."""
 
     runs: list[Run]
-    """With the command and settings that they were made with."""
+    """With the settings that they were made with."""
     edited: list[str]
     """Names of those that the study and its configuration files would make otherwise now."""
 
@@ -103,7 +103,7 @@ def open_archive(archive: Path, study: Study, out: Path) -> Saved:
         if wrong := _fault(files):
             raise ValueError(f"{archive} holds {run.name} {wrong}: give another archive")
         noted = json.loads(files["run.json"])
-        made = replace(run, command=tuple(noted["command"]), settings=tuple(noted["settings"]))
+        made = replace(run, settings=noted["settings"])
         if made.finished() is None:
             _lay_out(made, files)
         saved.runs.append(made)
@@ -122,7 +122,7 @@ def _essentials(run: Run, folder: Path, columns: Sequence[str]) -> list[tuple[st
     """Names and texts of the files that are kept of a finished run."""
     evaluations = sorted((folder / "evaluations").glob("*.jsonl"))
     kept = [
-        ("run.json", json.dumps(run.identity, separators=(",", ":")) + "\n"),
+        ("run.json", json.dumps({"settings": run.settings}, separators=(",", ":")) + "\n"),
         ("results.json", (folder / "results.json").read_text(encoding="utf-8")),
         *((f"evaluations/{file.name}", _rounded(file.read_text(encoding="utf-8"))) for file in evaluations),
     ]
@@ -163,8 +163,8 @@ def _fault(files: Mapping[str, bytes]) -> str:
             return f"without a readable {name}"
         if not isinstance(values[name], dict):
             return f"with a {name} that is no record"
-    if not all(isinstance(values["run.json"].get(key), list) for key in ("command", "settings")):
-        return "with a run.json that lacks its command or settings"
+    if not isinstance(values["run.json"].get("settings"), dict):
+        return "with a run.json that lacks its settings"
     if values["results.json"].get("after") is None:
         return "without a score after training"
     foreign = [name for name in files if name != "run.json" and not _FILE.fullmatch(name)]

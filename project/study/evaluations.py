@@ -6,7 +6,6 @@ largest update "after". Shape suffixes: S seeds, P prompts.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from project.core import json_files
 from project.study.plan import Measure
 
 Rows = Mapping[str, Mapping[str, Any]]
@@ -63,17 +63,18 @@ def read_pair(folder: Path, benchmark: str) -> Pair:
 
 
 def read_rows(file: Path) -> dict[str, dict[str, Any]]:
-    """Rows by prompt id. Raises ValueError for a line that is no row, or an id that stands there twice."""
+    """Rows by prompt id. Raises ValueError (file:line) for a line that is no row, or an id that stands there twice."""
     rows: dict[str, dict[str, Any]] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file}:{number}: is no JSON ({error.msg}): evaluate the run again") from error
-        missing = {"id", "set", "kind"} - set(row) if isinstance(row, dict) else {"id"}
-        if missing or row["id"] in rows:
-            wrong = f"lacks {', '.join(sorted(missing))}" if missing else f"repeats the id {row['id']!r}"
-            raise ValueError(f"{file}:{number}: {wrong}: rows are paired by the id of the prompt")
+    for place, row in json_files.read_rows(file):
+        wrong = None
+        if missing := {"id", "set", "kind"} - set(row):
+            wrong = f"lacks {', '.join(sorted(missing))}"
+        elif not isinstance(row["id"], str):
+            wrong = f"has the id {row['id']!r}, which is no text"
+        elif row["id"] in rows:
+            wrong = f"repeats the id {row['id']!r}"
+        if wrong:
+            raise ValueError(f"{place}: {wrong}: rows are paired by the id of the prompt, evaluate the run again")
         rows[row["id"]] = row
     return rows
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from project.core.atomic_files import atomic_file
 from project.core.statistics import Interval
 from project.study.report import Line, Report
 from project.study.results import Curve, Result
@@ -39,7 +40,8 @@ def draw(report: Report, name: str, results: Mapping[str, Sequence[Result]], fil
     for row, metric in enumerate(section.curves):
         seeds = {arm: [run.curves[metric] for run in results[arm] if metric in run.curves] for arm in section.arms}
         _curves(figure.add_subplot(grid[row, 2]), metric, seeds, colours)
-    figure.savefig(file, dpi=120)
+    with atomic_file(file) as stream:
+        figure.savefig(stream, dpi=120, format="png")
 
 
 def smoothed(values: NDArray[np.float64], width: int = SMOOTHING) -> NDArray[np.float64]:

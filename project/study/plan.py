@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from project.core.config_files import unreadable
+from project.core.config_files import unknown_empty_key, unreadable
 from project.core.errors import explain
 from project.core.nearest import nearest
 
@@ -204,7 +204,10 @@ def read_study(file: str | Path) -> Study:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Study)
     try:
-        study: Study = Study(**parser.instantiate(parser.parse_path(str(file))).as_dict())
+        parsed = parser.parse_path(str(file))
+        if problem := unknown_empty_key([file], parsed):
+            raise ValueError(problem)
+        study: Study = Study(**parser.instantiate(parsed).as_dict())
     except ArgumentError as error:
         options = [name.removeprefix("--") for name in parser._option_string_actions if name.startswith("--")]
         message = explain(str(error), [file], options)

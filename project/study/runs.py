@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from project.core.atomic_files import write_atomically
+from project.core.config_files import merged
+from project.core.moved_paths import canonical
 from project.core.run_folder import versions
 from project.study.plan import Study
 
 POLL_SECONDS = 0.2
-PLACE = "--run.root="
-"""Option of `fit` that is no setting: a run is the same in another folder."""
 LAST_LINES = 8
 """Lines of a failed run's log that the message quotes."""
 
@@ -39,8 +38,9 @@ class Run:
     home: Path
     command: tuple[str, ...]
     """`fit` with its options, without interpreter and checkpoint."""
-    settings: tuple[Any, ...]
-    """The contents of the configuration files: a run is finished only for the settings it was made with."""
+    settings: Mapping[str, Any]
+    """What its configuration files and options say together, without its folder: a run is finished only for the
+    settings that it was made with."""
 
     @property
     def name(self) -> str:
@@ -50,19 +50,9 @@ class Run:
     def log(self) -> Path:
         return self.home / "log.txt"
 
-    @property
-    def record(self) -> dict[str, Any]:
-        """What is to be noted in `run.json`."""
-        return {"command": list(self.command), "settings": list(self.settings)}
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What makes it this run: the record without the folder of the study."""
-        return _identity(self.record)
-
     def made_with(self, noted: Mapping[str, Any]) -> bool:
-        """Whether a run whose `run.json` says `noted` had these settings, wherever its folder was."""
-        return _identity(noted) == json.loads(json.dumps(self.identity))
+        """Whether a run whose `run.json` says `noted` had these settings: the same values, by the same classes."""
+        return _comparable(noted.get("settings")) == _comparable(self.settings)
 
     def versions(self) -> list[Path]:
         """Run folders, newest first."""
@@ -98,7 +88,8 @@ class Run:
 
     def note(self, *, finished: bool) -> None:
         """Writes `run.json`."""
-        text = json.dumps(self.record | {"finished": finished}, indent=2)
+        noted = {"command": self.command, "settings": self.settings, "finished": finished}
+        text = json.dumps(noted, indent=2)
         write_atomically(self.home / "run.json", text + "\n")
 
 
@@ -112,22 +103,26 @@ def runs_of(study: Study, out: Path) -> list[Run]:
     runs = []
     for seed in study.seeds:
         for name, arm in study.arms.items():
-            options = [f"--config={config}" for config in arm.configs]
-            for key, value in {**study.overrides, **arm.overrides}.items():
-                options.append(f"--{key}={value if isinstance(value, str) else json.dumps(value)}")
             home = out / run_name(name, seed)
-            options += [f"{PLACE}{out}", f"--run.name={home.name}", f"--seed_everything={seed}"]
-            settings = tuple(yaml.safe_load(Path(config).read_text(encoding="utf-8")) for config in arm.configs)
-            runs.append(Run(arm=name, seed=seed, home=home, command=("fit", *options), settings=settings))
+            own = {**study.overrides, **arm.overrides, "run.name": home.name, "seed_everything": seed}
+            options = [
+                f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in own.items()
+            ]
+            configs = [f"--config={config}" for config in arm.configs]
+            settings = merged([Path(config) for config in arm.configs], own)
+            settings["run"].pop("root", None)
+            command = ("fit", *configs, *options, f"--run.root={out}")
+            runs.append(Run(arm=name, seed=seed, home=home, command=command, settings=settings))
     return runs
 
 
-def _identity(noted: Mapping[str, Any]) -> dict[str, Any]:
-    command = noted.get("command") or []
-    return {
-        "command": [option for option in command if not option.startswith(PLACE)],
-        "settings": noted.get("settings"),
-    }
+def _comparable(settings: Any) -> Any:
+    """Settings as JSON gives them back, with every class of the project under its name now."""
+    if isinstance(settings, Mapping):
+        return {str(key): _comparable(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [_comparable(value) for value in settings]
+    return canonical(settings) if isinstance(settings, str) else settings
 
 
 def run_all(

@@ -69,6 +69,10 @@ class EvaluationTask(ABC):
         """Whether an evaluation depends on rewards (to choose pictures)."""
         return False
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Finds out before any work what it could not draw of these prompts. Raises ValueError or OSError."""
+        return None
+
     @abstractmethod
     def rollout(self, rollout: Rollout) -> list[Group]:
         """Draw G samples of each prompt, prompt by prompt.

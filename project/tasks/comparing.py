@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from project.tasks.base import EvaluationTask, Rollout
 from project.tasks.turn import Turn
-from project.trajectory import Group
+from project.trajectory import Group, Prompt
 
 
 class Comparing(EvaluationTask):
@@ -30,6 +30,10 @@ class Comparing(EvaluationTask):
     @property
     def evaluates_with_scores(self) -> bool:
         return any(task.evaluates_with_scores for task in self.tasks)
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        for task in self.tasks:
+            task.check(prompts)
 
     def rollout(self, rollout: Rollout) -> list[Group]:
         """Raises ValueError in training, and whatever the tasks raise."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from project.core.images import check_pictures, read_picture_of
 from project.models.base import UnifiedModel
-from project.models.transforms import to_rgb
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.tasks.base import Rollout, Task
@@ -24,21 +23,14 @@ log = logging.getLogger(__name__)
 
 
 def picture_in_file(prompt: Prompt) -> np.ndarray:
-    """The picture that the prompt's `image` names, uint8 [height, width, 3].
+    """The picture that the prompt's `image` names, uint8 [height, width, 3], see `read_picture`.
 
     Raises FileNotFoundError or ValueError naming the prompt's place and the file.
     """
-    where = f"{prompt.place}: " if prompt.place else ""
     if prompt.image is None:
+        where = f"{prompt.place}: " if prompt.place else ""
         raise ValueError(f"{where}prompt {prompt.id!r} names no picture to edit: give the row an `image`")
-    file = Path(prompt.image)
-    if not file.is_file():
-        raise FileNotFoundError(f"{where}there is no image {file} (paths start at {Path.cwd()})")
-    try:
-        with Image.open(file) as image:
-            return np.array(to_rgb(image))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
-        raise ValueError(f"{where}{file} is no image that can be read ({error})") from None
+    return read_picture_of(prompt.place, prompt.image)
 
 
 class Editing(Task):
@@ -81,6 +73,10 @@ class Editing(Task):
     @property
     def turns(self) -> Sequence[Turn]:
         return (self.turn,)
+
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Reads the picture of every prompt. Raises what the source raises."""
+        check_pictures(prompts, self.source)
 
     def rollout(self, rollout: Rollout) -> list[Group]:
         sources = [self._source(prompt) for prompt in rollout.prompts]

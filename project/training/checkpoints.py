@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from project.core.atomic_files import atomic_file
+from project.core.config_files import unreadable
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import load_adapter
 from project.models.source import checkpoint as checkpoint_source
@@ -43,19 +44,15 @@ def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter
 
 
 def _trained(path: Path, config: Path, state: Mapping[str, torch.Tensor]) -> UnifiedModel:
-    from jsonargparse import ArgumentParser
-
+    from project.core.class_paths import instantiate
     from project.models.lora import LoRA
     from project.training.trainable import prepare
 
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--policy", type=ModelSource)
-    parser.add_argument("--lora", type=LoRA | None)
     settings = _model_settings(config)
-    lora = (settings.get("trainable") or {}).get("lora")
-    chosen = {"policy": settings["policy"], **({} if lora is None else {"lora": lora})}
-    objects = parser.instantiate(parser.parse_object(chosen))
-    policy = prepare(objects.policy.load(), objects.lora)
+    adapters = (settings.get("trainable") or {}).get("lora")
+    source: ModelSource = instantiate(ModelSource, settings["policy"], [config])  # type: ignore[type-abstract]
+    lora = None if adapters is None else instantiate(LoRA, adapters, [config])
+    policy = prepare(source.load(), lora)
     fits = {name.removeprefix("policy."): tensor for name, tensor in state.items()}
     unexpected = policy.load_state_dict(fits, strict=False).unexpected_keys
     if unexpected:
@@ -66,6 +63,8 @@ def _trained(path: Path, config: Path, state: Mapping[str, torch.Tensor]) -> Uni
 def _model_settings(config: Path) -> dict[str, Any]:
     import yaml
 
+    if problem := unreadable([config]):
+        raise ValueError(problem)
     content = yaml.safe_load(config.read_text())
     try:
         settings: dict[str, Any] = content["model"]["init_args"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from lightning import LightningModule
@@ -78,8 +79,20 @@ class EvaluatedModule(LightningModule):
         return [c for c in self.trainer.callbacks if isinstance(c, Reward)]  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
-        """Raises ValueError unless data, benchmarks and tasks name the same benchmarks."""
+        """Raises ValueError unless data, benchmarks and tasks name the same benchmarks; and what a task raises for
+        prompts that it cannot draw."""
         kind = {"fit": "val", "validate": "val"}.get(stage, stage)
+        self._check_names(kind)
+        evaluated = evaluated_prompts(self.trainer) if stage == "fit" else self._prompts(kind)
+        if self.evaluation is not None:
+            for task, prompts in groupby(evaluated, self.evaluation.task_of):
+                task.check([*prompts])
+
+    def _prompts(self, kind: str) -> Sequence[Prompt]:
+        """Those of the data module, of a kind."""
+        return getattr(getattr(self.trainer, "datamodule", None), "prompts", {}).get(kind, ())
+
+    def _check_names(self, kind: str) -> None:
         files = getattr(getattr(self.trainer, "datamodule", None), "files", {}).get(kind)
         if not isinstance(files, Mapping):
             return

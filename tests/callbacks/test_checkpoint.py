@@ -10,6 +10,7 @@ import torch
 from lightning import Trainer
 
 from project.callbacks.checkpoint import SaveLast
+from project.core.atomic_files import NotWritten
 
 
 def test_saves_every_n_updates_and_at_the_end(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +40,7 @@ def test_a_crash_while_writing_leaves_the_old_file(fit: Any, tmp_path: Path, mon
 
     original = Trainer.save_checkpoint
     monkeypatch.setattr(Trainer, "save_checkpoint", crash)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(NotWritten, match=r"checkpoints/last\.ckpt could not be written \(disk full\)"):
         fit(SaveLast(every_n_updates=1), limit_val_batches=0)
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["updates"] == 2
 

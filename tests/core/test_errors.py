@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from jsonargparse import ArgumentParser
 
+from project.core.config_files import unknown_empty_key, unreadable
 from project.core.errors import explain
+from project.core.moved_paths import canonical, moved
 from project.core.nearest import nearest
 
 
@@ -130,3 +133,87 @@ def test_an_overlay_without_its_base_is_told_so(tmp_path):
     assert (
         explain(message, []) == "model has arguments but no class: give the file with model.class_path before this one"
     )
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("project.judges.shapes.DetectorJudge", "project.shapes.DetectorJudge"),
+        ("project.lr_schedules.WarmupHoldDecay", "project.training.WarmupHoldDecay"),
+        ("project.benchmarks.shapes.ShapesBenchmark", "project.shapes.ShapesBenchmark"),
+        ("project.judges.openai.OpenAIJudge", "project.judges.OpenAIJudge"),
+        ("project.loggers.MetricsCSV", "project.cli.loggers.MetricsCSV"),
+    ],
+)
+def test_a_class_path_of_an_older_configuration_is_refused_with_the_new_one(old, new, tmp_path):
+    file = tmp_path / "c.yaml"
+    for text, line in ((f"a:\n  - {{class_path: {old}}}\n", 2), (f"a:\n\n  b: {old}\n", 3), (f"a: [{old}]\n", 1)):
+        file.write_text(text)
+        assert unreadable([file]) == f"{file}:{line}: {old} is now {new}: give the new name"
+    message = TREE.replace("a.Model", old).format(key="x", cause="No module named 'project.judges.shapes'")
+    assert explain(message) == f"{old} is now {new}: give the new name"
+    assert canonical(old) == canonical(new) == new
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["project.judges.CachedJudge", "project.judges.cache.CachedJudge", "project.judges.openai.judge.OpenAIJudge",
+     "project.module.AlphaGRPO", "project.models.bagel.Bagel", "torch.optim.AdamW", "project.judges.Nonsense",
+     "project.judges.cache"],
+)  # fmt: skip
+def test_paths_that_hold_or_are_nobodys_are_left_alone(path, tmp_path):
+    (tmp_path / "c.yaml").write_text(f"a: {path}\n")
+    assert unreadable([tmp_path / "c.yaml"]) is None
+
+
+def test_every_class_keeps_its_long_path_and_has_a_short_one():
+    for module in ("judges.cache.CachedJudge", "shapes.judge.DetectorJudge", "models.bagel.model.Bagel"):
+        room, _, name = module.partition(".")[0], *module.rpartition(".")[1:]
+        assert moved(f"project.{module}") is None
+        assert canonical(f"project.{module}") == f"project.{room}.{name}"
+    assert canonical("project.module.AlphaGRPO") == "project.module.AlphaGRPO"
+    # Two rooms have a class of this name: the room tells which.
+    assert canonical("project.shapes.calibration.Counts") == "project.shapes.Counts"
+    assert canonical("project.objectives.base.Counts") == "project.objectives.Counts"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("modle: {}", ":1: unknown key 'modle' at the top level: did you mean 'model'?"),
+        ("modle:\n  inner: {}", ":1: unknown key 'modle' at the top level: did you mean 'model'?"),
+        ("run: {nmae: {}}", ":1: unknown key 'nmae' in 'run': did you mean 'name'?"),
+        ("model: {init_args: {guidence: {}}}", f":1: unknown key 'guidence' of {TASK}: did you mean 'guidance'?"),
+        (
+            f"model:\n  class_path: {TASK}\n  init_args:\n    guidance:\n      txt: {{}}",
+            ":5: unknown key 'txt' in 'guidance': did you mean 'text'?",
+        ),
+        (
+            f"parts:\n- class_path: {TASK}\n  init_args:\n    guidence: {{}}",
+            f":4: unknown key 'guidence' of {TASK}: did you mean 'guidance'?",
+        ),
+        (f"model: {{class_path: {TASK}, init_args: {{}}, dict_kwargs: {{}}}}", None),
+        ("run: {}", None),
+        ("words: {any: {}}", None),
+    ],
+)
+def test_an_unknown_key_is_refused_though_it_holds_nothing(text, message, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_argument("--run.name", default="x")
+    parser.add_argument("--model", type=Task, default={"class_path": TASK})
+    parser.add_argument("--parts", type=list[Task], default=[])
+    parser.add_argument("--words", type=dict, default={})
+    found = unknown_empty_key([file], parser.parse_args(["--config", str(file)]))
+    assert found == (message and f"{file}{message}")
+
+
+def test_what_a_later_file_takes_the_place_of_is_not_asked_for(tmp_path):
+    """`scheduler` is an argument of the class that the second file puts another one in the place of."""
+    for name, text in (("a", "m: {class_path: x.A, init_args: {scheduler: {}}}"), ("b", "m: {class_path: x.B}")):
+        (tmp_path / name).write_text(text)
+    files = [tmp_path / "a", tmp_path / "b"]
+    assert unknown_empty_key(files, {"m": {"class_path": "x.B", "init_args": {"rate": 1}}}) is None
+    assert unknown_empty_key(files, {"m": {"class_path": "x.A", "init_args": {"rate": 1}}}) is not None

@@ -12,6 +12,20 @@ import pytest
 
 from project.data.prompts import prompt_row, read_prompts
 from project.trajectory import Prompt, Question
+from tests.helpers import ROOT
+
+CASES = ROOT.parent / "shared" / "cases"
+READ = {
+    "strbool": ["a red circle"],
+    "intbool": ["a red circle"],
+    "conversational": ["a red circle"],
+    "emptyimage": ["a red circle"],
+    "dictoflists": ["a red circle"],
+    "strquestions": ["a red circle"],
+    "bom_crlf": ["a red circle", "a blue square", "a green triangle"],
+    "u2028": ["a red\u2028circle", "a blue\x85square"],
+}
+"""File -> prompts."""
 
 
 def write(path: Path, *rows: Any) -> Path:
@@ -100,7 +114,9 @@ BAD = {
     "no_json": (b'{"prompt": "a"}\n{"prompt": \n', "p.jsonl:2: is no JSON"),
     "no_object": (b"\n[1]\n", "p.jsonl:2: is a JSON list"),
     "no_prompt": (b'{"text": "a"}\n', "p.jsonl:1: lacks 'prompt'"),
-    "empty_prompt": (b'{"prompt": " "}\n', "p.jsonl:1: lacks 'prompt'"),
+    "empty_prompt": (b'{"prompt": " "}\n', "p.jsonl:1: 'prompt' is ' ': give a text"),
+    "number": (b'{"prompt": 7}\n', "p.jsonl:1: 'prompt' is 7: give a text"),
+    "other_name": (b'{"caption": "a", "n": 1}\n', "p.jsonl:1: lacks 'prompt' .it has 'caption', 'n'.: add it, or name"),
     "not_utf8": (b'{"prompt": "a"}\n{"prompt": "\xe9"}\n', "p.jsonl:2: is not UTF-8"),
     "empty": (b"\n\n", "holds no prompt"),
     "same_id": (b'{"prompt": "a", "id": 1}\n{"prompt": "b", "id": "1"}\n', "p.jsonl:2: id '1' is that of .*p.jsonl:1"),
@@ -132,17 +148,232 @@ def test_bad_files(tmp_path: Path) -> None:
         read_prompts(tmp_path / "p.csv", columns={"promt": "x"})
 
 
-def test_a_dataset_needs_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ValueError, match="pip install datasets"):
-        read_prompts(tmp_path)
+def questions(**entry: Any) -> dict[str, Any]:
+    return {"prompt": "a", "semantic_questions": [{"question": "A?", "is_valid": True}, {"question": "B?", **entry}]}
+
+
+@pytest.mark.parametrize("value", [True, 1, 1.0, "true", "True", None])
+def test_a_question_is_valid_however_it_is_written(tmp_path: Path, value: Any) -> None:
+    (prompt,) = read_prompts(write(tmp_path / "p.jsonl", questions(is_valid=value)))
+    assert [q.text for q in prompt.questions] == ["A?", "B?"]
+
+
+@pytest.mark.parametrize("value", [False, 0, 0.0, "false", "False", " FALSE "])
+def test_an_invalid_question_is_left_out_however_it_is_written(tmp_path: Path, value: Any) -> None:
+    (prompt,) = read_prompts(write(tmp_path / "p.jsonl", questions(is_valid=value)))
+    assert [q.text for q in prompt.questions] == ["A?"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *({"is_valid": value} for value in (2, -1, 0.5, "no", "", "1", [], {}, float("nan"))),
+        *({"depends_on": value} for value in ("0", 0, [True], ["0"], [0.0], {}, "")),
+        *({"tag": value} for value in (["Count"], True, {"a": 1})),
+    ],
+)
+def test_other_values_are_refused_by_file_and_line(tmp_path: Path, entry: dict[str, Any]) -> None:
+    file = write(tmp_path / "p.jsonl", {"prompt": "x"}, questions(**entry))
+    with pytest.raises(ValueError, match=rf"p\.jsonl:2: '{next(iter(entry))}' is .*: give"):
+        read_prompts(file)
+
+
+def test_questions_as_parquet_and_csv_files_hold_them(tmp_path: Path) -> None:
+    rows = [{"question": "A?", "tag": "Count"}, {"question": "B?", "tag": None, "depends_on": [0]}]
+    columns = {"question": ["A?", "B?"], "tag": ["Count", None], "depends_on": [None, [0]]}
+    forms = [rows, columns, json.dumps(rows), json.dumps(columns)]
+    read = [
+        read_prompts(write(tmp_path / "p.jsonl", {"prompt": "a", "semantic_questions": form, "quality_questions": ""}))
+        for form in forms
+    ]
+    wanted = (Question(text="A?", tag="Count"), Question(text="B?", depends_on=(0,)))
+    assert [prompt.questions for (prompt,) in read] == [wanted] * 4
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["is it red?", "7", 0, False, {"question": "A?"}, {"question": ["A?"], "tag": []}, "[" * 10_000, [None], ["A?"]],
+)
+def test_what_is_no_list_of_questions_is_refused(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(ValueError, match=r"p\.jsonl:1: .*give .*'question'"):
+        read_prompts(write(tmp_path / "p.jsonl", {"prompt": "a", "semantic_questions": value}))
+
+
+@pytest.mark.parametrize("content", ["a red circle", [{"type": "text", "text": "a red circle"}]])
+def test_a_prompt_may_be_one_message_of_the_user(tmp_path: Path, content: Any) -> None:
+    file = write(tmp_path / "p.jsonl", {"messages": [{"role": "user", "content": content}]})
+    (prompt,) = read_prompts(file, columns={"prompt": "messages"})
+    assert prompt.text == "a red circle" and prompt.columns == {}
+
+
+USER = {"role": "user", "content": "a"}
+
+
+@pytest.mark.parametrize(
+    ("chat", "message"),
+    [
+        ([{"role": "system", "content": "s"}, USER], "a chat of 2 message.s. .system, user."),
+        ([USER, {"role": "assistant", "content": "b"}, USER], "user, assistant, user"),
+        (["a red circle"], "no role"),
+        ([{"from": "human", "value": "a"}], "no role"),
+        ([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}], "path of a picture"),
+        ([{"role": "user", "content": None}], "give a text that says something"),
+        ([], r"'prompt' is \[\]"),
+        ({"role": "user", "content": "a"}, "'prompt' is {"),
+    ],
+)
+def test_other_chats_are_refused(tmp_path: Path, chat: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"p\.jsonl:1: .*{message}"):
+        read_prompts(write(tmp_path / "p.jsonl", {"prompt": chat}))
+
+
+@pytest.mark.parametrize("image", ["", " ", None])
+def test_an_empty_image_is_none(tmp_path: Path, image: Any) -> None:
+    (prompt,) = read_prompts(write(tmp_path / "p.jsonl", {"prompt": "a", "image": image}))
+    assert prompt.image is None
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("https://example.com/a.png", "is the URL 'https://example.com/a.png': download"),
+        ("s3://bucket/a.png", "is the URL"),
+        ("file:///a.png", "is the URL"),
+        ("data:image/png;base64," + "A" * 500, r"is the URL .*\.\.\. .str, 524 characters.: download"),
+        ("A" * 5000, "which is no path"),
+        (".", "there is no picture"),
+        ({"bytes": "x", "path": None}, "save the picture as a file"),
+        (["a.png"], "save the picture as a file"),
+    ],
+)
+def test_an_image_is_the_path_of_a_file(tmp_path: Path, image: Any, message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"p\.jsonl:2: .*{message}"):
+        read_prompts(write(tmp_path / "p.jsonl", {"prompt": "b"}, {"prompt": "a", "image": image}))
+
+
+def test_ids_are_texts_or_numbers(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "id": ""}, {"prompt": "b", "id": 3}, {"prompt": "c", "id": "x"}]
+    first, *others = read_prompts(write(tmp_path / "p.jsonl", *rows))
+    assert len(first.id) == 12 and [prompt.id for prompt in others] == ["3", "x"]
+    for wrong in (True, ["a"], {"a": 1}):
+        with pytest.raises(ValueError, match=r"p\.jsonl:1: 'id' is .*: give a text or a number"):
+            read_prompts(write(tmp_path / "p.jsonl", {"prompt": "a", "id": wrong}))
+
+
+def test_json_that_nobody_can_work_with_is_named(tmp_path: Path) -> None:
+    for text in (
+        '{"prompt": "a", "x": ' + "[" * 200_000 + "]" * 200_000 + "}",
+        '{"prompt": "a", "x": ' + "9" * 5000 + "}",
+    ):
+        (tmp_path / "p.jsonl").write_text(f'{{"prompt": "b"}}\n{text}\n')
+        with pytest.raises(ValueError, match=r"p\.jsonl:2: (nests brackets|holds an integer)"):
+            read_prompts(tmp_path / "p.jsonl")
+
+
+def test_separators_of_unicode_are_part_of_a_prompt(tmp_path: Path) -> None:
+    texts = ["a red\u2028circle", "a blue\x85square"]
+    content = "".join(json.dumps({"prompt": text}, ensure_ascii=False) + "\r\n" for text in texts)
+    (tmp_path / "p.jsonl").write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert [prompt.text for prompt in read_prompts(tmp_path / "p.jsonl")] == texts
+    (tmp_path / "p.txt").write_text("\n".join(texts), encoding="utf-8")
+    assert [prompt.text for prompt in read_prompts(tmp_path / "p.txt")] == texts
+
+
+# --------------------------------------------------------------------- datasets
+
+
+class Saved(list):
+    """What `datasets` gives."""
+
+    features: dict[str, Any] = {}  # noqa: RUF012
+
+    def with_format(self, kind: None) -> Saved:
+        return self
+
+
+@pytest.fixture
+def datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in = types.SimpleNamespace(
-        load_from_disk=lambda folder: [{"prompt": "from disk"}],
-        load_dataset=lambda name, split: [{"prompt": f"{name} {split}"}],
+        load_from_disk=lambda folder: Saved([{"prompt": f"from {Path(folder).name}"}]),
+        load_dataset=lambda name, split: Saved([{"prompt": f"{name} {split}"}]),
     )
     monkeypatch.setitem(sys.modules, "datasets", stand_in)
-    assert read_prompts(tmp_path)[0].text == "from disk"
+
+
+def saved(folder: Path, *splits: str) -> Path:
+    """The files by which a saved dataset is known."""
+    for name in splits:
+        (folder / name).mkdir(parents=True)
+        (folder / name / "state.json").write_text("{}")
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    return folder
+
+
+def test_saved_datasets_and_datasets_of_the_hub(tmp_path: Path, datasets: None) -> None:
+    folder = saved(tmp_path / "data", "test", "train")
+    assert read_prompts(folder)[0].text == "from train"
+    assert read_prompts(folder / "test")[0].text == "from test"
+    assert read_prompts(saved(tmp_path / "one", "validation"))[0].text == "from validation"
     assert read_prompts("owner/name")[0].text == "owner/name train"
+    with pytest.raises(ValueError, match=r"holds no split 'train' .but test, validation.: give one of them"):
+        read_prompts(saved(tmp_path / "two", "validation", "test"))
+
+
+def test_a_dataset_needs_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "p.parquet").write_bytes(b"PAR1")
+    for path in (saved(tmp_path / "data", "train"), tmp_path / "p.parquet", "owner/name"):
+        with pytest.raises(ValueError, match=r"needs a package that is not installed: `pip install datasets`, or"):
+            read_prompts(path)
+
+
+def test_a_folder_of_files(tmp_path: Path) -> None:
+    def folder(name: str, *files: str) -> Path:
+        for file in files:
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            write(tmp_path / name / file, {"prompt": file})
+        return tmp_path / name
+
+    def texts(name: str, *files: str) -> list[str]:
+        return [prompt.text for prompt in read_prompts(folder(name, *files))]
+
+    assert texts("a", "train.jsonl", "test.jsonl") == ["train.jsonl"]
+    shards = [f"data/train-0000{n}-of-00002.jsonl" for n in range(2)]
+    assert texts("b", *shards, "data/test-00000-of-00001.jsonl") == shards
+    assert texts("c", "train/0.jsonl", "test/0.jsonl") == ["train/0.jsonl"]
+    assert texts("d", "only.jsonl") == ["only.jsonl"]
+    with pytest.raises(ValueError, match=r"e holds no split 'train' .but a, b.: give one of them"):
+        texts("e", "a.jsonl", "b.jsonl")
+    (tmp_path / "f").mkdir()
+    with pytest.raises(ValueError, match=r"f holds no prompts: give"):
+        read_prompts(tmp_path / "f")
+    assert read_prompts(f"{tmp_path / 'b'}[::2]")[0].text == shards[0]
+
+
+def test_the_files_that_people_have() -> None:
+    if not CASES.is_dir():
+        pytest.skip(f"no files at {CASES}")
+    read = {name: read_prompts(CASES / "data" / f"{name}.jsonl") for name in READ}
+    assert {name: [prompt.text for prompt in prompts] for name, prompts in read.items()} == READ
+    assert [question.text for question in read["intbool"][0].questions] == ["is there a circle ?", "is it red ?"]
+    assert [question.text for question in read["strbool"][0].questions] == ["is there a circle ?"]
+    assert len(read["dictoflists"][0].questions) == 2 and len(read["strquestions"][0].questions) == 1
+    assert read["emptyimage"][0].image is None
+    for name, place in (("bigint", 1), ("mixedids", 2), ("urlimage", 1)):
+        with pytest.raises(ValueError, match=rf"{name}\.jsonl:{place}: "):
+            read_prompts(CASES / "data" / f"{name}.jsonl")
+    assert len(read_prompts(CASES / "datasets" / "jsonldir")) == 2
+
+
+def test_the_datasets_that_people_have() -> None:
+    pytest.importorskip("datasets")
+    if not CASES.is_dir():
+        pytest.skip(f"no files at {CASES}")
+    for name in ("dict", "flat", "parquetdir", "jsonldir"):
+        assert [p.text for p in read_prompts(CASES / "datasets" / name)] == ["a red circle", "a blue square"], name
+    (nested,) = read_prompts(CASES / "datasets" / "nested")
+    assert nested.questions == (Question(text="is there a circle ?", tag="Existence"),)
 
 
 def test_a_slice_takes_some_of_the_prompts(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ WORDS = (*SPECIAL, "a", "red", "green", "circle", "square", "left", "of", "think
 class Words:
     """The few methods of a tokenizer that are used."""
 
-    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+    unk_token_id = WORDS.index("<unk>")
+    all_special_ids = tuple(range(len(SPECIAL)))
+
+    def __call__(self, text: str, **options: bool) -> dict[str, list[int]]:
         return {"input_ids": [WORDS.index(w) if w in WORDS else WORDS.index("<unk>") for w in text.split()]}
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from project.inference.generation import read_image, settings_for, write_trajectories
+from project.inference.generation import settings_for
 from project.inference.pipeline import UnifiedPipeline
 from project.models.base import Defaults
 from project.samplers.guidance import Guidance
@@ -93,21 +93,6 @@ def test_a_path_is_no_picture(pipe):
         pipe("a red circle", "cat.png")
 
 
-def test_files_that_are_no_images(tmp_path):
-    (tmp_path / "no.png").write_text("not a picture")
-    with pytest.raises(ValueError, match=r"no\.png is no image"):
-        read_image(tmp_path / "no.png")
-    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
-        read_image(tmp_path / "gone.png")
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8))
-    image.save(tmp_path / "broken.png")
-    whole = (tmp_path / "broken.png").read_bytes()
-    second = whole.index(b"IDAT", whole.index(b"IDAT") + 4)
-    (tmp_path / "broken.png").write_bytes(whole[:second] + b"\xb8DAT" + whole[second + 4 :])
-    with pytest.raises(ValueError, match=r"broken\.png is no image that can be read"):
-        read_image(tmp_path / "broken.png")
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -119,15 +104,3 @@ def test_files_that_are_no_images(tmp_path):
 def test_numbers_that_nothing_can_be_drawn_with(changes, message):
     with pytest.raises(ValueError, match=message):
         settings_for(types.SimpleNamespace(defaults=Defaults()), **changes)
-
-
-def test_rows_of_an_earlier_command_go_before_its_pictures_do(tmp_path):
-    (tmp_path / "trajectories.jsonl").write_text('{"file": "0000.png", "seed": 0}\n')
-
-    def interrupted():
-        raise KeyboardInterrupt
-        yield
-
-    with pytest.raises(KeyboardInterrupt):
-        write_trajectories(tmp_path, interrupted(), settings_for(types.SimpleNamespace(defaults=Defaults())))
-    assert [*tmp_path.iterdir()] == []

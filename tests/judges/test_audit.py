@@ -179,7 +179,7 @@ def test_probes_from_a_file(tmp_path: Path) -> None:
         ({"question": " "}, r"probes.jsonl:2: lacks 'question'"),
         ({"answer": "maybe"}, r"probes.jsonl:2: 'answer' is 'maybe': give .*yes"),
         ({"answer": 1}, r"probes.jsonl:2: 'answer' is 1"),
-        ({"prompt": ""}, r"probes.jsonl:2: lacks 'prompt'"),
+        ({"prompt": ""}, r"probes.jsonl:2: 'prompt' is ''"),
     ],
 )
 def test_probes_that_cannot_be_used_are_named(tmp_path: Path, change: dict, message: str) -> None:
@@ -215,6 +215,38 @@ def test_the_command_on_the_embedded_model_and_a_file(tmp_path: Path, capsys: py
     assert figures_["probes"] == 1 and figures_["false_positive_rate"] is None and figures_["brier"] is not None
 
 
+def test_a_judge_that_dies_costs_no_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = ["--judge", "tests.helpers.mortal_judge.MortalJudge", "--judge.calls"]
+    command = ["audit", "--number", "12", "--batch-size", "5", "--out", str(tmp_path), *judge]
+    assert main([*command, "2"]) == 1
+    said = capsys.readouterr().err
+    assert "start it again" in said and "10 of 12 answers are kept" in said and "Traceback" not in said
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 10
+    assert main([*command, "1"]) == 0, "one batch is left"
+    assert json.loads((tmp_path / "results.json").read_text())["figures"]["probes"] == 12
+
+
+def test_probes_are_read_as_every_picture_is(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("LA", (6, 4), (0, 0)).save(tmp_path / "grey.png", exif=exif)
+    rows = tmp_path / "probes.jsonl"
+    rows.write_text(json.dumps(GOOD))
+    (one,) = read_probes(rows)
+    assert one.image.shape == (6, 4, 3) and (one.image == 255).all()
+
+
+def own_probes(number: int, seed: int) -> list[Probe]:
+    return [probe(number - seed, truth=True), probe(number, truth=False)]
+
+
+def test_probes_of_a_function(tmp_path: Path) -> None:
+    command = ["audit", "--judge", "tests.helpers.mortal_judge.MortalJudge", "--judge.calls=1", "--out", str(tmp_path)]
+    assert main([*command, "--probes", f"{__name__}.own_probes", "--number", "9", "--seed", "3"]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["figures"]["probes"], results["seed"]) == (2, 3)
+
+
 @pytest.mark.parametrize(
     "arguments, message, code",
     [
@@ -222,6 +254,9 @@ def test_the_command_on_the_embedded_model_and_a_file(tmp_path: Path, capsys: py
         (["--judge=project.shapes.judge.DetectorJudge", "--number=5"], "give at least 12", 1),
         (["--judge=project.shapes.judge.DetectorJudge", "--batch-size=0"], "give at least 1", 1),
         (["--judge=project.shapes.judge.DetectorJudge", "--probes=gone.jsonl"], "no prompt file gone.jsonl", 1),
+        (["--judge=project.shapes.judge.DetectorJudge", "--probes=shapes"], "no such function", 1),
+        (["--judge=project.shapes.judge.DetectorJudge", "--probes=project.shapes.probes.gone"], "no such function", 1),
+        (["--judge=project.shapes.judge.DetectorJudge", "--probes=project.shapes.probes.TAGS"], "is no function", 1),
         (["--judge=project.judges.transformers.TransformersJudge", "--judge.model=runs/none"], "runs/none", 1),
         (
             ["--judge=project.judges.transformers.TransformersJudge", "--judge.model=a", "--judge.batch_size=0"],

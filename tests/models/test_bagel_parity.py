@@ -310,7 +310,9 @@ def test_tokenizer(model, bagel_fixture, record_error):
     checked = bagel_fixture.expected["tokenizer_check"]
     assert checked
     for text, ids in checked.items():
-        assert model.encode_text(text).tolist() == ids
+        assert model.encode_text(text, control=True).tolist() == ids
+        spelled = model.encode_text(text).tolist()
+        assert model.tokenizer.decode(spelled) == text and not set(spelled) & set(model.tokenizer.all_special_ids)
     record_error("tokenizer_check", 0.0, 0.0)
 
 

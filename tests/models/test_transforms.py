@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from project.models.transforms import ImageTransform, normalise, patchify, to_rgb, to_uint8, unpatchify
+from project.models.transforms import ImageTransform, normalise, patchify, to_uint8, unpatchify
 
 VAE = ImageTransform(max_size=1024, min_size=512, stride=16)
 
@@ -86,22 +86,19 @@ def test_impossible_bounds_are_refused():
         ImageTransform(max_size=64, min_size=128, stride=16)
 
 
-def test_transparency_becomes_white_and_modes_become_rgb():
-    rgba = Image.fromarray(np.array([[[255, 0, 0, 255], [9, 9, 9, 0], [0, 0, 0, 51]]], dtype=np.uint8))
-    expected = np.array([[[255, 0, 0], [255, 255, 255], [204, 204, 204]]])  # 0.2 * 0 + 0.8 * 255
-    assert np.array_equal(np.array(to_rgb(rgba)), expected)
+def test_a_picture_is_turned_upright_and_opaque_before_it_is_resized():
+    image = Image.new("RGBA", (32, 16), (0, 0, 0, 0))
+    image.getexif()[0x0112] = 6
+    resized = ImageTransform(max_size=64, min_size=16, stride=16).resize(image)
+    assert (resized.mode, resized.height, resized.width) == ("RGB", 32, 16)
+    assert resized.getpixel((0, 0)) == (255, 255, 255)
 
-    palette = Image.new("P", (2, 1))
-    palette.putpalette([10, 20, 30, 40, 50, 60])
-    palette.putpixel((1, 0), 1)
-    assert np.array_equal(np.array(to_rgb(palette)), [[[10, 20, 30], [40, 50, 60]]])
-    palette.info["transparency"] = 0
-    assert np.array_equal(np.array(to_rgb(palette)), [[[255, 255, 255], [40, 50, 60]]])
 
-    assert np.array_equal(np.array(to_rgb(Image.new("L", (1, 1), 7))), [[[7, 7, 7]]])
-    assert np.array_equal(np.array(to_rgb(Image.new("LA", (1, 1), (7, 0)))), [[[255, 255, 255]]])
-    with pytest.raises(ValueError, match="'I;16'"):
-        to_rgb(Image.new("I;16", (1, 1)))
+@pytest.mark.parametrize("size", [(1, 1), (2000, 8), (8, 2000), (1, 100_000)])
+def test_a_picture_may_be_tiny_or_thin(size):
+    pixels = VAE(Image.new("RGB", size))
+    assert pixels.shape[1] % 16 == pixels.shape[2] % 16 == 0
+    assert min(pixels.shape[1:]) >= 16 and max(pixels.shape[1:]) <= VAE.max_size
 
 
 def test_levels_survive_the_round_trip_and_values_are_clamped():

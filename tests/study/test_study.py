@@ -125,7 +125,7 @@ after = None if pathlib.Path("no_after").exists() else {{"direct": 0.5}}
 def place(tmp_path, monkeypatch):
     """A folder with a study, its configurations, and a quick stand-in for the interpreter that runs `fit`."""
     monkeypatch.chdir(tmp_path)
-    Path("base.yaml").write_text("trainer: {max_steps: 5}\n")
+    Path("base.yaml").write_text("trainer: {max_steps: 5}\nmodel: {rate: 1e-4}\n")
     Path("other.yaml").write_text("rewards: []\n")
     Path("study.yaml").write_text(STUDY)
     fake = tmp_path / "python"
@@ -289,9 +289,9 @@ def test_the_command_of_a_run():
         '--data.names=["a", "b"]',
         '--data.ema={"class_path": "project.callbacks.ema.EMA"}',
         "--model.gain=2",
-        "--run.root=out",
         "--run.name=grpo-0",
         "--seed_everything=0",
+        "--run.root=out",
     )
     assert [r.name for r in runs_of(read_study("study.yaml"), Path("out"))] == [
         "grpo-0",
@@ -381,9 +381,23 @@ def test_sigterm_stops_the_runs_which_then_go_on():
 
 def test_other_settings_are_not_mixed_with_finished_runs(capsys):
     assert study() == 0
-    Path("base.yaml").write_text("# a comment changes nothing\ntrainer: {max_steps: 5}\n")
+    # Neither a comment, the layout, how a number is written, nor a value that an option overrides makes another run.
+    Path("base.yaml").write_text("# a comment\nmodel:\n  rate: 0.0001\ntrainer:\n  max_steps: 6\n")
     assert study() == 0
-    Path("base.yaml").write_text("trainer: {max_steps: 6}\n")
+    # A class by another of its names, and the same settings parted over other files, are the same run.
+    judge = "class_path: project.shapes.DetectorJudge"
+    Path("more.yaml").write_text(f"trainer: {{max_steps: 5}}\nmodel: {{judge: {{{judge}}}, rate: 1.0e-4}}\n")
+    Path("base.yaml").write_text("model: {judge: {class_path: project.shapes.judge.DetectorJudge}}\n")
+    Path("study.yaml").write_text(STUDY.replace("[base.yaml", "[base.yaml, more.yaml"))
+    assert study("--out", "moved") == 0
+    for file in Path("moved").glob("*/run.json"):
+        file.write_text(file.read_text().replace("project.shapes.DetectorJudge", "project.judges.shapes.DetectorJudge"))
+    capsys.readouterr()
+    assert study("--out", "moved") == 0
+    Path("more.yaml").write_text(f"trainer: {{max_steps: 5}}\nmodel: {{judge: {{{judge}}}, rate: 1.0e-3}}\n")
+    assert study("--out", "moved") == 1
+    Path("study.yaml").write_text(STUDY)
+    Path("base.yaml").write_text("trainer: {max_steps: 5}\nmodel: {rate: 1.0e-3}\n")
     assert study() == 1
     message = capsys.readouterr().err
     assert "out/grpo-0 holds a run with other settings" in message and "--out" in message
@@ -505,7 +519,7 @@ def test_rows_that_are_none_are_told_by_line(place):
     for lines, message in (
         ([row, "{"], r"rows:2: is no JSON"),
         (['{"id": "a", "set": ""}'], r"rows:1: lacks kind"),
-        (["[]"], r"rows:1: lacks id"),
+        (["[]"], r"rows:1: is a JSON list"),
         ([row, row], r"rows:2: repeats the id 'a'"),
     ):
         Path("rows").write_text("\n".join(lines))
@@ -605,7 +619,7 @@ def test_an_archived_run_replaces_one_that_was_begun_here():
 
 def test_an_archive_of_other_settings_is_refused(capsys):
     assert study("--archive", "toy.zip") == 0
-    Path("base.yaml").write_text("trainer: {max_steps: 6}\n")
+    Path("base.yaml").write_text("model: {rate: 1e-3}\n")
     assert study("--archive", "toy.zip", "--out", "new") == 1
     assert "toy.zip holds grpo-0 with other settings" in capsys.readouterr().err
     assert not Path("new").exists()
@@ -617,7 +631,7 @@ def test_an_archive_of_other_settings_is_refused(capsys):
         (None, "cannot be read as an archive of runs"),
         ({"grpo-0/run.json": None}, "grpo-0 without a readable run.json"),
         ({"grpo-0/run.json": "[]"}, "grpo-0 with a run.json that is no record"),
-        ({"grpo-0/run.json": "{}"}, "grpo-0 with a run.json that lacks its command or settings"),
+        ({"grpo-0/run.json": "{}"}, "grpo-0 with a run.json that lacks its settings"),
         ({"grpo-0/results.json": "{"}, "grpo-0 without a readable results.json"),
         ({"grpo-0/results.json": '{"after": null}'}, "grpo-0 without a score after training"),
         ({"grpo-0/../../escaped.txt": "out"}, "grpo-0 with '../../escaped.txt', which is no file of a run"),
@@ -674,7 +688,7 @@ def test_a_report_of_an_archive_that_lacks_runs():
     report = saved_report(plan, Path("toy.zip"))
     assert report.missing == ["grpo-1", "random-1"] and report.seeds == [0] and report.edited == []
     # Of the runs that the report leaves out it does not tell that they are edited.
-    Path("base.yaml").write_text("trainer: {max_steps: 6}\n")
+    Path("base.yaml").write_text("model: {rate: 1e-3}\n")
     assert saved_report(plan, Path("toy.zip")).edited == ["grpo-0", "random-0"]
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+from project.__main__ import main
 from project.samplers.guidance import Guidance
+from project.tasks.comparing import Comparing
 from project.tasks.editing import Editing, picture_in_file
 from project.trajectory import Prompt, SampleKey
 from tests.helpers.sampling import roll, sde
@@ -57,7 +61,46 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match=r"data.jsonl:3: prompt 'a' names no picture"):
         picture_in_file(Prompt(id="a", text="t", place="data.jsonl:3"))
-    with pytest.raises(FileNotFoundError, match=r"data.jsonl:3: there is no image nowhere.png"):
+    with pytest.raises(FileNotFoundError, match=r"data.jsonl:3: nowhere.png does not exist"):
         picture_in_file(Prompt(id="a", text="t", image="nowhere.png", place="data.jsonl:3"))
-    with pytest.raises(ValueError, match=r"text.png is no image"):
+    with pytest.raises(ValueError, match=r"text.png is no picture"):
         picture_in_file(Prompt(id="a", text="t", image=str(tmp_path / "text.png")))
+
+
+def test_every_picture_is_read_before_the_work(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:45])
+    prompts = [
+        Prompt(id=str(n), text="t", image=str(tmp_path / f"{name}.png"), place=f"data.jsonl:{n + 1}")
+        for n, name in enumerate(["good", "good", "bad"])
+    ]
+    task().check(prompts[:2])
+    with pytest.raises(ValueError, match=r"^data.jsonl:3: .*bad.png is no picture that can be read"):
+        task().check(prompts)
+    with pytest.raises(ValueError, match="prompt 'x' names no picture"):
+        Comparing([task()]).check([*prompts[:2], Prompt(id="x", text="t")])
+
+
+@pytest.mark.parametrize("where", ["train", "val"])
+def test_fit_reads_every_picture_before_it_loads_a_model(tmp_path, capsys, where):
+    Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
+    asked = [{"question": "is the circle blue ?", "tag": "Existence"}]
+    row = {"prompt": "the circle is blue", "image": "good.png", "semantic_questions": asked}
+    (tmp_path / "good.jsonl").write_text("".join(json.dumps({**row, "id": n}) + "\n" for n in range(4)))
+    (tmp_path / "bad.jsonl").write_text((tmp_path / "good.jsonl").read_text() + json.dumps({**row, "image": "bad.png"}))
+    source = "project.tasks.editing.picture_in_file"
+    files = {name: tmp_path / ("bad.jsonl" if name == where else "good.jsonl") for name in ("train", "val")}
+    data = {**{name: str(file) for name, file in files.items()}, "prompts_per_update": 2}
+    policy = {"init_args": {"directory": str(tmp_path / "no checkpoint")}}
+    task = {"init_args": {"source": source}}
+    config = {
+        "model": {"init_args": {"policy": policy, "task": task, "evaluation": {"task": task}}},
+        "data": {"init_args": data},
+    }
+    (tmp_path / "files.yaml").write_text(yaml.safe_dump(config))
+    configs = ["configs/shapes/demo.yaml", "configs/shapes/editing.yaml", str(tmp_path / "files.yaml")]
+    arguments = [argument for file in configs for argument in ("--config", file)]
+    assert main(["fit", *arguments, f"--run.root={tmp_path}/runs"]) == 1
+    said = capsys.readouterr().err
+    assert f"error: {tmp_path}/bad.jsonl:5: {tmp_path}/bad.png is no picture that can be read" in said

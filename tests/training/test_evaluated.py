@@ -72,6 +72,15 @@ def test_one_benchmark_among_several_measures_the_same_alone(world: Path) -> Non
     assert alone.read_text() == beside.read_text()
 
 
+def test_a_column_of_the_users_own_hides_no_prompt(world: Path) -> None:
+    """A file may have columns named like what the project itself notes of a prompt."""
+    row = json.loads((ROOT / "data/shapes/eval.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    (world / "own.jsonl").write_text(json.dumps({**row, "benchmark": "geneval", "padding": True}) + "\n")
+    assert validate(world, "own", str(world / "own.jsonl"), DRAWING, BENCHMARKS[:1]) == 0
+    rows = (world / "runs/own/version_0/evaluations/shapes_0.jsonl").read_text().splitlines()
+    assert [json.loads(line)["id"] for line in rows] == [row["id"]]
+
+
 @pytest.mark.parametrize(
     ("val", "task", "message"),
     [
@@ -107,7 +116,7 @@ class Away(HalfAnswers):
 
 
 def rewarded(judge: str) -> dict[str, Any]:
-    asked = {"judge": {"class_path": f"tests.test_evaluation.{judge}"}}
+    asked = {"judge": {"class_path": f"tests.training.test_evaluated.{judge}"}}
     reward = {"class_path": "project.rewards.dvreward.DVReward", "init_args": asked}
     return {**BENCHMARKS[0], "init_args": {"reward": reward}}
 

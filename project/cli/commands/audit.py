@@ -6,13 +6,19 @@ the same command again.
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-SHAPES = "shapes"
+PROBES = "project.shapes.probes.shapes_probes"
+"""Function of (number, seed) whose probes are asked about if nothing else is said."""
+IMPORT_PATH = re.compile(r"(?!.*\.(jsonl|txt|parquet)$)[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+"""Names with dots between them; a file's name has an extension, or a folder before it."""
 
 
 def add_arguments(parser: Any) -> None:
@@ -22,12 +28,12 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--judge", type=Judge, required=True, help="by class path, e.g. of project.judges.openai.judge")
     parser.add_argument(
         "--probes",
-        default=SHAPES,
-        help="shapes: pictures of the embedded world; or a JSONL file with `image`, `question`, `answer`, `prompt` and "
-        "`tag` in each row",
+        default=PROBES,
+        help="JSONL file with `image`, `question`, `answer`, `prompt` and `tag` in each row; or the import path of a "
+        "function that makes probes of a number and a seed (by default pictures of the embedded world)",
     )
-    parser.add_argument("--number", type=int, default=600, help="of probes of the embedded world")
-    parser.add_argument("--seed", type=int, default=0, help="of probes of the embedded world")
+    parser.add_argument("--number", type=int, default=600, help="of probes that a function makes")
+    parser.add_argument("--seed", type=int, default=0, help="of probes that a function makes")
     parser.add_argument("--batch-size", type=int, default=32, help="probes that the judge gets at a time")
     parser.add_argument("--out", required=True, help="folder of results, figure and answers")
 
@@ -37,18 +43,27 @@ def run(args: Any) -> int:
     from tqdm import tqdm
 
     from project.core.atomic_files import write_atomically
+    from project.core.class_paths import instantiate
     from project.core.plots import reliability_diagram
     from project.judges.audit import ALL, ask, by_tag, read_probes, reliability, table
-    from project.shapes.probes import shapes_probes
+    from project.judges.base import Judge, JudgeUnavailable
 
     if args.batch_size < 1:
         raise ValueError(f"--batch-size {args.batch_size}: give at least 1")
-    probes = shapes_probes(args.number, args.seed) if args.probes == SHAPES else read_probes(args.probes)
-    judge = _made(args.judge)
+    made = _is_function(args.probes)
+    probes = _function(args.probes)(args.number, args.seed) if made else read_probes(args.probes)
+    judge = instantiate(Judge, args.judge)  # type: ignore[type-abstract]
     judge.preflight()
     out = Path(args.out)
     asked = ask(judge, probes, out / "answers.jsonl", args.batch_size)
-    answers = list(tqdm(asked, total=len(probes), unit="probe", desc="audit", leave=False))
+    answers = []
+    try:
+        answers.extend(tqdm(asked, total=len(probes), unit="probe", desc="audit", leave=False))
+    except JudgeUnavailable as error:
+        raise ValueError(
+            f"{error}\n{len(answers)} of {len(probes)} answers are kept in {out / 'answers.jsonl'}: give the same "
+            "command again to ask the rest"
+        ) from error
     found = by_tag(answers)
     bins = reliability([confidence for _, confidence in answers], [probe.truth for probe, _ in answers])
     rates = {
@@ -58,7 +73,7 @@ def run(args: Any) -> int:
     results = {
         "judge": judge.name,
         "probes": args.probes,
-        "seed": args.seed if args.probes == SHAPES else None,
+        "seed": args.seed if made else None,
         "figures": asdict(found[ALL]),
         "by_tag": {tag: asdict(of) for tag, of in found.items() if tag != ALL},
         "bins": [
@@ -71,15 +86,24 @@ def run(args: Any) -> int:
     return 0
 
 
-def _made(judge: Any) -> Any:
-    """The judge that the options describe."""
-    from jsonargparse import ArgumentParser
+def _is_function(probes: str) -> bool:
+    """Whether this is an import path, not the name of a file."""
+    return bool(IMPORT_PATH.fullmatch(probes)) and not Path(probes).exists()
 
-    from project.judges.base import Judge
 
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--judge", type=Judge, required=True)
-    return parser.instantiate(parser.parse_object({"judge": judge})).judge
+def _function(path: str) -> Callable[[int, int], Sequence[Any]]:
+    """Raises ValueError if there is none."""
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"--probes {path}: there is no such function ({error}): give the path of a JSONL file, or a function's "
+            f"import path, e.g. {PROBES}"
+        ) from error
+    if not callable(found):
+        raise ValueError(f"--probes {path}: is no function: give one of (number, seed), e.g. {PROBES}")
+    return found  # type: ignore[no-any-return]
 
 
 def _number(value: float) -> float | None:

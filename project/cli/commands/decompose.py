@@ -33,7 +33,7 @@ def add_arguments(parser: Any) -> None:
         "--decomposer",
         type=Decomposer,
         required=True,
-        help="by class path, e.g. project.decomposition.llm.LLMDecomposer",
+        help="by class path, e.g. project.decomposition.LLMDecomposer",
     )
     parser.add_argument("--concurrency", type=int, default=32, help="prompts at work at a time")
 
@@ -48,7 +48,9 @@ def run(args: Any) -> int:
 
     from tqdm import tqdm
 
+    from project.core.class_paths import instantiate
     from project.data.prompts import read_prompts
+    from project.decomposition.base import Decomposer
     from project.decomposition.progress import Journal, decompose_all
 
     if args.concurrency < 1:
@@ -60,7 +62,7 @@ def run(args: Any) -> int:
     if output.exists() and not journal_file.exists():
         raise ValueError(f"--output {output} exists: give another name, or remove it to decompose again")
     prompts = read_prompts(args.input)
-    decomposer = _made(args.decomposer)
+    decomposer: Decomposer = instantiate(Decomposer, args.decomposer)  # type: ignore[type-abstract]
     journal = Journal(journal_file, decomposer.name)
     left = [prompt for prompt in prompts if journal.settled(prompt) is None]
     failed: list[Outcome] = []
@@ -94,19 +96,6 @@ def run(args: Any) -> int:
         )
         return 1
     return _write(output, prompts, [outcome for outcome in outcomes if outcome is not None], decomposer, journal_file)
-
-
-def _made(decomposer: Any) -> Decomposer:
-    """The decomposer that the options describe."""
-    from jsonargparse import ArgumentParser
-
-    from project.decomposition.base import Decomposer
-
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--decomposer", type=Decomposer, required=True)
-    made = parser.instantiate(parser.parse_object({"decomposer": decomposer})).decomposer
-    assert isinstance(made, Decomposer)
-    return made
 
 
 def _write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import BooleanOptionalAction
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,30 +46,28 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--judge", type=Judge | None, help="class path of who scores every round (DVReward)")
     parser.add_argument("--benchmark", type=Benchmark | None, help="class path of the oracle's benchmark")
     parser.add_argument("--batch-size", type=int, default=32, help="prompts drawn together")
+    parser.add_argument("--resume", action="store_true", help="keep what this same command made before it stopped")
 
 
 def run(args: Any) -> int:
-    """Write the pictures and `trajectories.jsonl`. Raises ValueError or FileNotFoundError for what cannot be."""
+    """Write the pictures and `trajectories.jsonl`, or the answers, each as soon as it is made.
+
+    Raises ValueError or FileNotFoundError for what cannot be; ValueError with how to go on for what fails on the way.
+    """
     from dataclasses import replace
 
-    from tqdm import tqdm
-
+    from project.core.images import read_picture
     from project.data.prompts import read_prompts
-    from project.inference.generation import (
-        answer,
-        generate,
-        read_image,
-        settings_for,
-        write_answers,
-        write_trajectories,
-    )
+    from project.inference.generation import check_sources, settings_for
     from project.inference.pipeline import UnifiedPipeline
+    from project.judges.base import JudgeUnavailable
 
     prompts = read_prompts(args.prompts)
     if args.image is not None:
+        read_picture(args.image)
         prompts = [replace(prompt, image=args.image) for prompt in prompts]
-    for file in {prompt.image for prompt in prompts if prompt.image is not None}:
-        read_image(file)
+    else:
+        check_sources(prompts)
     refinement = _refinement(args, prompts)
     pipe = UnifiedPipeline.from_pretrained(args.checkpoint, args.weights, args.adapter)
     settings = settings_for(
@@ -88,15 +87,45 @@ def run(args: Any) -> int:
         retokenize=args.retokenize,
         refinement=refinement,
     )
-    out = Path(args.out)
-    if args.ask:
-        answers = tqdm(answer(pipe, prompts, settings), total=len(prompts), unit="answer", desc="generate")
-        log.info("wrote %d answers to %s", write_answers(out, answers), args.out)
-        return 0
-    drawn = tqdm(generate(pipe, prompts, settings), total=len(prompts), unit="picture", desc="generate")
-    written = write_trajectories(out, drawn, settings)
-    log.info("wrote %d pictures and trajectories.jsonl to %s", written, args.out)
+    work = _answers if args.ask else _pictures
+    finished, write, file = work(pipe, prompts, settings, Path(args.out), args.resume)
+    try:
+        written = write()
+    except (JudgeUnavailable, ValueError, OSError) as error:
+        if not file.is_file():
+            raise ValueError(str(error)) from error
+        raise ValueError(
+            f"{error}\n{file} lists what was made before; give the same command with --resume to make the rest"
+        ) from error
+    kept = f" ({finished} were there)" if finished else ""
+    log.info("wrote %d %s and %s to %s%s", written, "answers" if args.ask else "pictures", file.name, args.out, kept)
     return 0
+
+
+def _pictures(pipe: Any, prompts: Any, settings: Any, out: Path, resume: bool) -> tuple[int, Callable[[], int], Path]:
+    """How many pictures are there already, what makes the rest, and the file that lists them."""
+    from project.inference.generation import generate
+    from project.inference.result_folder import TRAJECTORIES, finished_trajectories, write_trajectories
+
+    finished = finished_trajectories(out, prompts, settings) if resume else 0
+    drawn = _progress(generate(pipe, prompts, settings, finished), len(prompts), finished, "picture")
+    return finished, lambda: write_trajectories(out, drawn, settings, finished), out / TRAJECTORIES
+
+
+def _answers(pipe: Any, prompts: Any, settings: Any, out: Path, resume: bool) -> tuple[int, Callable[[], int], Path]:
+    """As `_pictures`, of answers."""
+    from project.inference.generation import answer
+    from project.inference.result_folder import ANSWERS, finished_answers, write_answers
+
+    finished = finished_answers(out, prompts) if resume else 0
+    answers = _progress(answer(pipe, prompts, settings, finished), len(prompts), finished, "answer")
+    return finished, lambda: write_answers(out, answers, finished), out / ANSWERS
+
+
+def _progress(made: Any, total: int, finished: int, unit: str) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(made, total=total, initial=finished, unit=unit, desc="generate")
 
 
 def _refinement(args: Any, prompts: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from project.core.digest import image_digest
 from project.judges.base import Judge
 from project.judges.first_token import one_by_one, regrouped
 from project.judges.openai.yes_no_model import Chat, YesNoModel
@@ -103,7 +103,7 @@ class OpenAIJudge(Judge):
                 `breaker_failures` questions failed.
         """
         rows = one_by_one(images, questions, prompts)
-        pictures = [picture_hash(image) for image in images]
+        pictures = [image_digest(image) for image in images]
         uris = {digest: data_uri(image) for digest, image in dict(zip(pictures, images, strict=True)).items()}
         keys = [(pictures[row.picture], row.question, row.prompt) for row in rows]
         distinct = list(dict.fromkeys(keys))
@@ -136,11 +136,6 @@ def data_uri(image: np.ndarray) -> str:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def picture_hash(image: np.ndarray) -> str:
-    """Equal for equal pictures."""
-    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), person=repr(image.shape).encode()[:16]).hexdigest()
 
 
 def _chat(uri: str, question: str, prompt: str) -> Chat:

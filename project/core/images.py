@@ -1,0 +1,126 @@
+"""The one way from a file to a picture: upright, opaque, eight bits of red, green and blue.
+
+Sizes in messages are height x width [pixels].
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+Source = TypeVar("Source")
+MOST_PIXELS = 89_000_000
+"""More than any camera's picture of its whole sensor in common use; decoded it takes 270 MB."""
+GIVE = "give a PNG, JPEG or WebP file"
+ORIENTATION = 0x0112
+"""EXIF tag: how the camera was held."""
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, by its orientation."""
+GIT_LFS = b"version https://git-lfs"
+MANY = 200
+"""Pictures that take long enough to read that one wants to see how far it is."""
+
+
+def read_picture(file: str | Path) -> np.ndarray:
+    """The picture in a file, uint8 [height, width, 3], see `rgb`; of an animation the first frame.
+
+    Raises FileNotFoundError if there is no such file; ValueError, naming it, for one that cannot be read whole, has
+    more than `MOST_PIXELS`, or has values that are no levels.
+    """
+    path = Path(file)
+    if not path.is_file():
+        what = "is a folder, not a picture" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}: check the path of the picture (now in {Path.cwd()})")
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(len(GIT_LFS))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+    if not start:
+        raise ValueError(f"{path} is empty: copy or download the picture again")
+    if start == GIT_LFS:
+        raise ValueError(f"{path} is a Git LFS pointer, not the picture itself: run `git lfs pull`")
+    try:
+        # Pillow would warn of what is refused here, before anything is decoded.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path)
+        with opened:
+            if (pixels := opened.height * opened.width) <= MOST_PIXELS:
+                opened.load()
+                return np.array(rgb(opened))
+    except Image.DecompressionBombError:
+        raise ValueError(f"{path} has more pixels than a picture may have ({MOST_PIXELS:,}): scale it down") from None
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to.
+        said = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
+        raise ValueError(f"{path} is no picture that can be read ({said}): {GIVE}, whole") from None
+    raise ValueError(
+        f"{path} is {opened.height}x{opened.width}: {pixels:,} pixels are more than a picture may have "
+        f"({MOST_PIXELS:,}): scale it down"
+    )
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """The picture in mode RGB: turned upright as its EXIF data say, over white where it is transparent.
+
+    16 bits a channel are scaled to 8. Raises ValueError for values without a known range (32-bit numbers).
+    """
+    image = _upright(image)
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return _of_16_bits(image)
+    if image.mode[0] in "IF":
+        raise ValueError(f"values of mode {image.mode!r} have no known range: save the picture with 8 or 16 bits")
+    if image.has_transparency_data:
+        above = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), above).convert("RGB")
+    return image.convert("RGB")
+
+
+def check_pictures(sources: Collection[Source], read: Callable[[Source], object]) -> None:
+    """Reads the picture of every source, so that a broken one is found before any work. Raises what `read` raises."""
+    from tqdm import tqdm
+
+    few = len(sources) < MANY
+    for source in tqdm(sources, unit="picture", desc="checking pictures", disable=few, leave=False):
+        read(source)
+
+
+def read_picture_of(place: str, file: str | Path) -> np.ndarray:
+    """As `read_picture`; its errors begin with the place ("file:line") that names the picture, if there is one."""
+    try:
+        return read_picture(file)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{place}: {error}" if place else str(error)) from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # Some formats are turned while they are read, which clears the tag.
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # Broken EXIF data say nothing: viewers ignore them too.
+        return image
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _of_16_bits(image: Image.Image) -> Image.Image:
+    levels_HW = np.asarray(image).astype(np.float64)
+    scaled_HW = np.round(levels_HW / 257).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        scaled_HW[levels_HW == transparent] = 255
+    return Image.fromarray(scaled_HW).convert("RGB")
