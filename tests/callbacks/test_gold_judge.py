@@ -107,7 +107,7 @@ def watch(gold: GoldJudge, run: Run, train_rewards: Sequence[float]) -> None:
     """One update per train reward: all samples have it but for +- 0.01, one way or the other by the group."""
     for reward in train_rewards:
         run.updates += 1
-        group = group_of([reward + 0.01, reward + 0.01, reward - 0.01, reward - 0.01], toys)
+        group = group_of([reward + 0.01, reward + 0.01, reward - 0.01, reward - 0.01])
         gold.on_train_batch_end(run, run, {"group": group}, None, 0)
 
 
@@ -115,9 +115,9 @@ def test_a_judge_that_is_fooled_is_noticed_once(caplog: pytest.LogCaptureFixture
     """The train reward climbs from 0.5 to 0.9 while the gold judge keeps saying 0.5."""
     gold, run = GoldJudge(Fixed(0.5), every_n_updates=1, threshold=0.2, window=2), Run()
     with caplog.at_level(logging.WARNING, "project.callbacks.gold_judge"):
-        watch(gold, run, [0.5, 0.5, 0.6, 0.65, 0.7], toys)
+        watch(gold, run, [0.5, 0.5, 0.6, 0.65, 0.7])
         assert not caplog.records, "grown by 0.175"
-        watch(gold, run, [0.8, 0.9, 0.9, 0.9], toys)
+        watch(gold, run, [0.8, 0.9, 0.9, 0.9])
     (record,) = caplog.records
     assert "At update 6 the train reward has grown by 0.250" in record.getMessage() and "fixed" in record.getMessage()
     assert [figures["gold/gap"] for figures in run.logged] == pytest.approx(
@@ -132,7 +132,7 @@ def test_no_warning_where_both_rewards_rise_or_the_gap_was_there_from_the_start(
     honest, run = GoldJudge(Fixed(), every_n_updates=1, threshold=0.05, window=2), Run()
     for level in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
         honest.reward.judge.confidence = level
-        watch(honest, run, [level + 0.2], toys)
+        watch(honest, run, [level + 0.2])
     assert [figures["gold/gap"] for figures in run.logged] == pytest.approx([0.2] * 6, abs=1e-6)
     assert not caplog.records
 
@@ -143,7 +143,7 @@ def test_chance_is_no_reason_for_a_warning(caplog: pytest.LogCaptureFixture) -> 
     for high in (1, 2, 3, 3, 2, 2):
         run.updates += 1
         confidences = [0.9 if place < high else 0.1 for place in range(4)]
-        gold.on_train_batch_end(run, run, {"group": group_of(confidences, toys)}, None, 0)
+        gold.on_train_batch_end(run, run, {"group": group_of(confidences)}, None, 0)
     gaps = [figures["gold/gap"] for figures in run.logged]
     assert np.mean(gaps[2:4]) - np.mean(gaps[:2]) > 0.2
     assert not caplog.records and not gold.warned
@@ -153,7 +153,7 @@ def test_chance_is_no_reason_for_a_warning(caplog: pytest.LogCaptureFixture) -> 
 
 def test_the_reward_itself_is_compared_where_training_asked_no_judge() -> None:
     gold, run = GoldJudge(Fixed(0.2), every_n_updates=1), Run()
-    group = group_of([0.5] * 4, toys)
+    group = group_of([0.5] * 4)
     run.updates = 1
     silent = group.with_scores(dataclasses.replace(group.scores, confidence_NQ=()))
     gold.on_train_batch_end(run, run, {"group": silent}, None, 0)
@@ -168,20 +168,20 @@ class Away(Fixed):
 
 def test_training_goes_on_without_the_gold_judge(caplog: pytest.LogCaptureFixture) -> None:
     gold, run = GoldJudge(Away(), every_n_updates=1), Run()
-    watch(gold, run, [0.5], toys)
+    watch(gold, run, [0.5])
     assert run.logged == [] and "update 1 is not compared" in caplog.text and "nobody is there" in caplog.text
 
 
 def test_a_mute_gold_judge_compares_nothing(caplog: pytest.LogCaptureFixture) -> None:
     gold, run = GoldJudge(Fixed(None), every_n_updates=1, window=1), Run()
-    watch(gold, run, [0.1, 0.9, 0.9], toys)
+    watch(gold, run, [0.1, 0.9, 0.9])
     assert run.logged == [{"gold/unanswered": 1.0}] * 3
     assert gold.first_gaps == [] and not caplog.records
 
 
 def test_it_asks_only_now_and_then() -> None:
     gold, run = GoldJudge(Fixed(), every_n_updates=3, samples=1), Run()
-    watch(gold, run, [0.5] * 7, toys)
+    watch(gold, run, [0.5] * 7)
     assert run.steps == [3, 6] and len(run.logged) == 2 and gold.reward.judge.pictures == 4
     gold.on_train_batch_end(run, run, None, None, 0)
     gold.on_train_batch_end(run, run, {"group": 3}, None, 0)
@@ -199,13 +199,13 @@ def test_prompts_without_questions_are_refused_before_training(fit: Any) -> None
 
 def test_its_state_is_kept() -> None:
     gold, run = GoldJudge(Fixed(0.5), every_n_updates=1, threshold=0.2, window=2), Run()
-    watch(gold, run, [0.5, 0.5, 0.6], toys)
+    watch(gold, run, [0.5, 0.5, 0.6])
     again = GoldJudge(Fixed(0.5), every_n_updates=1, threshold=0.2, window=2)
     again.load_state_dict(gold.state_dict())
     assert gold.state_key == again.state_key and "fixed" in gold.state_key
-    watch(again, run, [0.9], toys)
+    watch(again, run, [0.9])
     assert [sum(gaps) / 2 for gaps in again.last_gaps] == pytest.approx([0.1, 0.4], abs=1e-6)
-    watch(again, run, [0.9], toys)
+    watch(again, run, [0.9])
     assert again.warned
 
 

@@ -1,4 +1,7 @@
-"""Checkpoint folders in the upstream layout: read tensor by tensor, written atomically."""
+"""Checkpoint folders in the upstream layout: read tensor by tensor, written atomically.
+
+`make` is everywhere the class of the network that is filled (`Bagel`).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,11 +19,13 @@ from project.core.git_lfs import LFS_REMEDY, is_lfs_pointer
 from project.core.json_files import read_object, section
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.config import BAGEL_7B, BagelConfig, BagelDefaults
-from project.models.bagel.model import Bagel
 from project.models.bagel.well_known import HUB_ID, StandInTokenizer
 from project.models.hub import local_copy
 from project.models.lora import has_adapters
 from project.models.weight_files import listed, misfits, open_tensors, save_weights
+
+if TYPE_CHECKING:
+    from project.models.bagel.model import Bagel
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +51,7 @@ ASK_THINK_PROMPT = (
 """The same before it answers a question (upstream's words)."""
 
 
-def load_bagel(directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
+def load_bagel(make: type[Bagel], directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
     """The model of a folder, or of a hub id (fetched through huggingface_hub).
 
     Raises:
@@ -56,7 +61,7 @@ def load_bagel(directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
     """
     folder = local_copy(directory, [*DESCRIPTION, *TENSORS])
     files = _files(folder)
-    model = _on_meta(folder, lambda: Autoencoder.from_directory(folder))
+    model = _on_meta(make, folder, lambda: Autoencoder.from_directory(folder))
     try:
         fill(model, files, dtype)
     except ValueError as error:
@@ -68,7 +73,9 @@ def load_bagel(directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
     return model.eval()
 
 
-def random_bagel(directory: str, dtype: torch.dtype = torch.float32, std: float = 0.02, seed: int = 0) -> Bagel:
+def random_bagel(
+    make: type[Bagel], directory: str, dtype: torch.dtype = torch.float32, std: float = 0.02, seed: int = 0
+) -> Bagel:
     """The model that a folder's configuration files describe, with random weights; no weight file is read.
 
     As fast and as large as the real one: matrices are normal with standard deviation `std`, gains 1, offsets 0. It
@@ -78,7 +85,7 @@ def random_bagel(directory: str, dtype: torch.dtype = torch.float32, std: float 
     folder = _description(directory)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _on_meta(folder, lambda: Autoencoder.untrained(folder))
+        model = _on_meta(make, folder, lambda: Autoencoder.untrained(folder))
         for name, tensor in model.state_dict().items():
             if tensor.ndim > 1:
                 weight = torch.empty(tensor.shape, dtype=dtype).normal_(std=std)
@@ -88,13 +95,13 @@ def random_bagel(directory: str, dtype: torch.dtype = torch.float32, std: float 
     return model.eval()
 
 
-def outline_bagel(directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
+def outline_bagel(make: type[Bagel], directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
     """The model that a folder's configuration files describe, all of it on the meta device: names, shapes, types.
 
     Nothing is fetched for BAGEL-7B. Raises as `load_bagel` does.
     """
     folder = Path(directory) if directory == HUB_ID else local_copy(directory, DESCRIPTION)
-    model = _on_meta(folder, lambda: Autoencoder.untrained(folder), autoencoder_device="meta")
+    model = _on_meta(make, folder, lambda: Autoencoder.untrained(folder), autoencoder_device="meta")
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     return model.eval()
@@ -124,7 +131,9 @@ def save_bagel(
     save_weights(model.state_dict(), folder, WEIGHTS, dtype, max_shard_size)
 
 
-def _on_meta(folder: Path, autoencoder: Callable[[], Autoencoder], autoencoder_device: str | None = None) -> Bagel:
+def _on_meta(
+    make: type[Bagel], folder: Path, autoencoder: Callable[[], Autoencoder], autoencoder_device: str | None = None
+) -> Bagel:
     """The folder's model without weights, but for those of its autoencoder. (A path that is no folder: BAGEL-7B.)"""
     config, settings = BAGEL_7B, {}
     tokenizer: Any = StandInTokenizer()
@@ -138,7 +147,7 @@ def _on_meta(folder: Path, autoencoder: Callable[[], Autoencoder], autoencoder_d
         made = autoencoder()
     defaults = _defaults(settings, folder / SETTINGS)
     with torch.device("meta"):
-        model = Bagel(config, made, tokenizer, defaults)
+        model = make(config, made, tokenizer, defaults)
     model.name_or_path = str(folder)
     return model
 

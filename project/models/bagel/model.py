@@ -23,6 +23,7 @@ from project.models.bagel.layers import (
     VisionModel,
     attended_by,
 )
+from project.models.bagel.loading import load_bagel, save_bagel
 from project.models.cached_transformer import CachedTransformer, Places, SpecialTokens
 from project.models.context import Context
 from project.models.query import Output, Pictures, Query
@@ -110,16 +111,12 @@ class Bagel(CachedTransformer):
             directory: folder with llm_config.json, vit_config.json, ema.safetensors, ae.safetensors and a tokenizer.
             dtype: e.g. "bfloat16"; fp32 if None (half-precision files are widened).
         """
-        from project.models.bagel.loading import load_bagel
-
-        return load_bagel(directory, getattr(torch, dtype) if dtype else torch.float32)
+        return load_bagel(cls, directory, getattr(torch, dtype) if dtype else torch.float32)
 
     def save_pretrained(
         self, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: int | None = None
     ) -> None:
         """Write a folder in the upstream layout. Arguments and errors as of `save_bagel`."""
-        from project.models.bagel.loading import save_bagel
-
         save_bagel(self, directory, dtype, max_shard_size)
 
     # ----------------------------------------------------------------- the network

@@ -44,7 +44,7 @@ class BagelCheckpoint(ModelSource):
 
     def load(self) -> Bagel:
         if self.random_weights:
-            model = random_bagel(self.directory, getattr(torch, self.dtype))
+            model = random_bagel(Bagel, self.directory, getattr(torch, self.dtype))
         else:
             model = Bagel.from_pretrained(self.directory, self.dtype)
             if self.adapter is not None:
@@ -54,7 +54,7 @@ class BagelCheckpoint(ModelSource):
         return model
 
     def outline(self) -> Bagel:
-        model = outline_bagel(self.directory, getattr(torch, self.dtype))
+        model = outline_bagel(Bagel, self.directory, getattr(torch, self.dtype))
         model.gradient_checkpointing = self.gradient_checkpointing
         model.freeze_und = self.freeze_und
         return model
