@@ -111,6 +111,14 @@ def test_max_tokens_ends_a_text_whose_forced_end_is_not_trained(dense):
     assert [ids[:2] for ids in words(long)] == words(short)
 
 
+def test_the_sampler_notes_the_entropy_that_replay_finds(dense):
+    task, sampler = ReasoningT2I(**SIZE, max_tokens=4, temperature=0.7), sde(4, 2, (0, 2))
+    samples = drawn(task, dense, sampler, range(2))
+    replay = task.replay(dense, samples, sampler, context_gradient=True)
+    noted = torch.cat([t.texts[0].entropy_T for t in samples])
+    torch.testing.assert_close(replay.entropy_RT[replay.token_mask_RT].detach(), noted, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("think", [True, False])
 def test_the_system_prompt_is_that_of_thinking(dense, think):
     def pictures(prompt):
