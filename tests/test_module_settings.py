@@ -272,16 +272,25 @@ def test_the_context_gradient_is_the_tasks_affair(exact):
     assert seen == [exact]
 
 
-def test_skipped_updates_are_counted_in_a_row():
-    class Silent(RandomReward):
-        def score(self, trajectories, group_size):
-            output = super().score(trajectories, group_size)
-            if trajectories[0].key.update in (0, 1, 3, 4):
-                output.reward_N[:] = float("nan")
-            return output
+class Silent(RandomReward):
+    """No reward in the updates given."""
 
-    module, trainer = trained(updates=2, rewards=[Silent(seed=1)], max_skipped=3)
+    def __init__(self, *updates):
+        super().__init__(seed=1)
+        self.updates = updates
+
+    def score(self, trajectories, group_size):
+        output = super().score(trajectories, group_size)
+        if trajectories[0].key.update in self.updates:
+            output.reward_N[:] = float("nan")
+        return output
+
+
+def test_skipped_updates_are_counted_in_a_row():
+    module, trainer = trained(updates=2, rewards=[Silent(0, 1, 3, 4)], max_skipped=3)
     assert module.updates == 6 and trainer.global_step == 2
+    module, trainer = trained(updates=2, rewards=[Silent(0, 1, 3, 4)], max_skipped=2)
+    assert module.updates == 2 and trainer.global_step == 0
 
 
 def test_a_bound_on_skipped_updates_holds_for_gradients_that_are_not_finite_too():

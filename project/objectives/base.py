@@ -92,7 +92,8 @@ class Objective(ABC):
     @property
     @abstractmethod
     def clip_widths(self) -> ClipWidths:
-        """How far ratios may move, for the on-policy gate."""
+        """How far ratios may move. Of each that is not None, `maxima` must hold `ratio_error/image` or `/text`, the
+        largest |ratio - 1|, for the on-policy gate."""
 
     @abstractmethod
     def __call__(self, inputs: LossInputs) -> LossOutputs:

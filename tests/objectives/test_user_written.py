@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from project.callbacks.on_policy_gate import OnPolicyError, OnPolicyGate
+from project.models.lora import LoRA
 from project.objectives.base import ClipWidths, LossOutputs, Mean, Needs, Objective
 from project.objectives.grpo import clipped_loss
 from tests.helpers.sampling import ode
@@ -116,7 +117,8 @@ def test_a_loss_of_the_forward_process_trains_with_a_sampler_that_has_no_transit
     assert caplog.text.count("AdvantageWeightedMatching has no ratios: the on-policy gate has nothing to check") == 1
 
 
-def test_the_reference_has_a_velocity_of_its_own():
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2, alpha=4, target=r"qkv\.\d+")])
+def test_the_reference_has_a_velocity_of_its_own(lora):
     """At the start it is the policy's, later it is not: so a penalty on the velocity is an objective too."""
     differences = []
 
@@ -131,7 +133,8 @@ def test_the_reference_has_a_velocity_of_its_own():
             differences.append(float((v_RKLD - reference_RKLD).detach().abs().max()))
             return super().__call__(inputs)
 
-    train(make_module(objective=HeldVelocity(), sampler=ode(6), optimizer=sgd, micro_batch_size=12), updates=2)
+    settings = dict(objective=HeldVelocity(), sampler=ode(6), optimizer=sgd, micro_batch_size=12, lora=lora)
+    train(make_module(**settings), updates=2)
     assert differences[0] == 0 < differences[1]
 
 

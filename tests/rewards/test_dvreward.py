@@ -136,6 +136,10 @@ def test_tags_weigh_in_every_mean_by_hand():
     assert found == pytest.approx([math.sqrt(0.28), math.sqrt(0.2)])
     found = rewards([count, colour, quality], *table, tag_weights=weights, aggregation="all")
     assert found == pytest.approx([(1.8 + 0.3 + 2.0) / 8, (0.6 + 5.0) / 8])
+    # quality (5 * .4 + 1) / 6 = .5, semantic .98
+    other = Question(text="g?", kind="quality", tag="Geometry")
+    found = rewards([count, quality, other], [0.98, 0.4, 1.0], [0.5, 0.5, 0.5], tag_weights=weights)
+    assert found == pytest.approx([0.7, 0.5])
     # weight 0 leaves a tag out, of the share that must be answered too
     found = rewards([count, colour], [None, 0.3], [0.9, 0.6], tag_weights={"Count": 0.0}, minimum_answered=1.0)
     assert found == pytest.approx([0.3, 0.6])

@@ -324,6 +324,14 @@ def test_credit_of_the_rounds(credit, expected):
         torch.testing.assert_close(group.scores.reward_N, torch.tensor(wanted), equal_nan=True)
 
 
+def test_every_round_is_rectified_over_all_ranks():
+    """Nothing improved here, but on the other rank it did: the terms stay."""
+    rounds = [judged([0.2, 0.4], [0.5] * 2)]
+    assert make_task(credit="own").credit(rounds)[0].scores.reward_N.isnan().all()
+    (kept,) = make_task(credit="own").credit(rounds, lambda local: local + torch.tensor([1.0] + [0.0] * 6).double())
+    torch.testing.assert_close(kept.scores.reward_N, torch.tensor([0.5, 0.5]))
+
+
 def test_improvement_after_different_pictures():
     """In round 2 the samples refine pictures of their own: who got worse is never above who did not."""
     rounds = [judged([0.90, 0.20, 0.25, 0.90], [0.15] * 4), judged([0.85, 0.10, 0.30, 0.95], [0.15] * 4)]

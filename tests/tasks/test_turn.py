@@ -111,6 +111,23 @@ def test_max_tokens_ends_a_text_whose_forced_end_is_not_trained(dense):
     assert [ids[:2] for ids in words(long)] == words(short)
 
 
+def test_the_sampler_notes_the_entropy_that_replay_finds(dense):
+    task, sampler = ReasoningT2I(**SIZE, max_tokens=4, temperature=0.7), sde(4, 2, (0, 2))
+    samples = drawn(task, dense, sampler, range(2))
+    replay = task.replay(dense, samples, sampler, context_gradient=True)
+    noted = torch.cat([t.texts[0].entropy_T for t in samples])
+    torch.testing.assert_close(replay.entropy_RT[replay.token_mask_RT].detach(), noted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("think", [True, False])
+def test_the_system_prompt_is_that_of_thinking(dense, think):
+    def pictures(prompt):
+        dense.defaults = dataclasses.replace(dense.defaults, think_prompt=prompt)
+        return torch.stack([t.image.final_LD for t in drawn(ReasoningT2I(**SIZE, think=think, max_tokens=1), dense)])
+
+    assert torch.equal(pictures("think"), pictures("a and of")) != think
+
+
 def in_round(task, model, round, some=None, steps=range(2)):
     """What the task's turn makes in a round; stochastic from the first evaluation on."""
     some = some or keys()

@@ -1,0 +1,29 @@
+"""Drawing a token, by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from project.models.text import draw_token
+
+LOG_PROB = torch.tensor([0.15, 0.5, 0.05, 0.3]).log()[None]
+
+
+@pytest.mark.parametrize(
+    ("top_p", "uniform", "token"),
+    [
+        # likeliest first: tokens 1, 3, 0, 2 with .5, .3, .15, .05
+        (1.0, 0.49, 1), (1.0, 0.51, 3), (1.0, 0.79, 3), (1.0, 0.81, 0), (1.0, 0.96, 2),
+        # the smallest set that holds .6 is {1, 3}: their shares are .625 and .375
+        (0.6, 0.62, 1), (0.6, 0.63, 3), (0.6, 0.9999, 3),
+        (0.45, 0.9999, 1),
+        (0.85, 0.52, 1), (0.85, 0.9999, 0),
+    ],
+)  # fmt: skip
+def test_the_likeliest_tokens_share_the_whole_probability(top_p, uniform, token):
+    assert draw_token(LOG_PROB, torch.tensor([uniform]), greedy=False, top_p=top_p).tolist() == [token]
+
+
+def test_greedy_takes_the_likeliest():
+    assert draw_token(LOG_PROB, torch.tensor([0.99]), greedy=True, top_p=1.0).tolist() == [1]
