@@ -32,8 +32,8 @@ def advantages(
     A picture is drawn from a context: prompt, text, and the picture that was looked at. If the texts of a group differ,
     rewards differ mostly because of the texts, which is noise for the gradient of the picture. With `image_context_N` a
     picture is compared with the mean over the M pictures of its context. This baseline is as good as that of the group:
-    except for the sample's own share (1 / M instead of 1 / G) it does not depend on the picture. A picture without others
-    in its context has advantage 0.
+    except for the sample's own share (1 / M instead of 1 / G) it does not depend on the picture. A picture that is
+    alone in its context has advantage 0.
 
     Args:
         reward_N, text_reward_N: group by group; NaN = not scored.

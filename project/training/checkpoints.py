@@ -20,8 +20,8 @@ def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter
     """The model of a checkpoint folder (or hub id), or the trained policy of a run's `.ckpt` file.
 
     A `.ckpt` holds trained parameters only; the `config.yaml` of its run folder says what they were trained from.
-    `weights` chooses between its last parameters and their moving average. `adapter`: a PEFT folder (or hub id) to put over
-    a checkpoint folder.
+    `weights` chooses between its last parameters and their moving average. `adapter`: a PEFT folder (or hub id) to put
+    over a checkpoint folder.
 
     Raises:
         FileNotFoundError, ValueError: naming the file and what to do.

@@ -24,8 +24,8 @@ class Trainable:
     Args:
         lora: adapters to train instead of all weights.
         freeze: patterns of names (re.search) of parameters that are not trained.
-        parameter_groups: optimizer options (lr, eps, weight_decay ...) by pattern of parameter names (re.search); the first
-            match counts.
+        parameter_groups: optimizer options (lr, eps, weight_decay ...) by pattern of parameter names (re.search); the
+            first match counts.
 
     Raises:
         ValueError: for adapters with dropout.
