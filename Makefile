@@ -1,4 +1,4 @@
-# make demo   trains the embedded model on two CPU cores and prints scores before and after
+# make demo   trains the embedded model on two CPU cores; prints scores and the path of pictures, before and after
 # make test   runs the tests
 # make lint   runs ruff and mypy
 PYTHON ?= python3

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from project.core.errors import UsageError, explain
+from project.core.errors import ScoringFailed, UsageError, explain
 
 LIGHTNING = {
     "fit": "Train a model as a YAML file says.",
@@ -31,8 +31,8 @@ USAGE_ERROR, FAILED = 2, 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong usage, 128 + n ended by signal n.
 
-    What a user can mend (ValueError, which UsageError is too, and OSError) becomes one message on stderr; with
-    `--debug` the traceback follows.
+    What a user can mend (ValueError, which UsageError is too, OSError, scoring that failed) becomes one message on
+    stderr; with `--debug` the traceback follows.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(f"unknown command {argv[0]!r}: {remedy}", USAGE_ERROR)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else (0 if stop.code is None else FAILED)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ScoringFailed) as error:
         if debug:
             traceback.print_exc()
         if isinstance(error, UsageError):

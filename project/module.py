@@ -22,11 +22,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
 from project.benchmarks.base import Benchmark
+from project.core.metrics import Mean, values
 from project.core.timing import Stopwatch
 from project.judges.agreement import together
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import adapters_at_start, adapters_off, keep_start
-from project.objectives.base import Counts, LossInputs, Mean, Objective
+from project.objectives.base import Counts, LossInputs, Objective
 from project.rewards.scoring import Scorer, collected
 from project.samplers.sampler import Sampler
 from project.tasks.base import Rollout, Task
@@ -170,7 +171,7 @@ class AlphaGRPO(EvaluatedModule):
 
     def training_step(self, prompts: Sequence[Prompt], batch_idx: int) -> dict[str, Any]:
         """One rollout and the optimizer steps on it."""
-        with together(self._on_any_rank):  # a judge lost to one rank ends the run of all
+        with together(self._on_any_rank):  # scoring that fails on one rank ends the run of all
             groups = self.rollout(prompts)
             groups = [self.score(group) for group in groups]
         groups = self.task.credit(groups, self._sum_over_ranks)
@@ -203,7 +204,7 @@ class AlphaGRPO(EvaluatedModule):
     def score(self, group: Group) -> Group:
         """The rewards of a group; the reward callbacks were asked as soon as its pictures were drawn."""
         scores = collected(group.pending, self.stopwatch)
-        self.log_dict({f"{group.log_prefix}{name}": value for name, value in scores.metrics.items()})
+        self.log_dict({f"{group.log_prefix}{name}": value for name, value in values(scores.metrics).items()})
         self.log("reward", scores.reward_N.nanmean(), prog_bar=True, logger=False)
         return dataclasses.replace(group, scores=scores, pending=())
 
@@ -282,14 +283,14 @@ class AlphaGRPO(EvaluatedModule):
 
     def _accumulate(
         self, groups: Sequence[Group], counts: Mapping[str, Counts]
-    ) -> tuple[dict[str, Mean], dict[str, Tensor]]:
+    ) -> tuple[dict[str, Mean[Tensor]], dict[str, Tensor]]:
         """Accumulate the gradient of the update's loss, and return what to log, over all ranks.
 
         Every rank replays as many micro-batches of a group as the rank with most of them, so that collectives match.
         """
         numbers = self._over_ranks(torch.tensor([self._micro_batches(group) for group in groups]), "max").tolist()
         left = sum(numbers)
-        totals: dict[str, Mean] = {}
+        totals: dict[str, Mean[Tensor]] = {}
         maxima: dict[str, Tensor] = {}
         for group, number in zip(groups, numbers, strict=True):
             for batch in group.micro_batches(self.updating.micro_batch_size, at_least=number):

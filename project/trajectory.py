@@ -22,6 +22,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from project.core.metrics import Metric
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
@@ -161,8 +163,8 @@ class Scores:
     """Per sample and question of its prompt; None = unanswered. Empty if no reward asks questions."""
     well_formed_N: Tensor | None = None
     """bool: samples whose text is as the rewards with `mask_image` want it; None if there is no such reward."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Scalars to log, by name."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """To log, by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

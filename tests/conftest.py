@@ -15,12 +15,15 @@ from torch import Tensor
 
 from tests.helpers import ROOT
 
+REFERENCES = (Path("../shared/fixtures/bagel_tiny"), Path("tests/fixtures/bagel_tiny"))
+"""Upstream's own outputs, where they are; those of this repository (see the README beside them)."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fixture",
-        default="../shared/fixtures/bagel_tiny",
-        help="directory of BAGEL reference data; a relative path starts at the repository root",
+        help="directory of BAGEL reference data, from the repository root; default: every one of "
+        + " and ".join(map(str, REFERENCES)),
     )
     parser.addoption(
         "--server-python",
@@ -29,25 +32,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+class Cases(dict[str, Any]):
+    """Cases by name; asking for one that these data lack skips the test."""
+
+    def __missing__(self, name: str) -> Any:
+        pytest.skip(f"these reference data have no case {name}")
+
+
 class ReferenceData:
-    """A tiny BAGEL checkpoint with upstream's own outputs: `cases` describes them, `tensor` reads one."""
+    """A tiny BAGEL checkpoint and what it must say: `cases` describes it, `tensor` reads one."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.expected: Mapping[str, Any] = json.loads((directory / "expected.json").read_text())
-        self.cases: Mapping[str, Any] = self.expected["cases"]
+        self.expected: Mapping[str, Any] = json.loads((directory / "expected.json").read_text(encoding="utf-8"))
+        self.cases = Cases(self.expected["cases"])
         self._tensors = safe_open(directory / "expected.safetensors", "pt")
+        self._names = set(self._tensors.keys())
 
     def tensor(self, name: str) -> Tensor:
+        if name not in self._names:
+            pytest.skip(f"these reference data have no tensor {name}")
         return self._tensors.get_tensor(name)
+
+
+def references(config: pytest.Config) -> list[Path]:
+    """Directories of reference data that are there: the one asked for, or all known ones (upstream's own first)."""
+    asked = config.getoption("--fixture")
+    directories = [(ROOT / directory).resolve() for directory in ([asked] if asked else REFERENCES)]
+    return [directory for directory in directories if (directory / "expected.json").is_file()]
 
 
 @pytest.fixture(scope="session")
 def bagel_fixture(request: pytest.FixtureRequest) -> ReferenceData:
-    directory = (ROOT / request.config.getoption("--fixture")).resolve()
-    if not (directory / "expected.json").is_file():
-        pytest.skip(f"no reference data at {directory}: pass --fixture DIR")
-    return ReferenceData(directory)
+    """Those that the test is parametrized with, or the first ones."""
+    found = references(request.config)
+    if not found:
+        pytest.skip(f"no reference data at {request.config.getoption('--fixture')}: pass --fixture DIR")
+    return ReferenceData(getattr(request, "param", found[0]))
 
 
 def assert_parity(actual: Tensor, expected: Tensor) -> None:

@@ -27,6 +27,7 @@ from jsonargparse import ArgumentParser
 
 import project
 from project.benchmarks.base import Benchmark, flatten
+from project.core.metrics import Mean, Sum
 from project.core.timing import Stopwatch
 from project.data.prompts import read_prompts
 from project.decomposition.base import ChatModel, Decomposer
@@ -88,7 +89,7 @@ FIRST = {
 DETECTOR = {"class_path": "project.shapes.judge.DetectorJudge"}
 CHAT = {
     "class_path": "project.decomposition.openai_client.OpenAIChat",
-    "init_args": {"base_url": "$llm", "model": "tiny-llm"},
+    "init_args": {"server": {"base_url": "$llm", "model": "tiny-llm"}},
 }
 REFLECTION = {"class_path": "project.shapes.reflection_judge.ReflectionJudge"}
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
@@ -126,10 +127,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "autoencoder": "$autoencoder", "seed": 3}
     ],
     "OpenAIJudge": [
-        {"base_url": "$server", "model": "tiny-vlm"},
-        {"base_url": ["$server", "$server"], "model": "tiny-vlm", "image_size": 64, "text_fallback": True},
+        {"server": {"base_url": "$server", "model": "tiny-vlm"}},
+        {"server": {"base_url": ["$server", "$server"], "model": "tiny-vlm"}, "image_size": 64, "text_fallback": True},
     ],
-    "OpenAITextJudge": [{"base_url": "$server", "model": "tiny-vlm"}],
+    "OpenAITextJudge": [{"server": {"base_url": "$server", "model": "tiny-vlm"}}],
     "ReasoningT2I": [
         {"height": "$height", "width": "$width", "max_tokens": 5, "guidance": {"text": 2.0, "interval": [0.2, 0.9]}},
         {"height": "$height", "width": "$width", "max_tokens": 2, "temperature": 0.7, "prompts_per_forward": 1},
@@ -510,7 +511,7 @@ def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory]
     assert output.reward_N.shape == (len(trajectories),) and output.reward_N.is_floating_point()
     assert output.well_formed_N is None or output.well_formed_N.shape == output.reward_N.shape
     assert not output.reward_N.isinf().any(), "what cannot be scored is NaN"
-    assert all(isinstance(value, float) for value in output.metrics.values())
+    assert all(isinstance(metric, Mean | Sum) for metric in output.metrics.values())
     if output.confidence_NQ is not None:
         assert [len(row) for row in output.confidence_NQ] == [len(t.prompt.questions) for t in trajectories]
     again = reward.score(trajectories, 2)
@@ -520,6 +521,14 @@ def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory]
     scores = score(trajectories, 2, [reward])
     weighted = reward.weight * output.reward_N
     torch.testing.assert_close(scores.text_reward_N if reward.text_only else scores.reward_N, weighted, equal_nan=True)
+
+
+@pytest.mark.parametrize("case", cases(Reward))
+def test_a_reward_keeps_its_weight_and_what_it_counts_for(case: Case) -> None:
+    given = {name: value for name, value in {"weight": 0.25, "text_only": True}.items() if name in parameters(case.cls)}
+    assert "weight" in given
+    reward = dataclasses.replace(case, arguments={**(case.arguments or {}), **given}).make()
+    assert {name: getattr(reward, name) for name in given} == given
 
 
 @pytest.fixture(scope="module")
@@ -562,7 +571,7 @@ def test_a_judge_of_texts_answers_every_question_or_says_that_it_cannot(
     assert given and all(0 <= value <= 1 for value in given)
     assert judge.answer_texts([], [CLARIFY], []) == []
     assert judge.answer_texts(texts, [], about) == [[], []]
-    assert all(isinstance(value, float) for value in judge.metrics().values())
+    assert all(isinstance(metric, Mean | Sum) for metric in judge.metrics().values())
     with pytest.raises(ValueError):
         judge.answer_texts(texts, [CLARIFY], about[:1])
 

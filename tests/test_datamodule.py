@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -78,8 +80,11 @@ def test_refuses_what_cannot_be_dealt() -> None:
 def test_evaluation_gives_every_rank_the_same_lengths(world_size: int) -> None:
     parts = [list(EvaluationLoader(PROMPTS, batch_size=2, rank=r, world_size=world_size)) for r in range(world_size)]
     assert len({tuple(map(len, part)) for part in parts}) == 1
-    real = [p.id for part in parts for batch in part for p in batch if not p.padding]
+    dealt = [p for part in parts for batch in part for p in batch]
+    real = [p.id for p in dealt if not p.padding]
     assert sorted(real) == sorted(p.id for p in PROMPTS)
+    assert len(dealt) == -(-len(PROMPTS) // world_size) * world_size
+    assert all(p.id == PROMPTS[-1].id for p in dealt if p.padding), "the last prompt fills up"
 
 
 def test_datamodule_reads_what_the_stage_needs(tmp_path: Path) -> None:
@@ -101,5 +106,33 @@ def test_benchmarks_may_have_prompts_of_their_own(tmp_path: Path) -> None:
     data.setup("validate")
     batches = [list(each) for each in data.val_dataloader()]
     assert [[[p.text for p in batch] for batch in each] for each in batches] == [[["a1", "a2"], ["a3"]], [["b1"]]]
-    assert {p.benchmark for batch in batches[0] for p in batch} == {"one"}
+    assert [{p.benchmark for batch in each for p in batch} for each in batches] == [{"one"}, {"two"}]
     assert data.test_dataloader() == [], "no prompts, no loader"
+
+
+def test_the_settings_of_the_datamodule_are_those_of_its_loaders(tmp_path: Path) -> None:
+    rows = "".join(f'{{"caption": "{n}"}}\n' for n in range(9))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    file, names = str(tmp_path / "rows.jsonl"), {"prompt": "caption"}
+
+    def loaders(rank: int = 0, world_size: int = 1, **settings: Any) -> tuple[PromptLoader, list[EvaluationLoader]]:
+        data = PromptDataModule(train=file, val={"one": file}, columns=names, **settings)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
+        data.setup("fit")
+        return data.train_dataloader(), data.val_dataloader()
+
+    def texts(batches: Any) -> list[list[str]]:
+        return [[prompt.text for prompt in batch] for batch in batches]
+
+    training, (evaluation,) = loaders(prompts_per_update=4, seed=5, eval_batch_size=7)
+    expected = PromptLoader(training.prompts, prompts_per_update=4, seed=5)
+    assert texts(training) == texts(expected)
+    assert texts(loaders(prompts_per_update=4, seed=6)[0]) != texts(loaders(prompts_per_update=4, seed=5)[0])
+    assert [len(batch) for batch in evaluation] == [7, 2]
+    assert texts(loaders(prompts_per_update=4, shuffle=False)[0])[0] == ["0", "1", "2", "3"]
+    ranks = [loaders(rank, 2, prompts_per_update=4, shuffle=False) for rank in range(2)]
+    assert [texts(one)[0] for one, _ in ranks] == [["0", "2"], ["1", "3"]]
+    assert [texts(one)[0][:2] for _, (one,) in ranks] == [["0", "2"], ["1", "3"]]
+    plain = PromptDataModule(train=file, columns=names, prompts_per_update=3)
+    plain.setup("fit")
+    assert sorted(p.text for p in plain.prompts["train"]) == [str(n) for n in range(9)]

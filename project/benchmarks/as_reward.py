@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
 
 from project.benchmarks.base import Benchmark
+from project.core.digest import pixel_key
+from project.core.metrics import Mean
 from project.core.randomness import keyed_generator
 from project.rewards.base import Reward, RewardOutput
 from project.trajectory import Trajectory
@@ -48,9 +49,9 @@ class BenchmarkReward(Reward):
             for outcome, trajectory in zip(outcomes, trajectories, strict=True)
         ]
         reward_N = torch.tensor(verdicts)
-        return RewardOutput(reward_N=reward_N, metrics={"reward/benchmark": reward_N.mean().item()})
+        return RewardOutput(reward_N=reward_N, metrics={"reward/benchmark": Mean.over(verdicts)})
 
     def _flipped(self, trajectory: Trajectory) -> bool:
-        picture = hashlib.blake2b(trajectory.image.pixels_HWC.numpy().tobytes(), digest_size=16).hexdigest()
+        picture = pixel_key(trajectory.image.pixels_HWC.numpy())
         generator = keyed_generator(self.seed, "benchmark reward", picture, trajectory.prompt.text)
         return bool(torch.rand((), generator=generator).item() < self.flips)

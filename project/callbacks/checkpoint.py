@@ -13,8 +13,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from project.core.atomic_files import writing
+from project.core.errors import ScoringFailed
 from project.core.run_folder import on_rank_zero, run_folder
-from project.judges.base import JudgeUnavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +30,9 @@ class _Boundary:
 class SaveLast(Checkpoint):
     """Saves the whole state of training every n updates, before a validation, when training stops and at the end.
 
-    If the judge becomes unavailable in the midst of an update, the state before that update is saved: rewards come
-    before the first optimizer step, so the weights are still those, and going on repeats the update.
+    If scoring fails in the midst of an update (a judge is away, a reward raises an error), the state before that
+    update is saved: rewards come before the first optimizer step, so the weights are still those, and going on repeats
+    the update.
 
     It counts by `module.updates` (finished updates): Lightning's `global_step` counts optimizer steps, of which an
     update has several or none. The file is written beside the old one and then takes its place, so a crash at any
@@ -88,7 +89,7 @@ class SaveLast(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # Saving is a collective call: on several ranks it must be certain that all are here.
-        here = isinstance(exception, JudgeUnavailable) and (trainer.world_size == 1 or exception.agreed)
+        here = isinstance(exception, ScoringFailed) and (trainer.world_size == 1 or exception.agreed)
         boundary = self._boundary
         if not here or boundary is None:
             return

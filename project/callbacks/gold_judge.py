@@ -107,7 +107,7 @@ class GoldJudge(Callback):
             log.warning("update %d is not compared, the gold judge is away: %s", updates, error)
             return
         found = compare(self._train_rewards(group, group.scores, chosen), gold.reward_N, group.size)
-        figures = {"unanswered": gold.metrics["judge/unanswered"], **found.figures}
+        figures = {"unanswered": gold.metrics["judge/unanswered"].value, **found.figures}
         logged = {f"gold/{name}": value for name, value in figures.items() if not math.isnan(value)}
         # Not by `log_dict`, which would repeat them at every update until the next comparison.
         for logger in trainer.loggers:

@@ -25,7 +25,8 @@ class OnPolicyGate(Callback):
     In fp32 a larger error than the tolerance stops the run: something is different between rollout and replay. In
     other precisions the error is the noise floor of the log-probabilities; it is logged as
     `on_policy/max_ratio_error`, with a warning when it exceeds half the clip width (clipping then sees only noise).
-    What is not finite stops a run in any precision.
+    What is not finite stops a run in any precision. An objective without ratios (its `clip_widths` are None and it
+    reports no ratio error) leaves nothing to check, which is said once.
 
     Args:
         text_tolerance: largest |ratio - 1| of a text. Wider than the 1e-5 of the tests, as it bounds the maximum over a
@@ -48,13 +49,20 @@ class OnPolicyGate(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("on_policy/ratio_error/")
         }
-        if not errors:
+        objective = pl_module.objective
+        widths = objective.clip_widths
+        needed = {part for part, width in (("text", widths.text), ("image", widths.image)) if width is not None}
+        if missing := sorted(needed - errors.keys()):
             raise OnPolicyError(
-                f"{type(pl_module.objective).__name__} reports no `ratio_error/text` or `ratio_error/image` among its "
-                "maxima: without them the gate cannot compare replay with rollout"
+                f"{type(objective).__name__} clips the {missing[0]} ratio but reports no `ratio_error/{missing[0]}` "
+                "among its maxima: without it the gate cannot compare replay with rollout"
             )
+        if not errors:
+            self._warn_once(
+                "ratios", "%s has no ratios: the on-policy gate has nothing to check", type(objective).__name__
+            )
+            return
         pl_module.log("on_policy/max_ratio_error", max(errors.values()))
-        widths = pl_module.objective.clip_widths
         clips = {
             "text": widths.text or self.text_tolerance * 10,
             "image": widths.image or self.image_tolerance * 10,
@@ -71,9 +79,9 @@ class OnPolicyGate(Callback):
                 "temperature, system prompt, precision and weights, and that dropout is off."
             )
         for part, error in errors.items():
-            if error > clips[part] / 2 and part not in self._warned:
-                self._warned.add(part)
-                log.warning(
+            if error > clips[part] / 2:
+                self._warn_once(
+                    part,
                     "the noise floor of the %s ratio (%.1e) exceeds half the clip width (%.1e): clipping sees mostly "
                     "rounding noise; use fp32 log-probabilities or a wider clip_%s",
                     part,
@@ -81,3 +89,8 @@ class OnPolicyGate(Callback):
                     clips[part],
                     part,
                 )
+
+    def _warn_once(self, about: str, message: str, *values: object) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            log.warning(message, *values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 import warnings
 from argparse import ArgumentError
@@ -19,43 +20,49 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from project.benchmarks.base import Benchmark
+from project.callbacks.before_after import BeforeAfter
 from project.callbacks.checkpoint import SaveLast
 from project.callbacks.interrupt import GracefulStop, Interrupted
+from project.callbacks.opening import Opening
 from project.callbacks.progress import Progress
 from project.callbacks.results import Results
 from project.cli.loggers import MetricsCSV
 from project.cli.refusals import check_trainer, own_words
 from project.core.atomic_files import NotWritten, write_atomically
 from project.core.config_files import files_in, unknown_empty_key, unreadable
-from project.core.errors import UsageError, explain
+from project.core.errors import ScoringFailed, UsageError, explain
 from project.core.run_folder import RunFolder, folder_of_checkpoint, lock, on_rank_zero
-from project.judges.base import JudgeUnavailable
 from project.rewards.base import Reward
 from project.training.checkpoints import read_checkpoint
 
 PARSER = {"exit_on_error": False, "allow_abbrev": False}
+TIPS = r"Tip: |[GT]PU available: False|HPU available: False|was configured so 100%"
+"""Lines of Lightning's log that say what is so anyway."""
+UNMENDABLE = (
+    r".*LeafSpec.*is deprecated",  # of torch, used by Lightning
+    r"Found \d+ module\(s\) in eval mode",  # on purpose: dropout would part replay from rollout
+    r".*does not have many workers",  # the loaders hand out what is in memory
+    r"The number of training batches \(\d+\) is smaller than the logging interval",  # metrics are logged by update
+    r"Checkpoint directory .* exists and is not empty",  # a run that goes on
+)
+"""Warnings that a user cannot act upon."""
 _log = logging.getLogger(__name__)
 
 
 def run_lightning(argv: Sequence[str]) -> int:
-    """Runs `fit`, `validate`, `test` or `predict` and returns the exit code (128 + n if ended by signal n, 1 if the
-    judge stopped answering).
+    """Runs `fit`, `validate`, `test` or `predict` and returns the exit code (128 + n if ended by signal n).
 
     Raises UsageError for a wrong command line or configuration, ValueError and FileNotFoundError for what the
-    parts of the run refuse; an error of other origin after training began keeps its traceback (RuntimeError).
+    parts of the run refuse, ScoringFailed if a judge or a reward failed; an error of other origin after training
+    began keeps its traceback (RuntimeError).
     """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
-    # Lightning's use of torch.utils._pytree: nothing that a user could mend.
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
+    silence()
     try:
         with ExitStack() as held:
             ProjectCLI(list(argv), held)
     except Interrupted as stop:
         _log.warning("%s", stop)
         return 128 + stop.signal
-    except JudgeUnavailable as error:
-        _log.error("%s", error)
-        return 1
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
     return 0
@@ -96,9 +103,9 @@ class ProjectCLI(LightningCLI):
     - `seed_everything` is the run's one seed: it is also the `seed` of model and data, if they have one.
 
     The run folder takes the place of `trainer.default_root_dir`, and of the loggers unless others are given. A `fit`
-    that goes on from a checkpoint in a run folder goes on in that folder. `SaveLast`, `GracefulStop`, `Progress` and
-    `Results` are added with their defaults unless `trainer.callbacks` names them. What must be let go when the command
-    ends (the lock of the run folder) is put into `held`.
+    that goes on from a checkpoint in a run folder goes on in that folder. `SaveLast`, `GracefulStop`, `Progress`,
+    `Opening`, `BeforeAfter` and `Results` are added with their defaults unless `trainer.callbacks` names them. What
+    must be let go when the command ends (the lock of the run folder) is put into `held`.
     """
 
     def __init__(self, argv: list[str], held: ExitStack | None = None) -> None:
@@ -168,6 +175,10 @@ class ProjectCLI(LightningCLI):
             defaults.append(SaveLast())
         if trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             defaults.append(Progress())
+        if self.subcommand == "fit":
+            defaults.append(Opening())
+            if self._get(self.config_init, "benchmarks"):
+                defaults.append(BeforeAfter())
         seeded = Results(seed=int(self._get(self.config, "seed_everything")))
         self.results = next((c for c in callbacks if isinstance(c, Results)), seeded)
         defaults.append(self.results)
@@ -177,16 +188,22 @@ class ProjectCLI(LightningCLI):
         folder = resumed or self._get(self.config_init, "run").claim()
         if self.subcommand == "fit" and on_rank_zero() and (mine := lock(folder)) is not None:
             self.held.enter_context(mine)
-        loggers = run_loggers(folder) if trainer.logger in (None, True) else trainer.logger
-        return super().instantiate_trainer(callbacks=callbacks, default_root_dir=str(folder), logger=loggers, **kwargs)
+        ours = {
+            "callbacks": callbacks,
+            "default_root_dir": str(folder),
+            "logger": run_loggers(folder) if trainer.logger in (None, True) else trainer.logger,
+            # `Opening` says more in one line.
+            "enable_model_summary": bool(trainer.enable_model_summary),
+        }
+        return super().instantiate_trainer(**ours, **kwargs)
 
     def fit(self, **kwargs: Any) -> None:
         """What the command `fit` runs."""
         try:
             self.trainer.fit(**kwargs)
-        except JudgeUnavailable as error:
+        except ScoringFailed as error:
             self.stop.raise_if_stopped(self.trainer)
-            raise JudgeUnavailable(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
+            raise ScoringFailed(f"{error}\n{self.stop.message(self.trainer)}", error.agreed) from error
         except NotWritten as error:
             raise ValueError(f"{error}\n{self.stop.message(self.trainer)}") from error
         except torch.OutOfMemoryError as error:
@@ -243,5 +260,13 @@ def _raised_here(error: BaseException) -> bool:
     return bool(frames) and Path(frames[-1][0].f_code.co_filename).is_relative_to(Path(__file__).parents[1])
 
 
-def _is_no_tip(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless" not in record.getMessage()
+def silence() -> None:
+    """Keeps to itself what Lightning says that no user could mend."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).addFilter(_is_of_use)
+    for message in UNMENDABLE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return not re.search(TIPS, record.getMessage())

@@ -28,11 +28,26 @@ KEY = re.compile(r"Parser key \"([^\"]+)\":\s*(.*)")
 CALLABLE = re.compile(r"Type .* expects a function or a callable class: (.+)\. Got value: .*class_path='([^']+)'")
 CLASSLESS = {"lightning.LightningModule": "model", "lightning.LightningDataModule": "data"}
 """What stands for a class that no file names."""
+SECRETS = ("api_key",)
+"""Arguments whose values no message shows."""
 CLASS_PATH = re.compile(r"Problem with given class_path '([^']+)':\s*(.*)")
 
 
 class UsageError(ValueError):
     """The command line or a configuration file is wrong; the message is ready to be shown."""
+
+
+class ScoringFailed(RuntimeError):
+    """Pictures cannot be scored any longer, because a judge or a reward failed; the message says which, and why.
+
+    Training ends, saved as it was before the update at work.
+
+    `agreed`: every rank raises it at the same place, so that they can save together.
+    """
+
+    def __init__(self, message: str, agreed: bool = False) -> None:
+        super().__init__(message)
+        self.agreed = agreed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +175,8 @@ def _other(cause: Cause, same: list[str], message: str, files: Sequence[Path]) -
         above, _, name = (cause.keys[-1] if cause.keys else "").rpartition(".")
         group = above.rpartition(".")[2] or None
         place = place_of(files, name, owner=None if group else cause.owner, group=group, value=value)
+        if name in SECRETS:
+            return f"{place}{where} is no {' or '.join(map(_pretty, wanted))}: write it in quotation marks"
         return f"{place}{where} is {value!r}: give {' or '.join(map(_pretty, wanted))}"
     return f"{where}: {cause.text}" if where else cause.text
 

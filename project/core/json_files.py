@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from project.core.atomic_files import writing
+from project.core.git_lfs import LFS_REMEDY, is_lfs_pointer
 
 AGAIN = "copy or download it again"
 DEEPEST = 100
@@ -25,6 +26,8 @@ def read_object(file: Path, wanted_by: str = "a checkpoint folder") -> dict[str,
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: {wanted_by} holds one")
+    if is_lfs_pointer(file):
+        raise ValueError(f"{file} is a Git LFS pointer, not the file itself: {LFS_REMEDY}")
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from project.core.reasoning import split_reasoning
 from project.trajectory import Question
 
 SEMANTIC_TAGS = (
@@ -61,6 +63,26 @@ class Decomposer(ABC):
         return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a language model answers."""
+
+    text: str
+    """Reasoning may stand in it."""
+    cut_off: bool = False
+    """Whether it was ended by its length."""
+
+    @property
+    def answer(self) -> str:
+        """The text behind the reasoning. Raises ValueError if there is no whole answer: a draft is none."""
+        if self.cut_off:
+            raise ValueError("the reply was cut off by its length: answer more shortly (max_tokens is the bound)")
+        answer = split_reasoning(self.text)
+        if answer is None:
+            raise ValueError("the reply holds reasoning that does not end, and no answer")
+        return answer
+
+
 class ChatModel(ABC):
     """A language model that an LLM-based decomposer talks to. `chat` may be called from several threads at a time."""
 
@@ -70,7 +92,7 @@ class ChatModel(ABC):
         """Identity for reports: the model, and whatever else changes what it says."""
 
     @abstractmethod
-    def chat(self, messages: Sequence[Mapping[str, str]], attempt: int = 0) -> str:
+    def chat(self, messages: Sequence[Mapping[str, str]], attempt: int = 0) -> Reply:
         """What it answers to a chat of `{"role", "content"}`.
 
         Attempt 0 is the likeliest answer; further attempts draw others.

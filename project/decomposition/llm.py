@@ -70,14 +70,14 @@ class LLMDecomposer(Decomposer):
         for attempt in range(self.again + 1):
             reply = self.client.chat(chat, attempt)
             try:
-                questions = read_semantic(reply, SEMANTIC_TAGS)
+                questions = read_semantic(reply.answer, SEMANTIC_TAGS)
             except ValueError as error:
                 objections = [str(error)]
             else:
                 objections = self._objections(prompt, questions) if self.validate else []
                 if not objections:
                     return questions
-            chat = again(first, reply, objections)
+            chat = again(first, reply.text, objections)
         raise ValueError(f"no valid questions in {self.again + 1} attempts, at last because {'; '.join(objections)}")
 
     def _objections(self, prompt: str, questions: Sequence[Question]) -> list[str]:
@@ -99,8 +99,8 @@ class LLMDecomposer(Decomposer):
         for attempt in range(self.again + 1):
             reply = self.client.chat(chat, attempt)
             try:
-                return read(reply)
+                return read(reply.answer)
             except ValueError as error:
                 fault = str(error)
-                chat = again(first, reply, [fault])
+                chat = again(first, reply.text, [fault])
         raise ValueError(f"no readable {what} in {self.again + 1} attempts, at last because {fault}")

@@ -10,12 +10,9 @@ from typing import Any, Literal
 from project.data.questions import circular
 from project.trajectory import Question
 
-END_OF_REASONING = "</think>"
 
-
-def read_json(reply: str) -> dict[str, Any]:
-    """The JSON object in a reply, whatever stands around it (reasoning, a code fence)."""
-    text = reply.rpartition(END_OF_REASONING)[2]
+def read_json(text: str) -> dict[str, Any]:
+    """The JSON object in a reply, whatever stands around it (words, a code fence)."""
     start = text.find("{")
     if start < 0:
         raise ValueError(f"there is no JSON object in {_short(text)}")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from project.decomposition.base import ChatModel
+from project.decomposition.base import ChatModel, Reply
 from project.models.hub import local_copy
 
 FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
@@ -57,7 +57,7 @@ class TransformersChat(ChatModel):
             self._load()
 
     @torch.inference_mode()
-    def chat(self, messages: Sequence[Mapping[str, str]], attempt: int = 0) -> str:
+    def chat(self, messages: Sequence[Mapping[str, str]], attempt: int = 0) -> Reply:
         with self._lock, torch.random.fork_rng():
             model, tokenizer = self._load()
             inputs = tokenizer.apply_chat_template(
@@ -70,7 +70,12 @@ class TransformersChat(ChatModel):
             drawing = {"do_sample": True, "temperature": self.temperature} if attempt else {"do_sample": False}
             ids_RT = model.generate(**inputs, max_new_tokens=self.max_tokens, **drawing)
         reply_T = ids_RT[0, inputs["input_ids"].shape[1] :]
-        return str(tokenizer.decode(reply_T, skip_special_tokens=True))
+        ends = model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        return Reply(
+            text=str(tokenizer.decode(reply_T, skip_special_tokens=True)),
+            cut_off=len(reply_T) == self.max_tokens and int(reply_T[-1]) not in ends,
+        )
 
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:

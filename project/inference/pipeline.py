@@ -14,8 +14,8 @@ from torch import Tensor
 
 from project.models.base import UnifiedModel
 from project.models.context import Context
-from project.models.reading import Read, Reading, read, transforms
-from project.models.transforms import ImageTransform
+from project.models.reading import Read, Reading, read
+from project.models.transforms import PictureTransform
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.samplers.schedule import Schedule
@@ -65,13 +65,13 @@ class UnifiedPipeline:
     def __init__(
         self,
         model: UnifiedModel,
-        vae_transform: ImageTransform | None = None,
-        vit_transform: ImageTransform | None = None,
+        vae_transform: PictureTransform | None = None,
+        vit_transform: PictureTransform | None = None,
     ) -> None:
         self.model = model.eval()
-        vae, vit = transforms(model)
-        self.vae_transform = vae_transform or vae
-        self.vit_transform = vit_transform or vit
+        own_vae, own_vit = model.picture_transforms
+        self.vae_transform = vae_transform or own_vae
+        self.vit_transform = vit_transform or own_vit
 
     @classmethod
     def from_pretrained(
@@ -138,8 +138,7 @@ class UnifiedPipeline:
             known = self._read(group, d.think_prompt if think else "", guidance)
             texts: list[str | None] = [None] * len(group)
             canvas = Canvas(height=group[0].size[0], width=group[0].size[1], guidance=guidance)
-            grid = self.model.latent_grid(canvas.height, canvas.width)
-            scratch = grid[0] * grid[1] + 2
+            scratch = self.model.latent_room(self.model.latent_grid(canvas.height, canvas.width))
             if think:
                 main, written = self._write(known, group, max_tokens, temperature, top_p, retokenize, scratch)
                 texts = list(written)
@@ -249,7 +248,10 @@ class UnifiedPipeline:
             temperature = 1.0 if top_p > 0 else 0.0
         numbers = torch.stack([torch.rand(limit, generator=row.generator) for row in group])
         after, sampled = model.sample_text(
-            known.main.select(known.row_N, room=limit + 2 + room), numbers, temperature=temperature, top_p=top_p or 1.0
+            known.main.select(known.row_N, room=model.text_room(limit) + room),
+            numbers,
+            temperature=temperature,
+            top_p=top_p or 1.0,
         )
         lengths = (sampled.length_R - sampled.finished_R.long()).tolist()
         texts = [
@@ -257,7 +259,7 @@ class UnifiedPipeline:
         ]
         if retokenize:
             again = [model.encode_text(text) for text in texts]
-            longest = max(map(len, again)) + 2
+            longest = model.text_room(max(map(len, again)))
             after = model.append_text(known.main.select(known.row_N, room=longest + room), again)
         return after, texts
 

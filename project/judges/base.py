@@ -4,30 +4,60 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from project.core.errors import ScoringFailed
+from project.core.metrics import Metric
 from project.trajectory import Question
 
 
-class JudgeUnavailable(RuntimeError):
-    """The judge has stopped answering altogether; the message says so. Training ends, saved.
-
-    `agreed`: every rank raises it at the same place, so that they can save together.
-    """
-
-    def __init__(self, message: str, agreed: bool = False) -> None:
-        super().__init__(message)
-        self.agreed = agreed
+class JudgeUnavailable(ScoringFailed):
+    """The judge has stopped answering altogether; the message says so."""
 
 
-class Judge(ABC):
-    """Answers yes/no questions with confidences. It sees the image, the question's text and the prompt's text."""
+def check_pictures(images: Sequence[Any], questions: Sequence[Any], prompts: Sequence[str]) -> None:
+    """Raises ValueError unless there is one list of questions and one prompt per image."""
+    if not len(images) == len(questions) == len(prompts):
+        raise ValueError(
+            f"{len(images)} images, {len(questions)} lists of questions and {len(prompts)} prompts: "
+            "give one list of questions and one prompt per image"
+        )
+
+
+def check_texts(texts: Sequence[str], prompts: Sequence[str]) -> None:
+    """Raises ValueError unless there is one prompt per text."""
+    if len(texts) != len(prompts):
+        raise ValueError(f"{len(texts)} texts and {len(prompts)} prompts: give one prompt per text")
+
+
+class AnyJudge(ABC):
+    """What judges of pictures and of texts share."""
 
     @property
     @abstractmethod
     def name(self) -> str:
         """Identity for caches and reports: two judges of one name give the same answers."""
+
+    @abstractmethod
+    def preflight(self) -> None:
+        """Check, before any training, that the judge can answer. Raises ValueError with the remedy if it cannot."""
+
+    def stop_waiting(self) -> None:
+        """The run is to end: wait no longer for a judge that is away, raise JudgeUnavailable at once.
+
+        For answers under way in any thread; it may be called from a signal's handler.
+        """
+        return None
+
+    def metrics(self) -> dict[str, Metric]:
+        """Counters since the last call, by name; reset on read."""
+        return {}
+
+
+class Judge(AnyJudge):
+    """Answers yes/no questions with confidences. It sees the image, the question's text and the prompt's text."""
 
     @abstractmethod
     def answer(
@@ -42,29 +72,9 @@ class Judge(ABC):
         if the three have different lengths, JudgeUnavailable if the judge has stopped answering altogether.
         """
 
-    @abstractmethod
-    def preflight(self) -> None:
-        """Check, before any training, that the judge can answer. Raises ValueError with the remedy if it cannot."""
 
-    def stop_waiting(self) -> None:
-        """The run is to end: wait no longer for a judge that is away, raise JudgeUnavailable at once.
-
-        For answers under way in any thread; it may be called from a signal's handler.
-        """
-        return None
-
-    def metrics(self) -> dict[str, float]:
-        """Counters since the last call, by name; reset on read."""
-        return {}
-
-
-class TextJudge(ABC):
+class TextJudge(AnyJudge):
     """Answers yes/no questions about texts with confidences. It sees the text, the question and the prompt's text."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Identity for caches and reports: two judges of one name give the same answers."""
 
     @abstractmethod
     def answer_texts(
@@ -75,18 +85,3 @@ class TextJudge(ABC):
         Every question is asked of every text; `prompts[n]` is what text n was written for. Raises ValueError if there
         are not as many prompts as texts.
         """
-
-    @abstractmethod
-    def preflight(self) -> None:
-        """Check, before any training, that the judge can answer. Raises ValueError with the remedy if it cannot."""
-
-    def stop_waiting(self) -> None:
-        """The run is to end: wait no longer for a judge that is away, raise JudgeUnavailable at once.
-
-        For answers under way in any thread; it may be called from a signal's handler.
-        """
-        return None
-
-    def metrics(self) -> dict[str, float]:
-        """Counters since the last call, by name; reset on read."""
-        return {}

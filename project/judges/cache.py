@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from project.core.digest import digest, image_digest
-from project.judges.base import Judge
+from project.core.metrics import Mean, Metric, Sum
+from project.judges.base import Judge, check_pictures
 from project.trajectory import Question
 
 log = logging.getLogger(__name__)
@@ -86,11 +87,7 @@ class CachedJudge(Judge):
         prompts: Sequence[str],
     ) -> list[list[float | None]]:
         """See `Judge.answer`. Raises whatever the judge raises."""
-        if not len(images) == len(questions) == len(prompts):
-            raise ValueError(
-                f"{len(images)} images, {len(questions)} lists of questions and {len(prompts)} prompts: "
-                "give one list of questions and one prompt per image"
-            )
+        check_pictures(images, questions, prompts)
         judge = self.judge.name.encode()
         keys = [
             [digest(judge, picture, prompt.encode(), question.text.encode()) for question in asked]
@@ -105,13 +102,16 @@ class CachedJudge(Judge):
             found |= self._asked(images, questions, prompts, keys, found)
         return [[found[key] for key in row] for row in keys]
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Metric]:
         """The judge's own, and hits and misses of the cache with the share of hits; reset on read."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         asked = counts["hits"] + counts["misses"]
-        own = {f"judge/cache/{name}": float(counts[name]) for name in ("hits", "misses", "errors")}
-        return self.judge.metrics() | own | ({"judge/cache/hit_rate": counts["hits"] / asked} if asked else {})
+        own: dict[str, Metric] = {
+            f"judge/cache/{name}": Sum(value=float(counts[name])) for name in ("hits", "misses", "errors")
+        }
+        rate = Mean(total=float(counts["hits"]), count=float(asked))
+        return self.judge.metrics() | own | {"judge/cache/hit_rate": rate}
 
     # ----------------------------------------------------------------- helpers
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from project.judges.base import check_pictures
 from project.judges.templates import confidence_of
 from project.trajectory import Question
 
@@ -31,11 +32,7 @@ def one_by_one(
     images: Sequence[np.ndarray], questions: Sequence[Sequence[Question]], prompts: Sequence[str]
 ) -> list[Asked]:
     """Every question, picture by picture. Raises ValueError unless there is one list and one prompt per picture."""
-    if not len(images) == len(questions) == len(prompts):
-        raise ValueError(
-            f"{len(images)} images, {len(questions)} lists of questions and {len(prompts)} prompts: "
-            "give one list of questions and one prompt per image"
-        )
+    check_pictures(images, questions, prompts)
     return [
         Asked(picture=n, question=question.text, prompt=prompt)
         for n, (asked, prompt) in enumerate(zip(questions, prompts, strict=True))

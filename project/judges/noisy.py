@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from project.core.digest import pixel_key
+from project.core.metrics import Metric
 from project.core.randomness import keyed_generator
 from project.judges.base import Judge
 from project.trajectory import Question
@@ -46,7 +47,7 @@ class NoisyJudge(Judge):
     def preflight(self) -> None:
         self.judge.preflight()
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Metric]:
         return self.judge.metrics()
 
     def answer(
@@ -58,7 +59,7 @@ class NoisyJudge(Judge):
         answers = self.judge.answer(images, questions, prompts)
         disturbed: list[list[float | None]] = []
         for image, asked, row in zip(images, questions, answers, strict=True):
-            picture = hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).hexdigest()
+            picture = pixel_key(image)
             disturbed.append(
                 [
                     None if value is None else self._moved(value, picture, question.text)

@@ -51,12 +51,12 @@ def text_messages(prompt: str, text: str, question: str) -> list[dict[str, Any]]
 
 def is_yes(token: str) -> bool:
     """Whether a token, as text or as it stands in a vocabulary, is a spelling of yes: "Yes", " yes", "▁YES", "yes."."""
-    return _word(token) == "yes"
+    return word_in(token) == "yes"
 
 
 def is_no(token: str) -> bool:
     """Whether a token is a spelling of no."""
-    return _word(token) == "no"
+    return word_in(token) == "no"
 
 
 def answer_ids(vocabulary: Mapping[str, int]) -> tuple[list[int], list[int]]:
@@ -87,5 +87,6 @@ def confidence_of(yes_mass: float, no_mass: float, minimum: float = 0.0) -> floa
     return yes_mass / both if both > 0 and both >= minimum else None
 
 
-def _word(token: str) -> str:
+def word_in(token: str) -> str:
+    """A token without what stands around the word; empty for tokens of nothing else (a line end, `**`)."""
     return token.strip(_AROUND).casefold()

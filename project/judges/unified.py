@@ -13,7 +13,7 @@ from project.judges.base import Judge
 from project.judges.first_token import Asked, confidences, device_of, one_by_one, regrouped
 from project.judges.templates import TEMPLATE_VERSION, answer_ids, judge_text
 from project.models.base import ModelSource, UnifiedModel
-from project.models.reading import Reading, read, transforms
+from project.models.reading import Reading, read
 from project.trajectory import Question
 
 
@@ -84,7 +84,7 @@ class UnifiedJudge(Judge):
     ) -> list[list[float | None]]:
         asked = one_by_one(images, questions, prompts)
         model = self._loaded()
-        vae, _ = transforms(model)
+        vae, _ = model.picture_transforms
         answers: list[float | None] = []
         for start in range(0, len(asked), self.batch_size):
             batch = asked[start : start + self.batch_size]

@@ -56,6 +56,6 @@ def drop_conditions(
         share = dropout.share(block) if keep <= place < last else 0.0
         if share == 0 or torch.rand((), generator=generator).item() >= share:
             kept.append(block)
-        elif not isinstance(block, TextBlock):
-            kept.append(DroppedPicture())
+        elif isinstance(block, PictureBlock | LatentBlock):
+            kept.append(DroppedPicture(block))
     return kept

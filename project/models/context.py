@@ -28,7 +28,7 @@ class Context(ABC):
 
     Attributes:
         visible_RS: bool, false for padding.
-        position_R: int64, the rotary position of the next block.
+        position_R: int64 [R] or [R, axes], where the next block stands as the backbone counts.
     """
 
     visible_RS: Tensor
@@ -69,19 +69,19 @@ class StaticContext(Context):
         self,
         *,
         layers: int,
-        rows: int,
         heads: int,
         head_size: int,
         capacity: int,
         dtype: torch.dtype,
-        device: torch.device,
+        position_R: Tensor,
     ) -> None:
+        rows, device = len(position_R), position_R.device
         shape = (rows, heads, capacity, head_size)
         self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self._values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self._visible = torch.zeros(rows, capacity, dtype=torch.bool, device=device)
         self._used = 0
-        self.position_R = torch.zeros(rows, dtype=torch.long, device=device)
+        self.position_R = position_R
 
     @property
     def visible_RS(self) -> Tensor:  # type: ignore[override]
@@ -111,19 +111,17 @@ class StaticContext(Context):
     def select(self, rows: Tensor, room: int = 0) -> StaticContext:
         chosen = StaticContext(
             layers=len(self._keys),
-            rows=len(rows),
             heads=self._keys[0].shape[1],
             head_size=self._keys[0].shape[3],
             capacity=self._used + room,
             dtype=self._keys[0].dtype,
-            device=self._visible.device,
+            position_R=self.position_R[rows],
         )
         for mine, theirs in ((self._keys, chosen._keys), (self._values, chosen._values)):
             for old, new in zip(mine, theirs, strict=True):
                 new[:, :, : self._used] = old[rows, :, : self._used]
         chosen._visible[:, : self._used] = self._visible[rows, : self._used]
         chosen._used = self._used
-        chosen.position_R = self.position_R[rows]
         return chosen
 
     def detach(self) -> StaticContext:
@@ -140,13 +138,14 @@ class FunctionalContext(Context):
 
     @classmethod
     def empty(
-        cls, *, layers: int, rows: int, heads: int, head_size: int, dtype: torch.dtype, device: torch.device
+        cls, *, layers: int, heads: int, head_size: int, dtype: torch.dtype, position_R: Tensor
     ) -> FunctionalContext:
+        rows, device = len(position_R), position_R.device
         nothing = torch.zeros(rows, heads, 0, head_size, dtype=dtype, device=device)
         return cls(
             keys_values=((nothing, nothing),) * layers,
             visible_RS=torch.zeros(rows, 0, dtype=torch.bool, device=device),
-            position_R=torch.zeros(rows, dtype=torch.long, device=device),
+            position_R=position_R,
         )
 
     def extend(self, layer: int, key_RHTC: Tensor, value_RHTC: Tensor) -> tuple[Tensor, Tensor]:

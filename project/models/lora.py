@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from project.models.adapter_files import AdapterFiles, read_adapter, write_adapter
+from project.models.base import UnifiedModel
+from project.models.weight_files import listed, misfits
 
-EXPERTS = r"language_model\.model\.layers\.\d+\.(self_attn|mlp|mlp_moe_gen)\.(q|k|v|o|gate|up|down)_proj(_moe_gen)?"
-"""Every projection of both experts (the paper's choice)."""
 ADAPTER, START = "default", "start"
 """What peft calls the adapters in use, and their frozen copy. Files never hold these names."""
 
@@ -25,13 +25,14 @@ ADAPTER, START = "default", "start"
 class LoRA:
     """Adapters of `rank`, scaled by alpha / rank, on the linear layers whose whole name matches `target`.
 
+    Without `target` the model says which layers these are.
     `adapter` is a released PEFT adapter (folder or hub id) to start from; rank, alpha and target must then be its own.
     """
 
     rank: int = 32
     alpha: int = 64
     dropout: float = 0.0
-    target: str = EXPERTS
+    target: str | None = None
     adapter: str | None = None
 
 
@@ -44,16 +45,17 @@ def add_lora(model: nn.Module, lora: LoRA) -> None:
     """
     from peft import LoraConfig
 
+    target = lora.target or _target_of(model)
     model.requires_grad_(False)
     if lora.adapter is None:
-        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target)
+        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target)
         _inject(config, model, "lora.target")
         return
     files = read_adapter(lora.adapter)
     for name, own, theirs in (("rank", lora.rank, files.config.r), ("alpha", lora.alpha, files.config.lora_alpha)):
         if own != theirs:
             raise ValueError(f"{files.config_file} has {name} {theirs}, but lora.{name} is {own}: set it to {theirs}")
-    chosen = {name for name, _ in model.named_modules() if re.fullmatch(lora.target, name)}
+    chosen = {name for name, _ in model.named_modules() if re.fullmatch(target, name)}
     files.config.lora_dropout = lora.dropout
     _lay_over(model, files)
     if differing := sorted(chosen ^ {name for name, _ in _adapted(model)}):
@@ -186,21 +188,21 @@ def _flags_kept(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(name in trainable)
 
 
+def _target_of(model: nn.Module) -> str:
+    if not isinstance(model, UnifiedModel):
+        raise ValueError(f"{type(model).__name__} names no layers for adapters: set lora.target to a pattern of names")
+    return model.adapter_target
+
+
 def _lay_over(model: nn.Module, files: AdapterFiles) -> None:
     """Add the adapters of `files`. Raises ValueError, without them, listing all tensors that do not fit."""
     _inject(files.config, model, str(files.config_file))
     expected = adapter_parameters(model)
-    faults = [f"unexpected {name}" for name in files.tensors if name not in expected]
-    faults += [
-        f"{name} has shape {tuple(tensor.shape)}, not {tuple(expected[name].shape)}"
-        for name, tensor in files.tensors.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
+    faults = misfits({name: tuple(tensor.shape) for name, tensor in files.tensors.items()}, expected)
     faults += [f"missing {name}" for name in expected if name not in files.tensors]
     if faults:
         remove_adapters(model)
-        listed = "\n  ".join(faults[:40]) + (f"\n  ... and {len(faults) - 40} more" if len(faults) > 40 else "")
-        raise ValueError(f"{files.file} is no adapter of this model:\n  {listed}")
+        raise ValueError(f"{files.file} is no adapter of this model:\n  {listed(faults)}")
     for name, parameter in expected.items():
         parameter.data = files.tensors[name].to(parameter.device, torch.float32)
 

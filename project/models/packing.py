@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from project.models.base import UnifiedModel
+from project.models.cached_transformer import CachedTransformer, Places
 from project.models.query import Pictures, Query, pad
 
 
@@ -45,7 +46,9 @@ class LatentBlock:
 
 @dataclass(frozen=True)
 class DroppedPicture:
-    """A picture left out, of which only the position remains: what follows stands where it would have stood."""
+    """A picture left out: what follows stands where it would have stood."""
+
+    block: PictureBlock | LatentBlock
 
 
 Block = TextBlock | PictureBlock | LatentBlock | DroppedPicture
@@ -77,48 +80,62 @@ class PackedLoss:
 
 
 class _Row:
-    """Collects one example's tokens; lists are parallel, one entry a token."""
+    """Collects one example's tokens; lists are parallel, one entry a token (or a tensor with one for each)."""
 
-    def __init__(self, model: UnifiedModel) -> None:
+    def __init__(self, model: CachedTransformer) -> None:
         self.model = model
         self.ids: list[int] = []
         self.targets: list[int] = []
         self.weights: list[float] = []
-        self.und: list[tuple[int, int, int, bool]] = []
-        self.gen: list[tuple[int, int, int, bool]] = []
+        self.und: list[tuple[int, int, bool]] = []
+        self.gen: list[tuple[int, int, bool]] = []
         self.latents: list[LatentBlock] = []
         self.pictures: list[tuple[int, Tensor, Tensor]] = []
-        self.position = 0
+        self.position_1 = model.start_position(1).cpu()
+        nothing = self.position_1[:0]
+        self.und_position: list[Tensor] = [nothing]
+        self.gen_position: list[Tensor] = [nothing]
         self.block = 0
 
     def add(self, block: Block) -> None:
-        special = self.model.special
         if isinstance(block, TextBlock):
-            ids = [special.text_start, *block.ids_T.tolist(), special.text_end]
-            targets = [*ids[1:], -1] if block.loss else [-1] * len(ids)
-            self._und(ids, targets, causal=True)
-            self.position += len(ids)
+            ids = self.model.text_block(block.ids_T.cpu())
+            targets = [*ids[1:].tolist(), -1] if block.loss else [-1] * len(ids)
+            places = self.model.text_places(self.position_1, torch.ones(1, len(ids), dtype=torch.bool))
+            self._und(ids, places, targets, causal=True)
+            self.position_1 = places.next_R
         elif isinstance(block, PictureBlock):
             patches, index = self.model.picture_patches(block.pixels_CHW)
-            self.pictures.append((len(self.ids) + 1, patches, index))
-            ids = [special.image_start] * (len(patches) + 1) + [special.image_end]
-            self._und(ids, [-1] * len(ids), causal=False)
-            self.position += 1
+            ids, slot = self.model.picture_block(len(patches))
+            places = self._places(block, len(ids))
+            self.pictures.append((len(self.ids) + slot, patches, index))
+            self._und(ids, places, [-1] * len(ids), causal=False)
+            self.position_1 = places.next_R
         elif isinstance(block, DroppedPicture):
-            self.position += 1
+            self.position_1 = self._places(block.block, 0).next_R
         else:
             noised = block.noise_LD is not None
-            self._und([special.image_start, special.image_end], [-1, -1], causal=False, hidden=noised)
-            self.gen += [(self.block, self.position, 0, noised)] * len(block.latents_LD)
+            ids, places = self.model.latent_block(), self._places(block, 0)
+            assert places.latents_RL is not None
+            self._und(ids, places, [-1] * len(ids), causal=False, hidden=noised)
+            self.gen += [(self.block, 0, noised)] * len(block.latents_LD)
+            self.gen_position.append(places.latents_RL[0])
             self.latents.append(block)
-            self.position += 0 if noised else 1
+            if not noised:
+                self.position_1 = places.next_R
         self.block += 1
 
-    def _und(self, ids: list[int], targets: list[int], *, causal: bool, hidden: bool = False) -> None:
-        for i in range(len(ids)):
-            # Inside a block a token sees those of the same or a lower rank: 0 for all where everybody sees everybody.
-            self.und.append((self.block, self.position + (i if causal else 0), i if causal else 0, hidden))
-        self.ids += ids
+    def _places(self, block: PictureBlock | LatentBlock, tokens: int) -> Places:
+        if isinstance(block, LatentBlock):
+            return self.model.latent_places(self.position_1, block.grid)
+        height, width = block.pixels_CHW.shape[-2:]
+        return self.model.picture_places(self.position_1, [(height, width)], tokens)
+
+    def _und(self, ids: Tensor, places: Places, targets: list[int], *, causal: bool, hidden: bool = False) -> None:
+        # Inside a block a token sees those of the same or a lower rank: 0 for all where everybody sees everybody.
+        self.und += [(self.block, i if causal else 0, hidden) for i in range(len(ids))]
+        self.und_position.append(places.tokens_RT[0])
+        self.ids += ids.tolist()
         self.targets += targets
         predicted = sum(target >= 0 for target in targets)
         self.weights += [1 / math.sqrt(max(predicted, 1))] * len(ids)
@@ -128,30 +145,34 @@ def pack(model: UnifiedModel, examples: Sequence[Sequence[Block]], *, balance_te
     """One query for all examples; see the module's text for who sees whom.
 
     With `balance_texts` each predicted token counts 1 / sqrt(tokens predicted of its text), so that a text counts
-    by the root of its length.
+    by the root of its length. Raises ValueError for a model that is no `CachedTransformer`.
     """
+    if not isinstance(model, CachedTransformer):
+        raise ValueError(f"{type(model).__name__} reads no packed examples: only a CachedTransformer does")
     rows = [_Row(model) for _ in examples]
     for row, blocks in zip(rows, examples, strict=True):
         for block in blocks:
             row.add(block)
     device = model.device
-    ids_RT, visible_RT = pad([torch.tensor(row.ids, device=device) for row in rows])
+    ids_RT, visible_RT = pad([torch.tensor(row.ids, device=device, dtype=torch.long) for row in rows])
     target_RT, _ = pad([torch.tensor(row.targets, device=device) for row in rows])
     weight_RT, _ = pad([torch.tensor(row.weights, device=device) for row in rows])
-    und_RT4, _ = pad([torch.tensor(row.und, device=device).view(-1, 4) for row in rows])
-    gen_RL4, real_RL = pad([torch.tensor(row.gen, device=device, dtype=torch.long).view(-1, 4) for row in rows])
+    und_RT3, _ = pad([torch.tensor(row.und, device=device, dtype=torch.long).view(-1, 3) for row in rows])
+    gen_RL3, real_RL = pad([torch.tensor(row.gen, device=device, dtype=torch.long).view(-1, 3) for row in rows])
+    position_RT, _ = pad([torch.cat(row.und_position) for row in rows])
+    latent_position_RL, _ = pad([torch.cat(row.gen_position) for row in rows])
     marked_RT = (target_RT >= 0) & visible_RT
-    has_latents = gen_RL4.shape[1] > 0
+    has_latents = gen_RL3.shape[1] > 0
     latents = _latents(model, rows) if has_latents else {}
     return Packed(
         query=Query(
             ids_RT=ids_RT,
-            position_RT=und_RT4[..., 1],
+            position_RT=position_RT.to(device),
             pictures=_pictures(rows, device),
             visible_RT=visible_RT,
-            mask=_mask(torch.cat([und_RT4, gen_RL4], 1), torch.cat([visible_RT, real_RL], 1)),
+            mask=_mask(torch.cat([und_RT3, gen_RL3], 1), torch.cat([visible_RT, real_RL], 1)),
             logits=marked_RT,
-            latent_position_RL=gen_RL4[..., 1] if has_latents else None,
+            latent_position_RL=latent_position_RL.to(device) if has_latents else None,
             latents_RLD=latents.get("latents_RLD"),
             sigma_RL=latents.get("sigma_RL"),
             latent_index_RL=latents.get("latent_index_RL"),
@@ -159,7 +180,7 @@ def pack(model: UnifiedModel, examples: Sequence[Sequence[Block]], *, balance_te
         target_W=target_RT[marked_RT],
         weight_W=weight_RT[marked_RT] if balance_texts else torch.ones_like(weight_RT[marked_RT]),
         velocity_RLD=_wanted(model, rows) if has_latents else None,
-        noised_RL=(gen_RL4[..., 3] == 1) & real_RL if has_latents else None,
+        noised_RL=(gen_RL3[..., 2] == 1) & real_RL if has_latents else None,
     )
 
 
@@ -180,9 +201,9 @@ def packed_loss(model: UnifiedModel, packed: Packed) -> PackedLoss:
     return PackedLoss(cross_entropy=cross_entropy, flow_matching=flow_matching)
 
 
-def _mask(tokens_RN4: Tensor, real_RN: Tensor) -> Tensor:
+def _mask(tokens_RN3: Tensor, real_RN: Tensor) -> Tensor:
     """bool [R, N, N]: query token, key token."""
-    block, _, rank, hidden = tokens_RN4.unbind(-1)
+    block, rank, hidden = tokens_RN3.unbind(-1)
     earlier = (block[:, None, :] < block[:, :, None]) & (hidden[:, None, :] == 0)
     together = (block[:, None, :] == block[:, :, None]) & (rank[:, None, :] <= rank[:, :, None])
     return (earlier | together) & real_RN[:, None, :]
@@ -203,7 +224,7 @@ def _pictures(rows: Sequence[_Row], device: torch.device) -> Pictures | None:
     )
 
 
-def _latents(model: UnifiedModel, rows: Sequence[_Row]) -> dict[str, Tensor]:
+def _latents(model: CachedTransformer, rows: Sequence[_Row]) -> dict[str, Tensor]:
     device = model.device
     states, sigmas, indices = [], [], []
     for row in rows:
@@ -222,7 +243,7 @@ def _latents(model: UnifiedModel, rows: Sequence[_Row]) -> dict[str, Tensor]:
     return {name: pad(part)[0].to(device) for name, part in parts.items()}
 
 
-def _wanted(model: UnifiedModel, rows: Sequence[_Row]) -> Tensor:
+def _wanted(model: CachedTransformer, rows: Sequence[_Row]) -> Tensor:
     """Velocities noise - latents, zero for clean pictures, [R, L, D]."""
     device = model.device
     parts = []

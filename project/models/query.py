@@ -39,7 +39,7 @@ class Query:
 
     Attributes:
         ids_RT: token ids (any id where a picture's patch will stand).
-        position_RT, latent_position_RL: rotary positions.
+        position_RT, latent_position_RL: positions as the backbone counts them; with several axes one dimension more.
         pictures: patches that replace some of the understanding tokens.
         latents_RLD, sigma_RL, latent_index_RL: noised (or, at sigma 0, clean) latent tokens, their flow time, and
             their place in the position table.

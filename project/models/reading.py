@@ -16,7 +16,7 @@ from torch import Tensor
 
 from project.models.base import UnifiedModel
 from project.models.context import Context, Contexts
-from project.models.transforms import ImageTransform, normalise
+from project.models.transforms import PictureTransform, normalise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,10 @@ class Reading:
 
     text: str
     picture: Tensor | None = None
-    """uint8 [height, width, 3], of a size that the model can read (see `transforms`); all samples have one, or none."""
+    """uint8 [height, width, 3], resized as the model reads it (`UnifiedModel.picture_transforms`).
+
+    All samples have one, or none has.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +58,7 @@ def read(
     system: str = "",
     latents: bool = True,
     image_free: bool = False,
-    vit: ImageTransform | None = None,
+    vit: PictureTransform | None = None,
 ) -> Read:
     """Read everything that comes before what the model generates.
 
@@ -78,18 +81,18 @@ def read(
     units = list({(r.text, id(r.picture)): r for r in readings}.values())
     unit_row = {(r.text, id(r.picture)): row for row, r in enumerate(units)}
     ids = [model.encode_text(unit.text) for unit in units]
-    room = max(map(len, ids)) + 2
+    room = model.text_room(max(map(len, ids)))
 
     def base_rows(some: Sequence[Reading]) -> Tensor:
         return torch.tensor([picture_row.get(id(r.picture), 0) for r in some], device=model.device)
 
     system_T = model.encode_text(system)
-    before = empty(len(system_T) + 2 + room)
+    before = empty(model.text_room(len(system_T)) + room)
     if system:
         before = model.append_text(before, [system_T])
     base = before
     if pictures:
-        base = _look(model, before, pictures, latents, vit or transforms(model)[1])
+        base = _look(model, before, pictures, latents, vit or model.picture_transforms[1])
     main = model.append_text(base.select(base_rows(units), room=room), ids)
     texts_alone = None
     if pictures and image_free:
@@ -103,22 +106,12 @@ def read(
     )
 
 
-def transforms(model: UnifiedModel) -> tuple[ImageTransform, ImageTransform]:
-    """How pictures are resized for the autoencoder and for the vision encoder. Every picture goes through the first
-    resizing, also where only the vision encoder sees it (as upstream)."""
-    vae, vit = (
-        ImageTransform(max_size=longest, min_size=shortest, stride=stride)
-        for longest, shortest, stride in (model.defaults.vae_sides, model.defaults.vit_sides)
-    )
-    return vae, vit
-
-
 def _look(
-    model: UnifiedModel, context: Context, pictures: Sequence[Tensor], latents: bool, vit: ImageTransform
+    model: UnifiedModel, context: Context, pictures: Sequence[Tensor], latents: bool, vit: PictureTransform
 ) -> Context:
     """A row per picture, read through the autoencoder and then through the vision encoder."""
     seen = [vit(Image.fromarray(picture.numpy())) for picture in pictures]
-    room = max(len(model.picture_patches(pixels.to(model.device))[0]) for pixels in seen) + 2
+    room = max(model.picture_room(*pixels.shape[-2:]) for pixels in seen)
     rows = torch.zeros(len(pictures), dtype=torch.long, device=model.device)
     if not latents:
         return model.append_picture(context.select(rows, room=room), seen)
@@ -127,5 +120,5 @@ def _look(
     grid = model.latent_grid(*pictures[0].shape[:2])
     with torch.no_grad():
         clean = model.encode_image(normalise(torch.stack(list(pictures))).to(model.device))
-    context = context.select(rows, room=room + grid[0] * grid[1] + 2)
+    context = context.select(rows, room=room + model.latent_room(grid))
     return model.append_picture(model.append_latents(context, clean, grid), seen)

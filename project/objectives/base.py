@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from project.core.metrics import Mean
 from project.trajectory import Group, Replay, Trajectory
 
 
@@ -48,37 +49,11 @@ class LossInputs:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mean:
-    """A mean that adds up over micro-batches and ranks: sum the totals, sum the counts."""
-
-    total: Tensor
-    count: Tensor
-
-    def __add__(self, other: Mean) -> Mean:
-        return Mean(total=self.total + other.total, count=self.count + other.count)
-
-    def times(self, weight: float) -> Mean:
-        """The same mean, counted `weight` times."""
-        return Mean(total=self.total * weight, count=self.count * weight)
-
-    @property
-    def value(self) -> Tensor:
-        """total / count; NaN if nothing was counted."""
-        return self.total / self.count
-
-    @classmethod
-    def of(cls, value: Tensor, weight: Tensor) -> Mean:
-        """Weighted mean of a tensor, without gradient; entries of weight 0 may hold anything."""
-        weight = weight.detach().float()
-        return cls(total=(value.detach().float().where(weight != 0, 0.0) * weight).sum(), count=weight.sum())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LossOutputs:
     """The loss of a micro-batch (with gradient), and what to log."""
 
     loss: Tensor
-    metrics: Mapping[str, Mean] = field(default_factory=dict)
+    metrics: Mapping[str, Mean[Tensor]] = field(default_factory=dict)
     maxima: Mapping[str, Tensor] = field(default_factory=dict)
     """Scalars that are reduced to their maximum over micro-batches and ranks."""
 

@@ -1,7 +1,8 @@
 """Memory and work of an update, from the sizes of a model and of what it is asked to do: pure functions.
 
 Bytes of weights, gradients and caches follow from shapes. Activations are counted tensor by tensor, as autograd keeps
-them in the layers of a stack with gated MLPs (`Sizes`); tests/test_planning.py compares them with what is measured.
+them in the layers of a stack with gated MLPs (`Sizes`); tests/planning/test_estimates.py compares them with what is
+measured.
 Left out: latents, masks of short texts and whatever else is below a percent; adapters' own products in the FLOPs.
 """
 

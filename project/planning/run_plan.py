@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from project.models.base import UnifiedModel
 from project.models.sizes import Sizes
-from project.models.transforms import ImageTransform
 from project.module import AlphaGRPO
 from project.planning.estimates import Arithmetic, Memory, Weights, Workload, flops, largest, memory
 from project.planning.live_bytes import LiveBytes
@@ -130,12 +129,11 @@ def workload(
     task, turn = module.task, turn_of(module.task)
     canvas = turn.canvas
     rows, columns = model.latent_grid(canvas.height, canvas.width)
-    latents = rows * columns + 2
+    latents = model.latent_room((rows, columns))
     picture = 0
     if not isinstance(task, ReasoningT2I):
-        max_size, min_size, stride = model.defaults.vit_sides
-        seen = ImageTransform(max_size=max_size, min_size=min_size, stride=stride).size(canvas.height, canvas.width)
-        picture = latents + len(model.picture_patches(torch.zeros(3, *seen, device=model.device))[0]) + 2
+        _, vit = model.picture_transforms
+        picture = latents + model.picture_room(*vit.size(canvas.height, canvas.width))
     limit = turn.max_tokens if reasoning_tokens is None else reasoning_tokens
     guided, trained_guided = guided_steps(module.sampler, canvas)
     together = getattr(task, "prompts_per_forward", None) or prompts
@@ -146,9 +144,9 @@ def workload(
         prompts_per_forward=min(together, prompts),
         group=module.num_generations,
         micro_batch=min(module.updating.micro_batch_size, module.num_generations),
-        prefix=len(model.encode_text(model.defaults.think_prompt)) + 2 if turn.think else 0,
-        prompt=prompt_tokens + 2,
-        reasoning=limit + 2 if turn.think else 0,
+        prefix=model.text_room(len(model.encode_text(model.defaults.think_prompt))) if turn.think else 0,
+        prompt=model.text_room(prompt_tokens),
+        reasoning=model.text_room(limit) if turn.think else 0,
         picture=picture,
         latents=latents,
         evaluations=module.sampler.evaluations,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from project.core.digest import image_digest
+from project.core.metrics import Metric
 from project.judges.base import Judge
 from project.trajectory import Question, Trajectory
 
@@ -65,6 +66,6 @@ def check_confidences(answers: Sequence[Sequence[float | None]], name: str) -> N
         raise ValueError(f"judge {name!r} gave a confidence outside [0, 1]: return None for no answer")
 
 
-def judge_metrics(counters: Mapping[str, float]) -> dict[str, float]:
-    """A judge's counters under the names that are logged, `judge/...`."""
+def judge_metrics(counters: Mapping[str, Metric]) -> dict[str, Metric]:
+    """A judge's metrics under the names that are logged, `judge/...`."""
     return {f"judge/{name.removeprefix('judge/')}": value for name, value in counters.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +12,8 @@ import torch
 from lightning import Callback
 from torch import Tensor
 
+from project.core.errors import ScoringFailed
+from project.core.metrics import Mean, Metric, Sum
 from project.trajectory import Prompt, Scores, Trajectory
 
 
@@ -23,8 +27,16 @@ class RewardOutput:
     """Per sample and question of its prompt; None = unanswered. None as a whole if no questions were asked."""
     well_formed_N: Tensor | None = None
     """bool: whether the text is as it should be, so that its image may be trained; None = this reward does not say."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Scalars to log, by name."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """To log, by name."""
+
+    def __post_init__(self) -> None:
+        for name, metric in self.metrics.items():
+            if not isinstance(metric, Mean | Sum):
+                raise TypeError(
+                    f"metric {name!r} is a {type(metric).__name__}, which does not say how it adds up: give a Mean or "
+                    "a Sum of project.core.metrics"
+                )
 
 
 class Reward(Callback, ABC):
@@ -38,6 +50,11 @@ class Reward(Callback, ABC):
     def __init__(self, *, weight: float = 1.0, text_only: bool = False) -> None:
         self.weight = weight
         self.text_only = text_only
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return type(self).__name__
 
     @abstractmethod
     def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
@@ -56,10 +73,42 @@ class Reward(Callback, ABC):
         return None
 
 
+class RewardFailed(ScoringFailed):
+    """A reward raised an error; the message names both."""
+
+
 def score(trajectories: Sequence[Trajectory], group_size: int, rewards: Sequence[Reward]) -> Scores:
-    """Ask every reward and add up. Raises ValueError as `combine` does."""
-    outputs = [reward.score(trajectories, group_size) for reward in rewards]
+    """Ask every reward and add up.
+
+    Raises:
+        ScoringFailed: if a reward raises anything (RewardFailed), or a judge has stopped answering (JudgeUnavailable).
+        torch.OutOfMemoryError: as it is: the remedy lies with the whole run.
+        ValueError: as `combine` does.
+    """
+    outputs = [_scored(reward, trajectories, group_size) for reward in rewards]
     return combine(outputs, [reward.weight for reward in rewards], [reward.text_only for reward in rewards])
+
+
+def _scored(reward: Reward, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+    try:
+        return reward.score(trajectories, group_size)
+    except (ScoringFailed, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise RewardFailed(f"reward {reward.name} failed{_line_of(error)}: {type(error).__name__}: {error}") from error
+
+
+def _line_of(error: Exception) -> str:
+    """The line of whoever wrote the reward that the error comes from: the innermost one that is in no library."""
+    frames = traceback.extract_tb(error.__traceback__)
+    libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+    own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))]
+    return f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
+
+
+def where(prompt: Prompt) -> str:
+    """How a message about a prompt begins: its file and line, if it is from a file."""
+    return f"{prompt.place}: " if prompt.place else ""
 
 
 def combine(outputs: Sequence[RewardOutput], weights: Sequence[float], text_only: Sequence[bool]) -> Scores:
@@ -79,7 +128,7 @@ def combine(outputs: Sequence[RewardOutput], weights: Sequence[float], text_only
         raise ValueError(f"rewards disagree on the number of samples: {sorted(lengths)}; each must score every sample")
     shared = torch.zeros_like(outputs[0].reward_N, dtype=torch.float32)
     text = shared.clone()
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Metric] = {}
     for place, (output, weight, only_text) in enumerate(zip(outputs, weights, text_only, strict=True)):
         if weight and only_text:
             text = text + weight * output.reward_N

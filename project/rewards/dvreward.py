@@ -16,11 +16,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from project.core.metrics import Mean, Metric
 from project.core.nearest import nearest
 from project.data.questions import circular
 from project.judges.base import Judge
 from project.rewards.asking import ask, is_asked, judge_metrics
-from project.rewards.base import Reward, RewardOutput
+from project.rewards.base import Reward, RewardOutput, where
 from project.trajectory import Prompt, Question, Trajectory
 
 log = logging.getLogger(__name__)
@@ -98,28 +99,28 @@ class DVReward(Reward):
             log.warning(
                 "%d questions have no tag (the first: %s%r): they count with weight 1, no reward/tag/... shows them",
                 len(untagged),
-                _where(prompt),
+                where(prompt),
                 question.text,
             )
 
     def _check(self, prompt: Prompt) -> None:
         if not any(question.kind == "semantic" for question in prompt.questions):
             raise ValueError(
-                f"{_where(prompt)}prompt {prompt.id!r} has no semantic question, which DVReward needs: decompose the "
+                f"{where(prompt)}prompt {prompt.id!r} has no semantic question, which DVReward needs: decompose the "
                 "prompts first (python -m project decompose)"
             )
         if not any(q.kind == "semantic" and self.tag_weights.get(q.tag, 1.0) for q in prompt.questions):
-            raise ValueError(f"{_where(prompt)}prompt {prompt.id!r}: tag_weights leaves it no semantic question")
+            raise ValueError(f"{where(prompt)}prompt {prompt.id!r}: tag_weights leaves it no semantic question")
         for place, question in enumerate(prompt.questions):
             if any(not 0 <= other < len(prompt.questions) or other == place for other in question.depends_on):
                 raise ValueError(
-                    f"{_where(prompt)}prompt {prompt.id!r}: question {place} ({question.text!r}) depends on "
+                    f"{where(prompt)}prompt {prompt.id!r}: question {place} ({question.text!r}) depends on "
                     f"{question.depends_on}, but the prompt's questions are numbered 0 to "
                     f"{len(prompt.questions) - 1}: correct depends_on"
                 )
         if circle := circular([question.depends_on for question in prompt.questions]):
             raise ValueError(
-                f"{_where(prompt)}prompt {prompt.id!r}: questions {circle} depend on each other in a circle: correct "
+                f"{where(prompt)}prompt {prompt.id!r}: questions {circle} depend on each other in a circle: correct "
                 "depends_on"
             )
 
@@ -240,19 +241,17 @@ AGGREGATIONS: Mapping[str, Aggregate] = {
 }
 
 
-def confidence_metrics(answers: Sequence[Confidences], questions: Sequence[Sequence[Question]]) -> dict[str, float]:
+def confidence_metrics(answers: Sequence[Confidences], questions: Sequence[Sequence[Question]]) -> dict[str, Metric]:
     """Mean confidence per tag of what was answered, and the share that was not."""
     by_tag: dict[str, list[float]] = defaultdict(list)
-    unanswered = total = 0
+    unanswered: list[bool] = []
     for row, asked in zip(answers, questions, strict=True):
         for value, question in zip(row, asked, strict=True):
-            total += 1
-            if value is None:
-                unanswered += 1
-            elif question.tag:
+            unanswered.append(value is None)
+            if value is not None and question.tag:
                 by_tag[question.tag].append(value)
-    metrics = {f"reward/tag/{tag}": sum(values) / len(values) for tag, values in sorted(by_tag.items())}
-    return metrics | {"judge/unanswered": unanswered / total if total else 0.0}
+    metrics: dict[str, Metric] = {f"reward/tag/{tag}": Mean.over(values) for tag, values in sorted(by_tag.items())}
+    return metrics | {"judge/unanswered": Mean.over(unanswered)}
 
 
 def _means(confidence_GQ: Tensor, quality_Q: Tensor, weight_Q: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -262,7 +261,3 @@ def _means(confidence_GQ: Tensor, quality_Q: Tensor, weight_Q: Tensor) -> tuple[
 
 def _mean(confidence_GQ: Tensor, weight_Q: Tensor) -> Tensor:
     return (confidence_GQ * weight_Q).sum(1) / weight_Q.sum()
-
-
-def _where(prompt: Prompt) -> str:
-    return f"{prompt.place}: " if prompt.place else ""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from project.core.metrics import Mean
 from project.rewards.base import Reward, RewardOutput
 from project.trajectory import Trajectory
 
@@ -45,7 +46,7 @@ class ThinkTags(Reward):
         return RewardOutput(
             reward_N=formed_N.float(),
             well_formed_N=formed_N if self.mask_image else None,
-            metrics={"reward/think_tags": formed_N.float().mean().item()} if len(formed_N) else {},
+            metrics={"reward/think_tags": Mean.over(formed_N.tolist())},
         )
 
 

@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from project.core.metrics import Mean
 from project.core.nearest import nearest
-from project.rewards.base import Reward, RewardOutput
+from project.rewards.base import Reward, RewardOutput, where
 from project.trajectory import Prompt, Trajectory
 
 GIVEN = ("prompts", "completions", "images")
@@ -26,7 +29,7 @@ class FunctionReward(Reward):
 
     All arguments are lists with one entry per sample: the prompts' texts, the reasoning texts, the pictures (PIL) and
     every further column of the prompt file (None where a prompt lacks it). A function without **kwargs gets only
-    those that it names. None, or NaN, = not scored.
+    those that it names. None, or NaN, = not scored. Tensors and arrays of one number per sample will do.
 
     Args:
         function: import path, `package.module.function`; a module of the folder that the command is given in will do.
@@ -47,13 +50,18 @@ class FunctionReward(Reward):
         self._named = [p.name for p in named]
         self._required = [p.name for p in named if p.default is p.empty]
 
+    @property
+    def name(self) -> str:
+        return self.function
+
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raises ValueError if a column has the name of another argument, or the function wants one that is missing."""
         columns = {name for prompt in prompts for name in prompt.columns}
         for prompt in prompts:
             if taken := sorted(set(prompt.columns) & set(GIVEN)):
-                where = f"{prompt.place}: " if prompt.place else ""
-                raise ValueError(f"{where}a column is named {taken[0]!r}, as an argument of {self.function}: rename it")
+                raise ValueError(
+                    f"{where(prompt)}a column is named {taken[0]!r}, as an argument of {self.function}: rename it"
+                )
         for name in self._required:
             if prompts and name not in (*GIVEN, *columns):
                 raise ValueError(
@@ -63,11 +71,10 @@ class FunctionReward(Reward):
     def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
         """Raises ValueError if the function does not give one finite number, or None, per sample."""
         values = self._values(trajectories)
-        known = [value for value in values if not math.isnan(value)]
         name = self.function.rpartition(".")[2]
         return RewardOutput(
             reward_N=torch.tensor(values, dtype=torch.float32),
-            metrics={f"reward/{name}": sum(known) / len(known)} if known else {},
+            metrics={f"reward/{name}": Mean.over(values)},
         )
 
     def _values(self, trajectories: Sequence[Trajectory]) -> list[float]:
@@ -83,15 +90,25 @@ class FunctionReward(Reward):
         returned = self.call(**arguments)
         if inspect.iscoroutine(returned):
             returned = _awaited(returned)
+        if isinstance(returned, Tensor | np.ndarray):
+            returned = returned.tolist()
         if not isinstance(returned, Sequence) or len(returned) != len(trajectories):
             got = f"{len(returned)} values" if isinstance(returned, Sequence) else type(returned).__name__
             raise ValueError(f"{self.function} gave {got} for {len(trajectories)} samples: return a list of one each")
         return [math.nan if value is None else self._number(value) for value in returned]
 
     def _number(self, value: Any) -> float:
-        if not isinstance(value, Real) or math.isinf(value):
-            raise ValueError(f"{self.function} gave {value!r}: return finite numbers, None for what is not scored")
-        return float(value)
+        if isinstance(value, Tensor | np.ndarray | np.generic) and not value.shape:
+            value = value.item()
+        if isinstance(value, Real) and not math.isinf(value):
+            return float(value)
+        got = f"{value!r} ({type(value).__name__})" if isinstance(value, Real | str) else _described(value)
+        raise ValueError(f"{self.function} gave {got} for a sample: return one finite number, or None if not scored")
+
+
+def _described(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return type(value).__name__ if shape is None else f"a {type(value).__name__} of shape {tuple(shape)}"
 
 
 def imported(path: str) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from project.core.metrics import Mean, Metric
 from project.judges.base import Judge
 from project.rewards.asking import ask, judge_metrics
 from project.rewards.base import Reward, RewardOutput
@@ -53,12 +54,13 @@ class HolisticReward(Reward):
         # `replace`, not `format`: a prompt may hold braces of its own.
         questions = [[Question(text=self.instruction.replace(PROMPT, t.prompt.text))] for t in trajectories]
         confidence_N = [row[0] for row in ask(self.judge, trajectories, questions)]
-        known = [value for value in confidence_N if value is not None]
+        metrics: dict[str, Metric] = {
+            "reward/holistic": Mean.over(confidence_N),
+            "judge/unanswered": Mean.over(value is None for value in confidence_N),
+        }
         if self.binary:
             confidence_N = [None if value is None else float(value > 0.5) for value in confidence_N]
-        unanswered = 1 - len(known) / len(confidence_N) if confidence_N else 0.0
-        metrics = {"reward/holistic": sum(known) / len(known)} if known else {}
         return RewardOutput(
             reward_N=torch.tensor([math.nan if value is None else value for value in confidence_N]),
-            metrics=metrics | {"judge/unanswered": unanswered} | judge_metrics(self.judge.metrics()),
+            metrics=metrics | judge_metrics(self.judge.metrics()),
         )

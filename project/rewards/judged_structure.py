@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from project.core.metrics import Mean, Metric
 from project.judges.base import TextJudge
 from project.rewards.asking import check_confidences, is_asked, judge_metrics
 from project.rewards.base import Reward, RewardOutput
@@ -102,10 +103,9 @@ class JudgedStructure(Reward):
             answers[n] = list(rows[key])
         return answers
 
-    def _metrics(self, answers: Sequence[Sequence[float | None]]) -> dict[str, float]:
+    def _metrics(self, answers: Sequence[Sequence[float | None]]) -> dict[str, Metric]:
         """Mean confidence per step of what was answered."""
-        metrics = {}
-        for place, step in enumerate(self.steps):
-            if known := [value for row in answers if (value := row[place]) is not None]:
-                metrics[f"reward/structure/{step}"] = sum(known) / len(known)
-        return metrics
+        return {
+            f"reward/structure/{step}": Mean.over(row[place] for row in answers)
+            for place, step in enumerate(self.steps)
+        }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from project.core.metrics import Mean
 from project.core.randomness import uniform
 from project.rewards.base import Reward, RewardOutput
 from project.trajectory import Trajectory
@@ -28,4 +29,5 @@ class RandomReward(Reward):
     def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
         stream = f"random reward {self.seed}"
         reward_N = torch.cat([uniform([t.key], stream, 1, round=t.round)[:, 0] for t in trajectories])
-        return RewardOutput(reward_N=reward_N, metrics={"reward/random": reward_N.mean().item()})
+        mean = Mean(total=reward_N.sum().item(), count=float(len(reward_N)))
+        return RewardOutput(reward_N=reward_N, metrics={"reward/random": mean})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,8 +9,9 @@ from contextlib import nullcontext
 
 import torch
 
+from project.core.errors import ScoringFailed
+from project.core.metrics import merged
 from project.core.timing import Stopwatch
-from project.judges.base import JudgeUnavailable
 from project.rewards.base import Reward, score
 from project.trajectory import Scores, Trajectory
 
@@ -34,7 +33,7 @@ class Scorer:
         self.rewards = rewards
         self.stopwatch = stopwatch or Stopwatch()
         self._busy = 0.0
-        self._lost: JudgeUnavailable | None = None
+        self._lost: ScoringFailed | None = None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge") if overlap else None
 
     def __call__(self, trajectories: Sequence[Trajectory], group_size: int) -> Future[Scores]:
@@ -63,7 +62,7 @@ class Scorer:
         try:
             with torch.no_grad():
                 return score(trajectories, group_size, self.rewards)
-        except JudgeUnavailable as error:
+        except ScoringFailed as error:
             self._lost = error
             raise
         finally:
@@ -77,33 +76,16 @@ def collected(pending: Sequence[Future[Scores]], stopwatch: Stopwatch) -> Scores
 
 
 def joined(parts: Sequence[Scores]) -> Scores:
-    """The scores of consecutive trajectories as one.
-
-    Metrics are means over the samples that have them; a judge's counters (`judge/...`, but no shares) are summed.
-    Raises ValueError if there are none.
-    """
+    """The scores of consecutive trajectories as one. Raises ValueError if there are none."""
     if not parts:
         raise ValueError("nothing was scored: a task hands what it draws to `score`")
     if len(parts) == 1:
         return parts[0]
-    weights: dict[str, int] = {}
-    sums: dict[str, float] = {}
-    for part in parts:
-        for name, value in part.metrics.items():
-            if not math.isnan(value):
-                weight = 1 if _counter(name) else len(part.reward_N)
-                weights[name] = weights.get(name, 0) + weight
-                sums[name] = sums.get(name, 0.0) + value * weight
     well_formed = [part.well_formed_N for part in parts if part.well_formed_N is not None]
     return Scores(
         reward_N=torch.cat([part.reward_N for part in parts]),
         text_reward_N=torch.cat([part.text_reward_N for part in parts]),
         confidence_NQ=tuple(row for part in parts for row in part.confidence_NQ),
         well_formed_N=torch.cat(well_formed) if well_formed else None,
-        metrics={name: sums[name] if _counter(name) else sums[name] / weights[name] for name in sums},
+        metrics=merged(part.metrics for part in parts),
     )
-
-
-def _counter(name: str) -> bool:
-    # The second judge of a run has its place behind the name: judge/unanswered/1.
-    return name.startswith("judge/") and not re.search(r"(unanswered|rate)(/\d+)?$", name)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from project.judges.base import Judge
+from project.judges.base import Judge, check_pictures
 from project.shapes.detector import detect
 from project.shapes.questions import parse_question
 from project.trajectory import Question
@@ -28,11 +28,7 @@ class DetectorJudge(Judge):
         questions: Sequence[Sequence[Question]],
         prompts: Sequence[str],
     ) -> list[list[float | None]]:
-        if not len(images) == len(questions) == len(prompts):
-            raise ValueError(
-                f"{len(images)} images, {len(questions)} lists of questions and {len(prompts)} prompts: "
-                "give one list of questions and one prompt per image"
-            )
+        check_pictures(images, questions, prompts)
         if not images:
             return []
         readings = detect(_stack(images))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from project.judges.base import TextJudge
+from project.judges.base import TextJudge, check_texts
 from project.shapes.grammar import COUNT_WORDS, THINK_END, THINK_START, parse, plural
 from project.shapes.scenes import COLOURS, RELATIONS, SHAPES, SIZES, Scene
 
@@ -36,8 +36,7 @@ class ReflectionJudge(TextJudge):
     def answer_texts(
         self, texts: Sequence[str], questions: Sequence[str], prompts: Sequence[str]
     ) -> list[list[float | None]]:
-        if len(texts) != len(prompts):
-            raise ValueError(f"{len(texts)} texts and {len(prompts)} prompts: give one prompt per text")
+        check_texts(texts, prompts)
         answers: list[list[float | None]] = []
         for text, prompt in zip(texts, prompts, strict=True):
             scene = parse(prompt, indirect=True)

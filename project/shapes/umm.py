@@ -9,8 +9,8 @@ import torch
 
 from project.models.bagel import Bagel, BagelConfig
 from project.models.bagel.autoencoder import Autoencoder
-from project.models.bagel.config import VisionConfig
-from project.models.base import Defaults, ModelSource
+from project.models.bagel.config import BagelDefaults, VisionConfig
+from project.models.base import ModelSource
 from project.shapes.grammar import THINK, vocabulary
 from project.shapes.scenes import PICTURE_SIZE
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<unk>")
 
-DEFAULTS = Defaults(
+DEFAULTS = BagelDefaults(
     think_prompt=THINK,
     ask_think_prompt=THINK,
     height=PICTURE_SIZE,

@@ -55,9 +55,9 @@ def draw(
 ) -> list[ImageSegment]:
     """One image per row of the contexts, by ODE with stochastic transitions inside `window`.
 
-    The contexts need room for one latent block (L + 2 tokens). The keys decide all noise; `initial_NLD` replaces the
-    initial noise (no key is needed then if the window is empty). `keep_means` also keeps the means
-    of the transitions.
+    The contexts need room for one latent block (`UnifiedModel.latent_room`). The keys decide all noise; `initial_NLD`
+    replaces the initial noise (no key is needed then if the window is empty). `keep_means` also keeps the means of the
+    transitions.
     """
     grid = model.latent_grid(canvas.height, canvas.width)
     length, size = grid[0] * grid[1], model.latent_size

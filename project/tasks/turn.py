@@ -68,15 +68,14 @@ class Turn:
     def rollout(self, rollout: Rollout, requests: Sequence[Request], round: int = 0) -> list[Trajectory]:
         """One trajectory per request; their keys and the round decide all random numbers."""
         model, stopwatch = rollout.model, rollout.stopwatch
-        grid = model.latent_grid(self.canvas.height, self.canvas.width)
-        scratch = grid[0] * grid[1] + 2
+        scratch = model.latent_room(model.latent_grid(self.canvas.height, self.canvas.width))
         keys = [request.key for request in requests]
         with stopwatch.phase("rollout_text"):
             known = self._read(model, requests, lambda room: model.static_context(1, room))
             texts: list[TextSegment | None] = [None] * len(requests)
             if self.think:
                 writers, text_N = self._writers(keys)
-                main = known.main.select(known.row_N[writers], room=self.max_tokens + 2 + scratch)
+                main = known.main.select(known.row_N[writers], room=model.text_room(self.max_tokens) + scratch)
                 numbers = uniform([keys[n] for n in writers], "text", self.max_tokens, round=round)
                 main, sampled = model.sample_text(main, numbers, temperature=self.temperature, top_p=self.top_p)
                 written = text_segments(model, sampled)

@@ -11,9 +11,11 @@ import torch
 
 from project.core.atomic_files import atomic_file
 from project.core.config_files import unreadable
+from project.core.git_lfs import LFS_REMEDY, is_lfs_pointer
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import load_adapter
 from project.models.source import checkpoint as checkpoint_source
+from project.models.weight_files import finite
 
 
 def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter: str | None = None) -> UnifiedModel:
@@ -40,7 +42,8 @@ def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter
         raise FileNotFoundError(
             f"{config} is missing: it tells what {path.name} was trained from; keep the run folder whole"
         )
-    return _trained(path, config, _state(path, saved, weights)).eval()
+    state = {name: finite(name, tensor, path) for name, tensor in _state(path, saved, weights).items()}
+    return _trained(path, config, state).eval()
 
 
 def _trained(path: Path, config: Path, state: Mapping[str, torch.Tensor]) -> UnifiedModel:
@@ -82,6 +85,8 @@ def read_checkpoint(path: Path, contents: bool = True) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
+    if is_lfs_pointer(path):
+        raise ValueError(f"{path} is a Git LFS pointer, not the checkpoint itself: {LFS_REMEDY}")
     try:
         where: dict[str, Any] = {"map_location": "cpu"} if contents else {"map_location": "meta", "mmap": True}
         checkpoint: dict[str, Any] = torch.load(path, weights_only=True, **where)

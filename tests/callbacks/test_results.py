@@ -48,6 +48,7 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = {"before": scores, "after": after, "updates": 9, "seed": 1, "seconds": 61.4}
     (tmp_path / "version_0").mkdir()
     (tmp_path / "version_0/results.json").write_text(json.dumps(record))
+    (tmp_path / "version_0/before_after.png").touch()
     assert main(["results", str(tmp_path)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[:4] == [
@@ -57,3 +58,10 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ["new", "-", "1.000", "-"],
     ]
     assert lines[5] == ["9", "updates", "in", "61", "s,", "seed", "1"]
+    # Where to look: what is there.
+    folder = str(tmp_path / "version_0")
+    assert lines[6:] == [
+        ["pictures:", f"{folder}/before_after.png"],
+        ["by", "kind:", f"{folder}/results.json"],
+        ["curves:", "tensorboard", "--logdir", folder],
+    ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ import torch
 import yaml
 
 from project.__main__ import main
-from tests.helpers import ROOT
+from tests.helpers import ROOT, toys
 
 GOOD = """\
 seed_everything: 3
@@ -180,7 +182,10 @@ BAD_FILES = {
     "unknown_trainer": ({"max_epochs": "max_epoch"}, ["bad.yaml:20", "'max_epoch'", "did you mean 'max_epochs'"]),
     "wrong_type": ({"max_epochs: 1": "max_epochs: many"}, ["bad.yaml:20", "trainer.max_epochs", "'many'", "int"]),
     "model_class": ({"tests.helpers.toys.Tiny": "tests.helpers.toys.Tini"}, ["bad.yaml:5", "tests.helpers.toys.Tini", "did you mean 'Tiny'"]),
-    "model_module": ({"project.datamodule": "project.datamodul"}, ["bad.yaml:12", "did you mean 'datamodule'"]),
+    "model_module": (
+        {"project.datamodule": "project.datamodul"},
+        ["bad.yaml:12", "is now project.datamodule.PromptDataModule"],
+    ),
     "not_a_module": ({"path: tests.helpers.toys.Tiny": "path: tests.helpers.toys.Net"}, ["bad.yaml:5", "tests.helpers.toys.Net is no LightningModule"]),
     "nested_class": ({"tests.helpers.toys.Net": "tests.helpers.toys.Nett"}, ["bad.yaml:8", "tests.helpers.toys.Nett", "did you mean 'Net'"]),
     "nested_argument": ({"depth: 2": "dept: 2"}, ["bad.yaml:10", "'dept' of tests.helpers.toys.Net", "did you mean 'depth'"]),
@@ -261,7 +266,8 @@ def test_one_seed_reaches_model_and_data(capsys: pytest.CaptureFixture[str]) -> 
     assert yaml.safe_load(capsys.readouterr().out)["seed_everything"] == 7
     assert fit("--seed_everything=7") == 0
     assert fit("--seed_everything=8") == 0
-    assert checkpoint("runs/toy/version_0")["order"] != checkpoint("runs/toy/version_1")["order"]
+    one, other = (checkpoint(f"runs/toy/version_{n}") for n in (0, 1))
+    assert one["order"] != other["order"] and (one["seed"], other["seed"]) == (7, 8)
 
 
 def test_help_lists_every_command_without_importing_torch() -> None:
@@ -302,3 +308,112 @@ def test_two_processes_do_not_train_in_one_folder(place: Path, capsys: pytest.Ca
         assert checkpoint(str(folder))["updates"] == 2
         other.kill()
     assert fit(*resume) == 0 and checkpoint(str(folder))["updates"] == 4
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a `fit` that fails says, without a traceback or a parser's tree."""
+    assert fit(*arguments) in (1, 2)
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and "Subtypes" not in error
+    return error
+
+
+def write(name: str, text: str) -> str:
+    Path(name).write_text(text)
+    return f"--config={name}"
+
+
+def test_an_unknown_key_without_a_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for text, wrong in (
+        ("modle: {}", "'modle' at the top level: did you mean 'model'?"),
+        ("trainer: {callback: {}}", "'callback' in 'trainer': did you mean 'callbacks'?"),
+        ("model: {init_args: {net: {init_args: {depht: {}}}}}", "'depht' of tests.helpers.toys.Net: did you mean"),
+        ("rewards: [{class_path: tests.helpers.toys.Length, init_args: {waight: {}}}]", "did you mean 'weight'?"),
+    ):
+        message = said(capsys, write("more.yaml", text))
+        assert "more.yaml:1: unknown key" in message and wrong in message
+
+
+def test_an_old_class_path_is_refused_by_file_and_line(capsys: pytest.CaptureFixture[str]) -> None:
+    old = "project.judges.shapes.DetectorJudge"
+    more = write("more.yaml", f"rewards:\n- class_path: project.rewards.DVReward\n  init_args:\n    judge: {old}\n")
+    assert f"more.yaml:4: {old} is now project.shapes.DetectorJudge" in said(capsys, more)
+    assert f"{old} is now project.shapes.DetectorJudge" in said(capsys, f"--model.class_path={old}")
+
+
+def test_options_that_the_model_has_its_own_for_are_refused_with_those(capsys: pytest.CaptureFixture[str]) -> None:
+    message = said(capsys, "--trainer.gradient_clip_val=1.0")
+    assert "trainer.gradient_clip_val = 1.0" in message and "model.init_args.gradient_clip" in message
+    message = said(capsys, write("more.yaml", "trainer:\n  accumulate_grad_batches: 4\n"))
+    assert "more.yaml:2: trainer.accumulate_grad_batches = 4" in message and "micro_batch_size" in message
+    assert fit("--trainer.accumulate_grad_batches=1", "--trainer.max_steps=1") == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "more.yaml:1: trainer.accelerator is 'gpu'" in said(
+        capsys, write("more.yaml", "trainer: {accelerator: gpu}")
+    )
+    assert "trainer.accelerator is 'cuda'" in said(capsys, "--trainer.accelerator=cuda")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+@pytest.mark.parametrize("text", ["logger: {}", "logger: [{}]"])
+def test_a_logger_whose_package_is_missing(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = text.replace("{}", "{class_path: lightning.pytorch.loggers.WandbLogger}")
+    message = said(capsys, write("more.yaml", f"trainer:\n  {entry}\n"))
+    assert "more.yaml:2: lightning.pytorch.loggers.WandbLogger needs wandb" in message and "pip install" in message
+
+
+def test_a_slurm_allocation_without_srun(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    message = said(capsys)
+    assert "SLURM_NTASKS=2" in message and "env -u SLURM_NTASKS" in message and "srun" in message
+
+
+def test_a_run_in_which_nothing_could_be_learned_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def give_up(self: Any, prompts: Any, batch_idx: int) -> Any:
+        self.gave_up = "3 updates in a row were skipped"
+        self.trainer.should_stop = True
+        return step(self, prompts, batch_idx)
+
+    step = toys.Tiny.training_step
+    monkeypatch.setattr(toys.Tiny, "training_step", give_up)
+    message = said(capsys)
+    assert "nothing could be learned: 3 updates in a row were skipped" in message
+    assert "saved as runs/toy/version_0/checkpoints/last.ckpt" in message
+
+
+def test_a_checkpoint_that_the_disk_refuses_is_named_and_the_old_one_stays(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, path: Any, **_: Any) -> None:
+        raise OSError(27, "File too large")
+
+    assert fit("--trainer.max_steps=2") == 0
+    last = Path("runs/toy/version_0/checkpoints/last.ckpt")
+    before = last.read_bytes()
+    monkeypatch.setattr("lightning.pytorch.Trainer.save_checkpoint", full)
+    message = said(capsys, "--trainer.max_steps=4", f"--ckpt_path={last}")
+    assert f"{last} could not be written (File too large)" in message and "ulimit -f" in message
+    assert "Stopped after update 2" in message and last.read_bytes() == before
+
+
+def test_nothing_is_said_that_nobody_could_mend(place: Path) -> None:
+    """In a process of its own: pytest takes warnings and logs away."""
+    command = [sys.executable, "-m", "project", "fit", "--config", "good.yaml", "--trainer.max_steps=2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert lines == [
+        "Seed set to 3",
+        "trains:   1 of 1 parameters of Tiny: net 1",
+        "rewards:  Length",
+        "data:     12 prompts, 2 an update; 3 to evaluate on (length)",
+        "writes:   runs/toy/version_0",
+        "watch:    tensorboard --logdir runs/toy/version_0",
+        "`Trainer.fit` stopped: `max_steps=2` reached.",
+    ]
+    assert (place / "runs/toy/version_0/before_after.png").is_file()

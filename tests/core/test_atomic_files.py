@@ -44,5 +44,5 @@ def test_what_the_disk_refuses_names_the_file_and_the_remedy(tmp_path, code, rem
 
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "taken").write_text("")
-    with pytest.raises(NotWritten, match=r"taken/results.json could not be written"):
+    with pytest.raises(NotWritten, match=r"taken/results\.json could not be written"):
         write_atomically(tmp_path / "taken/results.json", "x")

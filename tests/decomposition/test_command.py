@@ -32,7 +32,7 @@ def llm(url: str, **settings: Any) -> list[str]:
     options = ["--decomposer", "project.decomposition.llm.LLMDecomposer"]
     options += ["--decomposer.client", "project.decomposition.openai_client.OpenAIChat"]
     client = {"base_url": url, "model": "tiny-llm", "probe_seconds": 0.05, **settings}
-    return [*options, *(f"--decomposer.client.{name}={value}" for name, value in client.items())]
+    return [*options, *(f"--decomposer.client.server.{name}={value}" for name, value in client.items())]
 
 
 def decompose(file: Path, output: Path, *options: str) -> int:

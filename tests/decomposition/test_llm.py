@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from project.decomposition.base import ChatModel
+from project.decomposition.base import ChatModel, Reply
 from project.decomposition.llm import LLMDecomposer
 from project.decomposition.prompts import DECOMPOSE, PROMPT_VERSION, QUALITY, VALIDATE
 from project.trajectory import Question
@@ -45,7 +45,7 @@ class Scripted(ChatModel):
     def chat(self, messages, attempt=0):
         stage = STAGE[messages[0]["content"]]
         self.chats.append((stage, attempt, [m["content"] for m in messages[1:]]))
-        return self.replies[stage].pop(0)
+        return Reply(text=self.replies[stage].pop(0))
 
     @property
     def stages(self):

@@ -11,13 +11,16 @@ from project.decomposition.base import DecomposerUnavailable
 from project.decomposition.llm import LLMDecomposer
 from project.decomposition.openai_client import OpenAIChat
 from project.decomposition.prompts import decompose_messages
+from project.judges.openai.server import Server
 from project.shapes.decomposer import ShapesDecomposer
+from tests.helpers import chat_server
 
 PROMPT = "a red circle left of a blue square"
 
 
 def chat(server, **arguments):
-    return OpenAIChat(**{"base_url": server.url, "model": "tiny-llm", "probe_seconds": 0.05, **arguments})
+    settings = {"model": "tiny-llm", "probe_seconds": 0.05, **arguments}
+    return chat_server.client(OpenAIChat, server.url, **settings)
 
 
 def test_it_decomposes_as_the_rules_do(start):
@@ -78,7 +81,7 @@ def test_preflight_says_what_to_do(start):
     with pytest.raises(ValueError, match=r"there is no model 'other' .*set model to one of tiny-llm"):
         chat(server, model="other").preflight()
     server.key = "secret"
-    with pytest.raises(ValueError, match=r"refuses the key .*api_key_env"):
+    with pytest.raises(ValueError, match=r"wants a key and none was sent .*api_key_env"):
         chat(server).preflight()
     chat(server, api_key="secret").preflight()
     server.kill()
@@ -89,7 +92,7 @@ def test_preflight_says_what_to_do(start):
 def test_bad_settings_are_refused(monkeypatch):
     for wrong in ({"max_tokens": 0}, {"timeout": 0.0}, {"temperature": -1.0}, {"retries": -1}, {"base_url": "x"}):
         with pytest.raises(ValueError, match=r"give"):
-            OpenAIChat(**{"base_url": "http://localhost:1/v1", "model": "m", **wrong})
+            chat_server.client(OpenAIChat, **{"base_url": "http://localhost:1/v1", **wrong})
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     with pytest.raises(ValueError, match="NO_SUCH_KEY is not set"):
-        OpenAIChat("http://localhost:1/v1", "m", api_key_env="NO_SUCH_KEY")
+        OpenAIChat(Server("http://localhost:1/v1", "m", api_key_env="NO_SUCH_KEY"))

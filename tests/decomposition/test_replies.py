@@ -24,7 +24,6 @@ def test_json_is_found_in_what_stands_around_it():
         ' {"a": 1} ',
         '```json\n{"a": 1}\n```',
         'So: {"a": 1}. {"b": 2}',
-        '<think>{"b"</think>{"a": 1}',
     ):
         assert read_json(reply) == {"a": 1}
     for reply, message in (
@@ -32,7 +31,6 @@ def test_json_is_found_in_what_stands_around_it():
         ("[1, 2]", "there is no JSON object"),
         ('{"a": ', "the JSON is broken"),
         ('{"questions": [{"id": 1, "question": "Is th', "the JSON is broken .*Is th"),
-        ('<think> {"a": 1} </think>', "there is no JSON object"),
     ):
         with pytest.raises(ValueError, match=message):
             read_json(reply)

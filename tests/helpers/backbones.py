@@ -1,6 +1,8 @@
-"""A second backbone, deliberately unlike BAGEL: one dense expert, learned positions, pixels as latents, no tower.
+"""A second backbone, deliberately unlike BAGEL: one dense expert, pixels as latents, no tower.
 
-It keeps the code outside `project/models` honest: tasks, samplers and the module must not know a backbone.
+Latents stand without delimiters. Positions are learned and have three axes: a text counts on all of them, latents along
+two, and what follows a picture stands behind its longer side. All this keeps the code outside `project/models` honest:
+tasks, samplers and the module must not know a backbone.
 """
 
 from __future__ import annotations
@@ -10,15 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from project.models.attention import attention, bias_from_mask
-from project.models.base import Defaults, ModelSource, SpecialTokens, UnifiedModel
+from project.models.base import Defaults, ModelSource
+from project.models.cached_transformer import CachedTransformer, Places, SpecialTokens
 from project.models.context import Context
 from project.models.query import Output, Query
+from project.models.transforms import normalise
 from project.trajectory import Prompt
 
-SPECIAL = ("<end>", "<start>", "<image>", "</image>", "<unk>")
+SPECIAL = ("<end>", "<start>", "<unk>")
 WORDS = (*SPECIAL, "a", "red", "green", "circle", "square", "left", "of", "think", "and", "two")
 
 
@@ -32,10 +37,23 @@ class Words:
         return {"input_ids": [WORDS.index(w) if w in WORDS else WORDS.index("<unk>") for w in text.split()]}
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        return " ".join(WORDS[i] for i in ids if i > 3 or not skip_special_tokens)
+        return " ".join(WORDS[i] for i in ids if i > 1 or not skip_special_tokens)
 
 
-class DenseModel(UnifiedModel):
+class EightByEight:
+    """Every picture becomes one of 8x8 pixels."""
+
+    def size(self, height: int, width: int, img_num: int = 1) -> tuple[int, int]:
+        return 8, 8
+
+    def resize(self, image: Image.Image, img_num: int = 1) -> Image.Image:
+        return image.convert("RGB").resize((8, 8))
+
+    def __call__(self, image: Image.Image, img_num: int = 1) -> Tensor:
+        return normalise(torch.from_numpy(np.array(self.resize(image))))
+
+
+class DenseModel(CachedTransformer):
     """8x8 grey pictures, one latent token per 4x4 pixels."""
 
     HEADS, SIZE, LAYERS = 2, 8, 2
@@ -45,9 +63,9 @@ class DenseModel(UnifiedModel):
         hidden = self.HEADS * self.SIZE
         self.tokenizer = Words()
         self.defaults = Defaults(think_prompt="think", height=8, width=8)
-        self.special = SpecialTokens(text_start=1, text_end=0, image_start=2, image_end=3)
+        self.special = SpecialTokens(text_start=1, text_end=0)
         self.words = nn.Embedding(len(WORDS), hidden)
-        self.positions = nn.Embedding(256, hidden)
+        self.positions = nn.ModuleList(nn.Embedding(256, hidden) for _ in range(3))
         self.places = nn.Embedding(4, hidden)
         self.time = nn.Linear(1, hidden)
         self.read_latent = nn.Linear(16, hidden)
@@ -82,6 +100,14 @@ class DenseModel(UnifiedModel):
     def latent_grid(self, height: int, width: int) -> tuple[int, int]:
         return height // 4, width // 4
 
+    @property
+    def picture_transforms(self) -> tuple[EightByEight, EightByEight]:
+        return EightByEight(), EightByEight()
+
+    @property
+    def adapter_target(self) -> str:
+        return r"(qkv|out)\.\d+"
+
     def latent_index(self, grid: tuple[int, int]) -> Tensor:
         return torch.arange(grid[0] * grid[1])
 
@@ -96,12 +122,33 @@ class DenseModel(UnifiedModel):
     def picture_patches(self, pixels_CHW: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError("this backbone has no vision tower")
 
+    def picture_block(self, patches: int) -> tuple[Tensor, int]:
+        raise ValueError("this backbone has no vision tower")
+
+    def picture_places(self, start_R: Tensor, sizes: Sequence[tuple[int, int]], tokens: int) -> Places:
+        raise ValueError("this backbone has no vision tower")
+
+    def latent_block(self) -> Tensor:
+        return torch.zeros(0, dtype=torch.long)
+
+    def start_position(self, rows: int) -> Tensor:
+        return torch.zeros(rows, 3, dtype=torch.long)
+
+    def text_places(self, start_R: Tensor, visible_RT: Tensor) -> Places:
+        offset_RT = (visible_RT.cumsum(1) - 1).clamp_min(0)
+        return Places(start_R[:, None] + offset_RT[..., None], start_R + visible_RT.sum(1, keepdim=True))
+
+    def latent_places(self, start_R: Tensor, grid: tuple[int, int]) -> Places:
+        rows, columns = (torch.arange(side) for side in grid)
+        offset_LA = torch.stack(torch.meshgrid(torch.zeros(1).long(), rows, columns, indexing="ij"), -1).flatten(0, 2)
+        return Places(start_R[:, None][:, :0], start_R + max(grid), start_R[:, None] + offset_LA)
+
     def forward(self, query: Query, contexts: Sequence[Context] = ()) -> Output:
-        x = self.words(query.ids_RT) + self.positions(query.position_RT)
+        x = self.words(query.ids_RT) + self._stand(query.position_RT)
         words = x.shape[1]
         if query.latents_RLD is not None:
             drawn = self.read_latent(query.latents_RLD.to(x.dtype)) + self.time(query.sigma_RL[..., None].to(x.dtype))
-            drawn = drawn + self.places(query.latent_index_RL) + self.positions(query.latent_position_RL)
+            drawn = drawn + self.places(query.latent_index_RL) + self._stand(query.latent_position_RL)
             x = torch.cat([x, drawn], 1)
         rows = query.rows or (len(x) // max(len(contexts), 1),) * max(len(contexts), 1)
         masks = self._masks(query, x.shape[1], contexts, rows)
@@ -122,6 +169,9 @@ class DenseModel(UnifiedModel):
             logits = self.write_word(x[:, words - 1] if isinstance(query.logits, str) else x[:, :words][query.logits])
         velocity = None if query.latents_RLD is None else self.write_latent(x[:, words:])
         return Output(logits=logits, velocity_RLD=velocity, keys_values=keys_values)
+
+    def _stand(self, position_RTA: Tensor) -> Tensor:
+        return sum(table(position_RTA[..., axis]) for axis, table in enumerate(self.positions))
 
     @staticmethod
     def _masks(query: Query, length: int, contexts: Sequence[Context], rows: Sequence[int]) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
@@ -12,11 +13,14 @@ import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from project.judges.openai.server import Server
+
+Client = TypeVar("Client")
 MODEL = "tiny-vlm"
 NO_PICTURE = np.zeros((0, 0, 3), dtype=np.uint8)
 """Of a question about a text."""
@@ -51,6 +55,11 @@ class ChatServer:
     ) -> None:
         self.rule, self.script, self.seconds, self.hang_seconds = rule, script, seconds, hang_seconds
         self.key: str | None = None
+        self.page: Fault | None = None
+        """Status and body (JSON, or a text) that every request gets, as from a proxy or a gateway."""
+        self.headers: dict[str, str] = {}
+        """Sent with every answer."""
+        self.queries: list[str] = []
         self.lock = threading.Lock()
         self.bodies: list[dict[str, Any]] = []
         self.faults: list[str] = []
@@ -65,7 +74,7 @@ class ChatServer:
 
     def start(self) -> ChatServer:
         handler = type("Bound", (Handler,), {"home": self})
-        self.server = Server(("127.0.0.1", self.port), handler)
+        self.server = HTTPServer(("127.0.0.1", self.port), handler)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         return self
@@ -92,7 +101,7 @@ class ChatServer:
         self.kill()
 
 
-class Server(ThreadingHTTPServer):
+class HTTPServer(ThreadingHTTPServer):
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 256
@@ -116,6 +125,8 @@ class Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def do_GET(self) -> None:
+        if self.home.page is not None:
+            return self.reply(*self.home.page)
         if self.path == "/v1/models":
             self.reply(200, {"object": "list", "data": [{"id": MODEL}, {"id": "other"}]})
         else:
@@ -124,7 +135,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         home = self.home
-        if self.path != "/v1/chat/completions":
+        if home.page is not None:
+            return self.reply(*home.page)
+        path, _, query = self.path.partition("?")
+        home.queries += [query] if query else []
+        if path != "/v1/chat/completions":
             return self.reply(404, {"detail": "Not Found"})
         if home.key is not None and self.headers.get("Authorization") != f"Bearer {home.key}":
             return self.reply(401, {"error": {"message": "invalid api key"}})
@@ -158,16 +173,31 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(200, found, cut=fault == "truncated")
 
     def reply(self, status: int, body: Any, cut: bool = False) -> None:
-        content = json.dumps(body).encode()
+        content = (body if isinstance(body, str) else json.dumps(body)).encode()
         content = content[: len(content) // 2] if cut else content
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
+        for name, value in self.home.headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
+
+
+def options(base_url: str | list[str], **settings: Any) -> dict[str, Any]:
+    """What a client's `init_args` hold: those of `settings` that are the server's stand under `server`."""
+    names = {field.name for field in dataclasses.fields(Server)}
+    server = {"base_url": base_url, "model": MODEL} | {k: v for k, v in settings.items() if k in names}
+    return {"server": server, **{k: v for k, v in settings.items() if k not in names}}
+
+
+def client(kind: Callable[..., Client], base_url: str | list[str], **settings: Any) -> Client:
+    """A client of this class, made with `options`."""
+    made = options(base_url, **settings)
+    return kind(**{**made, "server": Server(**made["server"])})
 
 
 def asked(body: dict[str, Any]) -> tuple[np.ndarray, str]:

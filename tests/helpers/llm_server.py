@@ -29,7 +29,7 @@ class LLMServer(chat_server.ChatServer):
 
     def start(self) -> LLMServer:
         handler = type("Bound", (Handler,), {"home": self})
-        self.server = chat_server.Server(("127.0.0.1", self.port), handler)
+        self.server = chat_server.HTTPServer(("127.0.0.1", self.port), handler)
         self.port = self.server.server_address[1]
         chat_server.threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         return self

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from project.models.bagel import Bagel, BagelConfig
-from project.models.bagel.config import VisionConfig
+from project.models.bagel.config import BagelDefaults, VisionConfig
 from project.models.bagel.flux_autoencoder import FluxAutoencoder, FluxAutoencoderConfig
-from project.models.base import Defaults, ModelSource
+from project.models.base import ModelSource
 from project.shapes.umm import word_tokenizer
 from tests.helpers.backbones import NewDenseModel
 
@@ -39,7 +39,9 @@ def tiny_bagel():
         config,
         autoencoder,
         tokenizer,
-        Defaults(think_prompt="think", reflect_prompt="reflect {prompt}", vae_sides=(8, 8, 4), vit_sides=(8, 8, 4)),
+        BagelDefaults(
+            think_prompt="think", reflect_prompt="reflect {prompt}", vae_sides=(8, 8, 4), vit_sides=(8, 8, 4)
+        ),
     )
     for parameter in model.parameters():
         if parameter.ndim == 2 and parameter.requires_grad:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
+import torch
+
 
 def lengths(prompts, completions, **kwargs):
     return [len(prompt) + len(completion) / 100 for prompt, completion in zip(prompts, completions, strict=True)]
@@ -35,3 +38,41 @@ def nothing(prompts, completions, **kwargs):
 
 
 NUMBER = 3
+
+
+def one_tensor(prompts, completions, **kwargs):
+    return torch.tensor([0.25] * len(prompts), requires_grad=True)
+
+
+def one_array(prompts, completions, **kwargs):
+    return np.array([0.25] * len(prompts))
+
+
+def tensors(prompts, completions, **kwargs):
+    return [torch.tensor(0.25), np.float32(0.25)][: len(prompts)]
+
+
+def truths(prompts, completions, **kwargs):
+    return [np.bool_(True), torch.tensor(True)][: len(prompts)]
+
+
+def vectors(prompts, completions, **kwargs):
+    return [torch.zeros(2)] * len(prompts)
+
+
+def unknown_tensor(prompts, completions, **kwargs):
+    return [torch.tensor(float("nan"))] * len(prompts)
+
+
+calls, failing = 0, None
+
+
+def fails_at(completions, images, **kwargs):
+    """The length of the text and the first pixel; raises at call number `failing`."""
+    global calls
+    calls += 1
+    if failing is not None and calls > failing:
+        raise KeyError("no such column")
+    return [
+        len(text) / 100 + sum(image.getpixel((0, 0))) / 765 for text, image in zip(completions, images, strict=True)
+    ]

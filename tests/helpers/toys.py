@@ -107,7 +107,7 @@ class Tiny(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.5, momentum=0.5)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["updates"], checkpoint["order"] = self.updates, self.order
+        checkpoint["updates"], checkpoint["order"], checkpoint["seed"] = self.updates, self.order, self.seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.updates, self.order = checkpoint["updates"], list(checkpoint["order"])

@@ -9,6 +9,7 @@ import sys
 import torch
 
 from project.callbacks.on_policy_gate import OnPolicyGate
+from project.objectives.grpo import GRPO
 from project.rewards.random import RandomReward
 from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
@@ -44,7 +45,10 @@ def mixed():
 
 if __name__ == "__main__":
     ranks = int(sys.argv[1])
-    settings = {"policy": TinyBagel(), "task": mixed()} if sys.argv[3] == "mixed" else {}
+    # With a KL term a sample without an advantage has a loss too: an idle micro-batch must not.
+    settings = {"objective": GRPO(kl_image=0.5, kl_text=0.5)}
+    if sys.argv[3] == "mixed":
+        settings |= {"policy": TinyBagel(), "task": mixed()}
     module = make_module(optimizer=plain_descent, micro_batch_size=3, **settings)
 
     def deal(prompts):

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from project.callbacks.checkpoint import SaveLast
+from project.core.errors import ScoringFailed
 from project.datamodule import PromptLoader
 from project.judges.agreement import together
 from project.judges.base import JudgeUnavailable
@@ -78,7 +79,7 @@ if __name__ == "__main__":
     caught = None
     try:
         run(home / "parts", Lost(seed=1))
-    except JudgeUnavailable as error:
+    except ScoringFailed as error:
         caught = str(error)
     saved = home / "parts/checkpoints/last.ckpt"
     updates = torch.load(saved, weights_only=True)["updates"]

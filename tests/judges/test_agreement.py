@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from project.core.errors import ScoringFailed
 from project.judges.agreement import together
 from project.judges.base import JudgeUnavailable
 
@@ -16,7 +17,7 @@ def test_a_rank_whose_judge_is_lost_says_so_and_raises() -> None:
 
 
 def test_another_rank_raises_with_it() -> None:
-    with pytest.raises(JudgeUnavailable, match="another rank") as caught, together(lambda lost: True):
+    with pytest.raises(ScoringFailed, match="another rank") as caught, together(lambda lost: True):
         pass
     assert caught.value.agreed
 

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 
+from project.core.metrics import Sum, values
 from project.judges.base import Judge
 from project.judges.cache import CachedJudge, _write_ahead
 from project.trajectory import Question
@@ -43,7 +44,7 @@ class Grey(Judge):
         ]
 
     def metrics(self):
-        return {"judge/calls": float(len(self.asked))}
+        return {"judge/calls": Sum(value=float(len(self.asked)))}
 
 
 def test_a_replay_makes_no_calls(tmp_path):
@@ -55,7 +56,7 @@ def test_a_replay_makes_no_calls(tmp_path):
     assert cached.answer(images, questions, prompts) == expected
     # equal questions about equal pictures are asked once also at first
     assert first.asked == [(10, "x", "a?"), (10, "x", "b?"), (20, "x", "a?")]
-    assert cached.metrics() == {
+    assert values(cached.metrics()) == {
         "judge/calls": 3.0, "judge/cache/hits": 0.0, "judge/cache/misses": 3.0,
         "judge/cache/errors": 0.0, "judge/cache/hit_rate": 0.0,
     }  # fmt: skip
@@ -63,9 +64,9 @@ def test_a_replay_makes_no_calls(tmp_path):
     again.preflight()
     assert again.answer(images, questions, prompts) == expected
     assert second.asked == [] and second.ready == 1
-    metrics = again.metrics()
+    metrics = values(again.metrics())
     assert (metrics["judge/cache/hits"], metrics["judge/cache/hit_rate"]) == (3.0, 1.0)
-    assert "judge/cache/hit_rate" not in again.metrics()
+    assert "judge/cache/hit_rate" not in values(again.metrics())
     assert again.name == "grey"
 
 
@@ -138,7 +139,7 @@ def _work(folder, start, rounds, failures):
         value = 1 + (start + n) % rounds
         if cached.answer([picture(value)], [[A, B]], ["x"]) != [[value / 100] * 2]:
             failures.put(f"wrong answer for {value}")
-    if errors := cached.metrics()["judge/cache/errors"]:
+    if errors := values(cached.metrics())["judge/cache/errors"]:
         failures.put(f"{errors} errors")
 
 
@@ -172,7 +173,7 @@ def test_threads_share_a_judge(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    metrics = cached.metrics()
+    metrics = values(cached.metrics())
     assert wrong == [] and metrics["judge/cache/errors"] == 0
     assert metrics["judge/cache/hits"] + metrics["judge/cache/misses"] == 4 * 19
 
@@ -210,7 +211,7 @@ def test_a_cache_that_breaks_in_mid_run_is_reported_once_and_the_judge_asked(tmp
     with caplog.at_level(logging.WARNING, "project.judges.cache"):
         for _ in range(2):
             assert cached.answer([picture(10)], [[A]], ["x"]) == [[0.1]]
-    assert len(judge.asked) == 2 and cached.metrics()["judge/cache/errors"] == 4
+    assert len(judge.asked) == 2 and values(cached.metrics())["judge/cache/errors"] == 4
     assert len(caplog.records) == 1 and "asking the judge instead" in caplog.text
     with pytest.raises(ValueError, match=r"answers\.sqlite cannot be used .*delete it"):
         CachedJudge(judge, str(tmp_path)).preflight()

@@ -57,11 +57,11 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
 
 
 def judge_arguments(server: Any, **changes: Any) -> dict[str, Any]:
-    return {"base_url": server.url, "model": "tiny-vlm", **QUICK, **changes}
+    return chat_server.options(server.url, **{**QUICK, **changes})
 
 
 def judge_of(server: Any, **changes: Any) -> OpenAIJudge:
-    return OpenAIJudge(**judge_arguments(server, **changes))
+    return chat_server.client(OpenAIJudge, server.url, **{**QUICK, **changes})
 
 
 # --------------------------------------------------------------------- gradients
@@ -263,7 +263,8 @@ def goes_on(server: Any, message: str) -> None:
     """Starts the server again and does as the message says."""
     server.script = lambda n, body: None
     server.start()
-    command = shlex.split(message.splitlines()[-1])
+    (line,) = [line for line in message.splitlines() if "--ckpt_path" in line]
+    command = shlex.split(line)
     assert command[:3] == ["python", "-m", "project"]
     assert main(command[3:]) == 0
 
@@ -277,17 +278,16 @@ def test_a_dead_judge_ends_the_run_saved(
     fit: Any,
     whole: dict[str, Any],
     start: Any,
-    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
     share: float,
     options: list[str],
 ) -> None:
     """Going on as the message says repeats the interrupted update and ends where the whole run ends."""
     server, name = start(), f"dead_{share}_{len(options)}"
     dies_at(server, int(whole["asked"] * share))
-    with caplog.at_level(logging.WARNING):
-        assert fit(name, server, *options, breaker_failures=2, patience=1.0) == 1
-    (message,) = [record.getMessage() for record in caplog.records if "Go on with" in record.getMessage()]
-    assert "no judge has answered for 1 s" in message and server.url in message
+    assert fit(name, server, *options, breaker_failures=2, patience=1.0) == 1
+    message = capsys.readouterr().err.partition("error: ")[2]
+    assert "Traceback" not in message and "no judge has answered for 1 s" in message and server.url in message
     saved = last(world, name)
     assert saved["updates"] == {0.3: 1, 0.7: 3, 0.95: 4}[share], "4 updates are an epoch"
     assert f"Stopped after update {saved['updates']}" in message
@@ -335,7 +335,35 @@ def test_a_judge_lost_to_one_rank_ends_the_run_of_all(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     ranks = [torch.load(tmp_path / f"rank_{rank}.pt") for rank in (0, 1)]
-    assert [rank["caught"] for rank in ranks] == ["the judge of another rank stopped answering", "nobody answers"]
+    assert [rank["caught"] for rank in ranks] == [
+        "the rewards of another rank failed: its message says why",
+        "nobody answers",
+    ]
     for rank in ranks:
         assert rank["updates"] == 2
         assert same(rank["resumed"], rank["whole"])
+
+
+def test_a_judge_that_dies_during_an_audit_is_one_message(
+    start: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was answered stays; the same command goes on."""
+    server = start()
+    dies_at(server, 30)
+    settings = {"base_url": server.url, "model": "tiny-vlm", "patience": 0.5, "probe_seconds": 0.05}
+    options = ["--judge", "project.judges.OpenAIJudge", "--out", str(tmp_path), "--number", "48", "--batch-size", "8"]
+    options += [f"--judge.server.{name}={value}" for name, value in settings.items()]
+    assert main(["audit", *options]) == 1
+    said = capsys.readouterr().err
+    assert "error: judge 'tiny-vlm': no judge has answered" in said and "Traceback" not in said
+    kept = len((tmp_path / "answers.jsonl").read_text().splitlines())
+    assert 0 < kept < 48
+    server.script = lambda n, body: None
+    server.start()
+    asked = len(server.bodies)
+    assert main(["audit", *options]) == 0
+    assert asked < len(server.bodies) < asked + 48, "what was answered is not asked again"
+    answered = {
+        line for line in (tmp_path / "answers.jsonl").read_text().splitlines() if '"confidence": null' not in line
+    }
+    assert len(answered) == 48

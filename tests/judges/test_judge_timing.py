@@ -35,7 +35,7 @@ def prompts(file: Path) -> None:
 def reward(file: Path, url: str, concurrency: int, cache: Path | None = None) -> str:
     judge: dict[str, Any] = {
         "class_path": "project.judges.openai.judge.OpenAIJudge",
-        "init_args": {"base_url": url, "model": "tiny-vlm", "concurrency": concurrency, "image_size": 64},
+        "init_args": chat_server.options(url, concurrency=concurrency, image_size=64),
     }
     if cache is not None:
         judge = {"class_path": "project.judges.cache.CachedJudge", "init_args": {"judge": judge, "folder": str(cache)}}

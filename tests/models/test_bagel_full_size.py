@@ -6,9 +6,8 @@ import math
 
 import torch
 
-from project.models.bagel.config import BAGEL_7B
+from project.models.bagel.config import BAGEL_7B, BagelDefaults
 from project.models.bagel.model import Bagel
-from project.models.base import Defaults
 
 HIDDEN, INNER, LAYERS, KEYS, HEAD, WORDS = 3584, 18944, 28, 4 * 128, 128, 152064
 VIT, VIT_INNER, VIT_LAYERS = 1152, 4304, 26
@@ -73,6 +72,6 @@ def test_the_list_is_that_of_the_facts():
 
 def test_every_key_and_shape():
     with torch.device("meta"):
-        model = Bagel(BAGEL_7B, NoAutoencoder(), Words(), Defaults())
+        model = Bagel(BAGEL_7B, NoAutoencoder(), Words(), BagelDefaults())
     ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert ours == upstream()

@@ -74,6 +74,48 @@ def test_all_faulty_tensors_are_listed_in_one_error(folder):
     assert "unexpected stranger.weight" in message and "missing connector.fc1.bias" in message
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("file", "name"), [("ema.safetensors", "connector.fc1.weight"), ("ae.safetensors", "decoder.conv_in.weight")]
+)
+def test_numbers_that_are_none_are_refused(folder, file, name, number):
+    weights = load_file(folder / file)
+    weights[name].view(-1)[1] = number
+    save_file(weights, folder / file)
+    with pytest.raises(ValueError, match=rf"{file}: {name} holds NaN or infinite numbers"):
+        Bagel.from_pretrained(str(folder))
+
+
+def test_large_numbers_are_finite(folder):
+    """Their sum is not, in half precision."""
+    weights = {name: tensor.half() for name, tensor in load_file(folder / "ema.safetensors").items()}
+    weights["llm2vae.weight"].fill_(60000)
+    save_file(weights, folder / "ema.safetensors")
+    assert Bagel.from_pretrained(str(folder)).llm2vae.weight.max() > 59000
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ema.safetensors", "ae.safetensors", "llm_config.json", "ae_config.json", "generation_config.json"),
+        *("tokenizer.json", "tokenizer_config.json", "merges.txt", "ema.safetensors.index.json"),
+    ],
+)
+def test_what_git_lfs_left_is_named(folder, name):
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ValueError, match=rf"{name}.* is a Git LFS pointer.*git lfs pull"):
+        Bagel.from_pretrained(str(folder))
+
+
+@pytest.mark.parametrize(
+    "name", ["llm_config.json", "vit_config.json", "config.json", "ae_config.json", "generation_config.json"]
+)
+def test_a_byte_order_mark_is_no_fault(model, folder, name):
+    (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    loaded = Bagel.from_pretrained(str(folder))
+    assert loaded.config == model.config and loaded.defaults == model.defaults
+
+
 def test_a_half_written_file_is_named(folder):
     content = (folder / "ema.safetensors").read_bytes()
     (folder / "ema.safetensors").write_bytes(content[: len(content) // 2])
@@ -173,20 +215,15 @@ def test_a_path_may_hold_spaces(model, tmp_path):
 
 def test_weights_are_put_where_the_context_says(folder, monkeypatch):
     """A rank that loads under its own device never holds the weights on the CPU first."""
-    from project.models.bagel import autoencoder, loading
+    from project.models import weight_files
 
     asked = []
-
-    def loaded(file, device):
-        asked.append((file.name, device))
-        return load_file(file)
 
     def opened(file, framework, device):
         asked.append((file.name, device))
         return safe_open(file, framework=framework)
 
-    monkeypatch.setattr(autoencoder, "load_file", loaded)
-    monkeypatch.setattr(loading, "safe_open", opened)
+    monkeypatch.setattr(weight_files, "safe_open", opened)
     with torch.device("cpu", 0):
         Bagel.from_pretrained(str(folder))
     assert asked == [("ae.safetensors", "cpu:0"), ("ema.safetensors", "cpu:0")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 
 import pytest
@@ -103,13 +104,17 @@ def test_training_starts_from_an_adapter(tmp_path):
     assert all(parameter.requires_grad for parameter in adapter_parameters(again).values())
 
 
-@pytest.mark.parametrize("stored", ["list", "rslora"])
+@pytest.mark.parametrize("stored", ["list", "rslora", "patterns", "gaussian"])
 def test_what_other_tools_write_is_read(tmp_path, stored):
-    """Targets as a list of names; a scale of alpha / sqrt(rank)."""
+    """Targets as a list of names; a scale of alpha / sqrt(rank); ranks and alphas of some layers; another start."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
     torch.manual_seed(1)
     config = LoraConfig(r=2, lora_alpha=6, target_modules=["blocks.0"], use_rslora=stored == "rslora")
+    if stored == "patterns":
+        config.rank_pattern, config.alpha_pattern = {"blocks.0": 3}, {"blocks.0": 5}
+    if stored == "gaussian":
+        config.init_lora_weights = "gaussian"
     theirs = get_peft_model(net(), config)
     for parameter in adapter_parameters(theirs.base_model.model).values():
         nn.init.normal_(parameter)
@@ -187,8 +192,19 @@ def test_settings_that_contradict_the_adapter(folder, changes, part):
     ("changes", "part"),
     [
         ({"use_dora": True}, "use_dora"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights ('pissa')"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights"),
+        ({"layer_replication": [[0, 1], [0, 2]]}, "layer_replication"),
+        ({"target_parameters": ["blocks.0.weight"]}, "target_parameters"),
+        ({"megatron_config": {"a": 1}}, "megatron_config"),
+        ({"lora_bias": True}, "lora_bias"),
         ({"bias": "all"}, "bias"),
+        ({"fan_in_fan_out": True}, "fan_in_fan_out"),
         ({"modules_to_save": ["blocks.1"]}, "modules_to_save"),
+        ({"a_setting_of_tomorrow": 3}, "a_setting_of_tomorrow"),
+        ({"r": None}, "'r' is None"),
+        ({"layers_to_transform": [0], "target_modules": "a"}, "layers_to_transform"),
         ({"peft_type": "IA3"}, "IA3"),
     ],
 )
@@ -197,6 +213,34 @@ def test_adapters_that_are_more_than_lora(folder, changes, part):
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
     message = refused(net(), folder)
     assert str(file) in message and part in message
+
+
+def test_a_byte_order_mark_is_no_fault(folder):
+    file = folder / "adapter_config.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    load_adapter(net(), str(folder))
+
+
+def test_what_git_lfs_left_is_named(folder):
+    for name in (FILE, "adapter_config.json"):
+        (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        assert str(folder / name) in (message := refused(net(), folder)) and "git lfs pull" in message
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_none_are_refused(folder, number):
+    tensors = load_file(folder / FILE)
+    tensors["base_model.model.blocks.0.lora_B.weight"][3, 1] = number
+    save_file(tensors, folder / FILE)
+    message = refused(net(), folder)
+    assert f"{folder / FILE}: base_model.model.blocks.0.lora_B.weight holds NaN or infinite" in message
+
+
+def test_importing_peft_says_nothing_of_kernels(caplog):
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s. Please ...", "no kernels")
+    logger.warning("something else")
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
 
 
 def test_damaged_and_missing_files(folder):
@@ -208,7 +252,7 @@ def test_damaged_and_missing_files(folder):
         load_adapter(net(), str(folder))
     (folder / FILE).write_bytes(content)
     (folder / "adapter_config.json").write_text("{")
-    assert "adapter_config.json is no valid JSON" in refused(net(), folder)
+    assert "adapter_config.json:1: not valid JSON" in refused(net(), folder)
     with pytest.raises(FileNotFoundError, match="no adapter folder"):
         load_adapter(net(), str(folder / "nowhere" / "at" / "all"))
 

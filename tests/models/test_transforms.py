@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from project.models.transforms import ImageTransform, normalise, patchify, to_uint8, unpatchify
+from project.models.bagel.image_transform import ImageTransform
+from project.models.transforms import normalise, patchify, to_uint8, unpatchify
 
 VAE = ImageTransform(max_size=1024, min_size=512, stride=16)
 

@@ -9,7 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 from project.objectives.base import Counts, LossInputs
 from project.objectives.grpo import GRPO, clipped, clipped_loss, gaussian_kl, k3, sequence_mean
-from project.trajectory import Replay
+from project.trajectory import Advantages, Group, Prompt, Replay, SampleKey, TextSegment, Trajectory
 
 B, T, K, L, D = 5, 6, 3, 4, 2
 
@@ -142,6 +142,15 @@ def test_text_loss_by_hand(level, reduction):
     expected = by_hand(replay, level, reduction)
     assert outputs.loss.item() == pytest.approx(0.5 * expected, rel=1e-6)
     assert outputs.metrics["loss/text"].value.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_the_groups_text_weight_comes_on_top_of_the_objectives(weight):
+    given = inputs(tensors())
+    image = GRPO(text_weight=0.0, kl_text=0.2)(given).loss.item()
+    text = GRPO(text_weight=1.0, kl_text=0.2)(given).loss.item() - image
+    weighted = GRPO(text_weight=0.3, kl_text=0.2)(dataclasses.replace(given, text_weight=weight)).loss.item()
+    assert abs(text) > 0.01 and weighted == pytest.approx(image + 0.3 * weight * text)
 
 
 def test_image_loss_by_hand():
@@ -353,6 +362,51 @@ def test_only_tokens_of_high_entropy_are_pushed(level):
     torch.testing.assert_close(text.grad, ADVANTAGE[:, None] * selected / COUNTS.tokens)
     entropy = replay.entropy_RT[replay.token_mask_RT].mean().item()
     assert outputs.metrics["entropy"].value.item() == pytest.approx(entropy, rel=1e-5)
+
+
+def test_a_text_is_divided_by_all_its_tokens_however_few_are_pushed():
+    replay = tensors()
+    text = replay.old_text_log_prob_RT.clone().requires_grad_()
+    counts = dataclasses.replace(COUNTS, entropy_threshold=0.5)
+    outputs = GRPO(importance_sampling_level="token", text_reduction="sequences")(
+        inputs(dataclasses.replace(replay, text_log_prob_RT=text), counts, image=ADVANTAGE * 0, text=-ADVANTAGE)
+    )
+    outputs.loss.backward()
+    selected = replay.token_mask_RT & (replay.entropy_RT >= 0.5)
+    lengths = replay.token_mask_RT.sum(1, keepdim=True)
+    torch.testing.assert_close(text.grad, ADVANTAGE[:, None] * selected / lengths / COUNTS.sequences)
+
+
+def test_the_threshold_is_that_of_the_quantile_over_all_ranks():
+    # entropies 1, 2, 3, 4 here: half of the tokens start at 3; with four of 9 nats on another rank at 9
+    texts = [
+        TextSegment(ids_T=torch.ones(2).long(), log_prob_T=-e, entropy_T=e, finished=True, text="")
+        for e in (torch.tensor([1.0, 4.0]), torch.tensor([2.0, 3.0]))
+    ]
+    group = Group(
+        trajectories=tuple(
+            Trajectory(prompt=Prompt(id="", text=""), key=SampleKey(seed=0, update=0, prompt=""), segments=(text,))
+            for text in texts
+        ),
+        size=2,
+        advantages=Advantages(image_N=torch.zeros(2), text_N=torch.zeros(2), valid_N=torch.ones(2) > 0),
+    )
+
+    def other_rank(local):
+        beside = torch.zeros_like(local)
+        beside[9 * 4096 if len(local) > 4 else 2] = 4.0  # the histogram of entropies, or the counts
+        return local + beside
+
+    half = GRPO(top_entropy_quantile=0.5)
+    assert half.count([group]).entropy_threshold == 3.0
+    assert half.count([group], reduce=other_rank).entropy_threshold == 9.0
+    assert GRPO().count([group]).entropy_threshold == -math.inf
+
+
+def test_the_gate_is_told_the_narrower_side_of_a_clip():
+    widths = GRPO(clip_image=1e-4, clip_text=(0.2, 0.1)).clip_widths
+    assert (widths.image, widths.text) == (1e-4, 0.1)
+    assert GRPO(clip_text=(0.2, 0.28)).clip_widths.text == 0.2
 
 
 @pytest.mark.parametrize(

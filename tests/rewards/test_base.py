@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
+from project.core.metrics import Mean, Sum
 from project.rewards.base import Reward, RewardOutput, combine, score
 
 NAN = math.nan
+ONE, TWO = Mean(total=1.0, count=1.0), Mean(total=4.0, count=2.0)
 
 
 def output(*values, **fields):
@@ -37,24 +39,24 @@ def test_an_unscored_sample_stays_unscored():
 
 @pytest.mark.parametrize("text_only", [False, True])
 def test_weight_zero_is_logged_only(text_only):
-    scores = combine([output(1.0), output(NAN, metrics={"watched": 3.0})], [1.0, 0.0], [False, text_only])
+    scores = combine([output(1.0), output(NAN, metrics={"watched": Sum(value=3.0)})], [1.0, 0.0], [False, text_only])
     assert scores.reward_N.tolist() == [1.0]
     assert scores.text_reward_N.tolist() == [0.0]
-    assert scores.metrics == {"watched": 3.0}
+    assert scores.metrics == {"watched": Sum(value=3.0)}
 
 
 def test_no_metric_is_lost_and_confidences_are_the_first():
     first, second = ((0.1, None),), ((0.7,),)
     scores = combine(
         [
-            output(1.0, metrics={"a": 1.0}),
-            output(1.0, confidence_NQ=first, metrics={"a": 2.0}),
+            output(1.0, metrics={"a": ONE}),
+            output(1.0, confidence_NQ=first, metrics={"a": TWO}),
             output(1.0, confidence_NQ=second),
         ],
         [1.0] * 3,
         [False] * 3,
     )
-    assert scores.metrics == {"a": 1.0, "a/1": 2.0}
+    assert scores.metrics == {"a": ONE, "a/1": TWO}
     assert scores.confidence_NQ == first
     assert combine([output(1.0)], [1.0], [False]).confidence_NQ == ()
 

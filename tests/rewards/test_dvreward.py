@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from project.core.metrics import Sum, values
 from project.judges.base import Judge
 from project.rewards.dvreward import DVReward, average, circular, geometric, group_rewards, of_all, propagated
 from project.training.advantages import advantages
@@ -36,7 +37,7 @@ class Scripted(Judge):
         self.ready = True
 
     def metrics(self):
-        return {"judge/calls": 3.0}
+        return {"judge/calls": Sum(value=3.0)}
 
 
 def sample(questions, place=0):
@@ -172,7 +173,7 @@ def test_a_sample_with_too_few_answers_is_not_scored_and_leaves_no_trace():
 def test_a_judge_that_is_away_scores_nobody():
     output = score([S, Q], [None, None], [None, None], minimum_answered=0.0)
     assert output.reward_N.isnan().all()
-    assert output.metrics["judge/unanswered"] == 1.0
+    assert values(output.metrics)["judge/unanswered"] == 1.0
 
 
 def test_quality_alone_is_no_reward():
@@ -198,7 +199,7 @@ def test_groups_do_not_mix():
 
 def test_metrics_are_of_what_was_answered():
     output = score([S, S, Q], [0.9, None, 0.4], [0.6, 0.3, None])
-    assert output.metrics == pytest.approx(
+    assert values(output.metrics) == pytest.approx(
         {"reward/tag/Count": 0.6, "reward/tag/Texture": 0.4, "judge/unanswered": 2 / 6, "judge/calls": 3.0}
     )
     assert output.confidence_NQ == ((0.9, None, 0.4), (0.6, 0.3, None))
@@ -285,7 +286,7 @@ def test_what_had_stopped_is_not_asked_and_moves_nobody():
     assert output.reward_N.isnan().tolist() == [True, False, True, False]
     torch.testing.assert_close(output.reward_N[1::2], alone.reward_N)
     assert output.confidence_NQ == ((None, None), (0.5, 0.2), (None, None), (0.5, None))
-    assert output.metrics["judge/unanswered"] == 0.25, "what is not asked is not unanswered"
+    assert values(output.metrics)["judge/unanswered"] == 0.25, "what is not asked is not unanswered"
     everybody = [dataclasses.replace(t, segments=(), source=t.image) for t in samples[:2]]
     assert DVReward(Scripted()).score(everybody, 2).reward_N.isnan().all()
     # In evaluation, one sample a prompt, the picture that was kept is the one that is measured.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from project.core.metrics import values
 from project.rewards.base import score
 from project.rewards.format import ThinkTags, is_tagged
 
@@ -44,7 +45,7 @@ def test_the_last_text_counts_for_the_text_alone(trajectory):
     ]
     output = ThinkTags().score(samples, 2)
     assert output.reward_N.tolist() == [1.0, 0.0, 1.0, 1.0]
-    assert output.metrics == {"reward/think_tags": 0.75} and output.well_formed_N is None
+    assert values(output.metrics) == {"reward/think_tags": 0.75} and output.well_formed_N is None
     scores = score(samples, 2, [ThinkTags(weight=0.1)])
     assert scores.text_reward_N.tolist() == pytest.approx([0.1, 0.0, 0.1, 0.1])
     assert scores.reward_N.tolist() == [0.0] * 4 and scores.well_formed_N is None

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from project.core.metrics import values
 from project.rewards.function import FunctionReward
 from project.trajectory import Prompt
 
@@ -18,7 +19,7 @@ def test_prompts_and_completions(trajectory):
     output = reward("lengths", weight=0.5, text_only=True).score(samples, 1)
     # several texts are joined by a line end
     assert output.reward_N.tolist() == pytest.approx([3.1, 2.0, 1.03])
-    assert output.metrics == pytest.approx({"reward/lengths": 6.13 / 3})
+    assert values(output.metrics) == pytest.approx({"reward/lengths": 6.13 / 3})
 
 
 def test_async_with_images_and_columns(trajectory):
@@ -32,7 +33,7 @@ def test_async_with_images_and_columns(trajectory):
     def check():
         output = reward("brightness").score(samples, 1)
         assert output.reward_N.tolist() == pytest.approx(expected, nan_ok=True)
-        assert output.metrics == pytest.approx({"reward/brightness": 0.6})
+        assert values(output.metrics) == pytest.approx({"reward/brightness": 0.6})
 
     check()
 
@@ -51,14 +52,26 @@ def test_a_function_without_kwargs_gets_what_it_names(trajectory):
     ("name", "message"),
     [
         ("too_few", "gave 1 values for 2 samples"),
-        ("infinite", "return finite numbers"),
-        ("texts", "gave 'a': return finite numbers"),
+        ("infinite", "return one finite number"),
+        ("texts", "gave 'a' \\(str\\) for a sample: return one finite number"),
+        ("vectors", r"gave a Tensor of shape \(2,\) for a sample: return one finite number"),
         ("nothing", "gave NoneType for 2 samples"),
     ],
 )
 def test_what_is_no_list_of_numbers_is_refused(trajectory, name, message):
     with pytest.raises(ValueError, match=message):
         reward(name).score([trajectory("a"), trajectory("b")], 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("one_tensor", 0.25), ("one_array", 0.25), ("tensors", 0.25), ("truths", 1.0)]
+)
+def test_tensors_and_arrays_of_numbers_are_numbers(trajectory, name, value):
+    assert reward(name).score([trajectory("a"), trajectory("b")], 1).reward_N.tolist() == [value, value]
+
+
+def test_an_unknown_number_in_a_tensor_is_not_scored(trajectory):
+    assert reward("unknown_tensor").score([trajectory("a")], 1).reward_N.isnan().all()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from project.core.metrics import Sum, values
 from project.judges.base import Judge
 from project.rewards.holistic import HolisticReward
 from project.shapes.grammar import parse
@@ -35,7 +36,7 @@ class Grey(Judge):
         ]
 
     def metrics(self):
-        return {"calls": 2.0}
+        return {"calls": Sum(value=2.0)}
 
 
 def test_one_question_about_the_whole_prompt(trajectory):
@@ -44,7 +45,9 @@ def test_one_question_about_the_whole_prompt(trajectory):
     output = HolisticReward(judge, instruction='is it "{prompt}"?').score(samples, 2)
     assert judge.questions == ['is it "a {red} circle"?'] * 3
     assert output.reward_N[[0, 1, 3]].tolist() == pytest.approx([0.7, 0.3, 0.7]) and output.reward_N[2].isnan()
-    assert output.metrics == pytest.approx({"reward/holistic": 1.7 / 3, "judge/unanswered": 0.25, "judge/calls": 2.0})
+    assert values(output.metrics) == pytest.approx(
+        {"reward/holistic": 1.7 / 3, "judge/unanswered": 0.25, "judge/calls": 2.0}
+    )
     assert output.confidence_NQ is None
     binary = HolisticReward(judge, binary=True).score(samples, 2).reward_N.tolist()
     assert binary[:2] == [1.0, 0.0] and math.isnan(binary[2])

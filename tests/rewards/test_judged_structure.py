@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from project.core.metrics import Sum, values
 from project.judges.base import TextJudge
+from project.rewards.base import score
 from project.rewards.judged_structure import STEPS, JudgedStructure
 from project.shapes.reflection_judge import CLARIFY, COMPARE, INSTRUCT, ReflectionJudge
 
@@ -28,7 +30,7 @@ class Scripted(TextJudge):
         return [[None if word == "-" else float(word) for word in text.split()] for text in texts]
 
     def metrics(self):
-        return {"calls": 1.0}
+        return {"calls": Sum(value=1.0)}
 
 
 def test_the_mean_over_the_steps_of_the_last_text(trajectory):
@@ -37,7 +39,7 @@ def test_the_mean_over_the_steps_of_the_last_text(trajectory):
     output = JudgedStructure(judge).score(samples, 3)
     assert judge.asked == [("1 0.5 0.3", "a red circle"), ("1 1 1", "a red circle")]
     assert output.reward_N.tolist() == pytest.approx([0.6, 1.0, 1.0])
-    assert output.metrics == pytest.approx(
+    assert values(output.metrics) == pytest.approx(
         {
             "reward/structure/clarify": 1.0,
             "reward/structure/compare": 2.5 / 3,
@@ -56,6 +58,15 @@ def test_unanswered_steps_and_samples_without_text(trajectory):
     assert output.well_formed_N.tolist() == [False, False, True, True]
     none = JudgedStructure(Scripted()).score([trajectory()], 1)
     assert none.reward_N.tolist() == [1.0]
+
+
+def test_it_counts_for_the_text_alone_and_a_sample_with_few_answers_as_it_is_told(trajectory):
+    samples = [trajectory(texts=(text,)) for text in ("1 - -", "0.4 0.8 0")]
+    # a third of the steps is answered: too few by default; allowed, the open ones take the other sample's answers
+    for minimum, expected in ((0.5, math.nan), (0.3, 1.8 / 3)):
+        scores = score(samples, 2, [JudgedStructure(Scripted(), minimum_answered=minimum, weight=0.5)])
+        assert scores.text_reward_N.tolist() == pytest.approx([0.5 * expected, 0.2], nan_ok=True)
+        assert scores.reward_N.tolist() == [0.0, 0.0]
 
 
 def test_other_steps_and_the_embedded_world(trajectory):

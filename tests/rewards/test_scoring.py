@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 
+from project.core.metrics import Mean, Sum, values
 from project.core.timing import Stopwatch
 from project.judges.base import JudgeUnavailable
 from project.rewards.base import Reward, RewardOutput
@@ -32,7 +33,9 @@ class Slow(Reward):
     def score(self, trajectories, group_size):
         assert self.go.wait(10)
         self.threads.append(threading.current_thread().name)
-        return RewardOutput(reward_N=torch.tensor([float(t.key.sample) for t in trajectories]), metrics={"m": 1.0})
+        return RewardOutput(
+            reward_N=torch.tensor([float(t.key.sample) for t in trajectories]), metrics={"m": Sum(value=1.0)}
+        )
 
 
 class Broken(Reward):
@@ -67,16 +70,22 @@ def test_what_a_reward_raises_is_heard(overlap):
         Scorer([Broken()], overlap=overlap)(samples(2), 2).result(10)
 
 
-def test_metrics_of_parts_are_weighed_by_samples_and_unknown_ones_left_out():
-    def part(number, value):
-        zeros = torch.zeros(number)
-        shares = {"judge/unanswered": value, "judge/unanswered/1": value}
-        counted = {"m": value, "judge/calls": 2.0 * number, "judge/calls/1": 1.0, **shares}
-        return Scores(reward_N=zeros, text_reward_N=zeros, metrics=counted, confidence_NQ=((None,),) * number)
+def test_metrics_of_parts_are_added_up_as_they_say():
+    """A share over several parts is that of all that was counted, however unlike the parts are."""
 
-    scores = joined([part(1, 0.0), part(3, 1.0), part(5, float("nan"))])
-    counted = {"judge/calls": 18.0, "judge/calls/1": 3.0}
-    assert scores.metrics == {"m": 0.75, "judge/unanswered": 0.75, "judge/unanswered/1": 0.75, **counted}
+    def part(number, metrics):
+        zeros = torch.zeros(number)
+        return Scores(reward_N=zeros, text_reward_N=zeros, metrics=metrics, confidence_NQ=((None,),) * number)
+
+    calls, unanswered = Sum(value=2.0), Mean.over([True, False, False])
+    scores = joined(
+        [
+            part(1, {"calls": calls, "unanswered": unanswered, "rare": Mean.over([None])}),
+            part(3, {"calls": calls, "unanswered": Mean.over([True]), "rare": Mean.over([0.5])}),
+            part(5, {"calls": calls, "rate_of_my_own": Sum(value=1.0), "never": Mean.over([])}),
+        ]
+    )
+    assert values(scores.metrics) == {"calls": 6.0, "unanswered": 0.5, "rare": 0.5, "rate_of_my_own": 1.0}
     assert len(scores.confidence_NQ) == len(scores.reward_N) == 9
     with pytest.raises(ValueError, match="nothing was scored"):
         joined([])

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from project.models.query import Query
+from project.models.packing import LatentBlock, TextBlock, pack
 from project.models.text import tempered
 from project.samplers.guidance import Guidance, guide
 from project.tasks.reasoning_t2i import ReasoningT2I
@@ -123,7 +123,7 @@ def test_log_probs_of_the_truncated_softmax_are_noticed(model, sampler, monkeypa
         return logits.masked_fill(outside.gather(-1, order.argsort(-1)), -torch.inf)
 
     with monkeypatch.context() as patch:
-        patch.setattr("project.models.base.tempered", truncated)
+        patch.setattr("project.models.cached_transformer.tempered", truncated)
         mutated = rollout()
     text, _ = errors(task.replay(model, mutated, sampler, context_gradient=True))
     assert text > 0.1
@@ -166,18 +166,14 @@ def slow_gradients(model, task, sampler, trajectories):
     weights = torch.linspace(-1, 1, len(trajectories))
     total = torch.zeros(())
     for weight, t in zip(weights, trajectories, strict=True):
-        start, end = torch.tensor([model.special.text_start]), torch.tensor([model.special.text_end])
-        system = torch.cat([start, model.encode_text(model.defaults.think_prompt), end])
-        before = torch.cat([system, start, model.encode_text(t.prompt.text), end, start])
+        before = [TextBlock(ids_T=model.encode_text(x)) for x in (model.defaults.think_prompt, t.prompt.text)]
         ids = t.texts[0].ids_T
-        read = torch.cat([before, ids] if t.texts[0].finished else [before, ids, end])
-        marked = torch.zeros(1, len(read), dtype=torch.bool)
-        marked[0, len(before) - 1 : len(before) - 1 + len(ids)] = True
-        output = model(
-            Query(ids_RT=read[None], position_RT=torch.arange(len(read))[None], mask="causal", logits=marked), []
-        )
-        log_probs = torch.log_softmax(output.logits.float() / task.turn.temperature, -1)
-        total = total + weight * log_probs.gather(1, ids[:, None]).sum()
+        written = TextBlock(ids_T=ids[:-1] if t.texts[0].finished else ids, loss=True)
+        packed = pack(model, [[*before, written]])
+        log_probs = torch.log_softmax(model(packed.query, []).logits.float() / task.turn.temperature, -1)
+        # Of a text that was cut off the end token was not drawn.
+        total = total + weight * log_probs.gather(1, packed.target_W[:, None])[: len(ids)].sum()
+        read, system = [*before, written], before[:1]
         for k in range(len(t.image.step_K)):
             v = guided_velocity(model, task, sampler, t.image, k, read, system)
             step = t.image.step_K[k : k + 1]
@@ -197,25 +193,11 @@ def guided_velocity(model, task, sampler, image, k, read, system):
     return guide(*branches, None, guidance) if guidance.active(sigma.item()) else branches[0]
 
 
-def whole_sequence_velocity(model, context, latents, sigma, canvas):
-    """One forward over context tokens and denoising query together, with an explicit mask."""
+def whole_sequence_velocity(model, blocks, latents, sigma, canvas):
+    """One forward over everything read and the denoising query together, with an explicit mask."""
     grid = model.latent_grid(canvas.height, canvas.width)
-    words, length = len(context), len(latents)
-    ids = torch.cat([context, torch.tensor([model.special.image_start, model.special.image_end])])[None]
-    position = torch.cat([torch.arange(words), torch.full((2 + length,), words)])[None]
-    mask = torch.ones(1, words + 2 + length, words + 2 + length, dtype=torch.bool)
-    mask[:, :words, :words] = torch.ones(words, words).tril().bool()
-    mask[:, :words, words:] = False
-    query = Query(
-        ids_RT=ids,
-        position_RT=position[:, : words + 2],
-        latents_RLD=latents[None],
-        sigma_RL=sigma.expand(1, length),
-        latent_index_RL=model.latent_index(grid)[None],
-        latent_position_RL=position[:, words + 2 :],
-        mask=mask,
-    )
-    return model(query, []).velocity_RLD
+    noised = LatentBlock(latents_LD=latents, grid=grid, sigma=sigma.item(), noise_LD=latents)
+    return model(pack(model, [[*blocks, noised]]).query, []).velocity_RLD
 
 
 def test_gradients_equal_a_slow_reference_without_caches(model, sampler, trajectories):

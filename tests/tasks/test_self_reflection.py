@@ -220,6 +220,70 @@ def test_what_says_that_nothing_is_wrong_may_be_written_in_capitals(model, sampl
     assert not make_task(right="all right")._finds_nothing(says)
 
 
+@pytest.mark.parametrize("evaluate", [False, True])
+def test_a_picture_with_a_reward_above_the_bar_is_refined_no_further(model, sampler, evaluate):
+    def rounds(**changes):
+        task = make_task(rounds=2, right=None, **changes)
+        assert task.evaluates_with_scores == bool(changes)
+        return rolled(task, model, sampler, evaluate=evaluate, size=1 if evaluate else GROUP)[-2:]
+
+    rewards = rounds()[0].pending[0].result().reward_N
+    bar = float(rewards.median())
+    above = (rewards > bar).tolist()
+    assert True in above and False in above
+    one, two = rounds(stop_above=bar)
+    assert [t.stopped for t in two.trajectories] == above and not any(t.stopped for t in one.trajectories)
+
+
+def test_first_pictures_may_have_a_sampler_of_their_own(model, sampler):
+    own = sde(5, 2, (0, 3))
+    mixed, refined = rolled(make_task(train_first=True, first_sampler=own), model, sampler)
+    assert all(t.image.step_K.tolist() == list(own.steps(1, 2)) for t in mixed.trajectories)
+    assert all(t.image.step_K.tolist() == list(sampler.steps(1, 2)) for t in refined.trajectories)
+    usual = roll(first(), model, PROMPTS, keys(1), own, None)[0].trajectories
+    evaluated = rolled(make_task(train_first=True, first_sampler=own), model, sampler, evaluate=True, size=1)[0]
+    (untrained,) = rolled(make_task(first_sampler=own, candidates=1), model, sampler)
+    for n, theirs in enumerate(usual):
+        for image in (evaluated.trajectories[n].image, untrained.trajectories[n * GROUP].source):
+            assert not len(image.step_K), "an evaluation, and what is not trained, follows the ODE"
+            torch.testing.assert_close(image.final_LD, theirs.image.final_LD, atol=1e-4, rtol=1e-4)
+
+
+def test_first_pictures_that_are_not_trained_follow_the_ode(model, sampler):
+    (group,) = rolled(make_task(candidates=1), model, sampler)
+    usual = roll(first(), model, PROMPTS, keys(1), sampler, None)[0].trajectories
+    for n, theirs in enumerate(usual):
+        source = group.trajectories[n * GROUP].source
+        assert not len(source.step_K)
+        torch.testing.assert_close(source.final_LD, theirs.image.final_LD, atol=1e-4, rtol=1e-4)
+
+
+def test_groups_bear_what_the_loss_and_the_logs_need(model, sampler):
+    mixed, one, two = rolled(make_task(rounds=2, train_first=True, candidates=2, text_weight=0.5), model, sampler)
+    assert (mixed.task, mixed.log_prefix, mixed.label, mixed.text_weight) == ("draw", "", None, 1.0)
+    assert [(g.task, g.log_prefix, g.label, g.text_weight) for g in (one, two)] == [
+        ("srr", "srr/1/", "round1", 0.5),
+        ("srr", "srr/2/", "round2", 0.5),
+    ]
+    assert len(mixed) == len(PROMPTS) * GROUP, "all are drawn, whatever `candidates` says"
+    evaluated = rolled(make_task(), model, sampler, evaluate=True, size=1)
+    assert evaluated[1].text_weight == 1.0, "no steps are trained"
+
+
+def test_the_gate_is_for_evaluation(model, sampler):
+    (group,) = rolled(make_task(gate=-1.0), model, sampler)
+    assert not any(t.stopped for t in group.trajectories)
+    assert make_task(gate=0.5).evaluates_with_scores and not make_task().evaluates_with_scores
+    with pytest.raises(ValueError, match="one sample a prompt"):
+        rolled(make_task(), model, sampler, evaluate=True)
+
+
+def test_every_prompt_picks_by_a_number_of_its_own():
+    task, rewards = make_task(pick="softmax"), torch.zeros(4)
+    picked = {task._pick(rewards, SampleKey(seed=0, update=0, prompt=str(n))) for n in range(20)}
+    assert picked == {0, 1, 2, 3}
+
+
 def judged(rewards, before, segments=(1,)):
     """A group of one sample per reward, with these rewards; `None` = it had stopped."""
     prompt = Prompt(id="a", text="a")

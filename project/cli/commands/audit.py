@@ -44,9 +44,10 @@ def run(args: Any) -> int:
 
     from project.core.atomic_files import write_atomically
     from project.core.class_paths import instantiate
+    from project.core.errors import ScoringFailed
     from project.core.plots import reliability_diagram
     from project.judges.audit import ALL, ask, by_tag, read_probes, reliability, table
-    from project.judges.base import Judge, JudgeUnavailable
+    from project.judges.base import Judge
 
     if args.batch_size < 1:
         raise ValueError(f"--batch-size {args.batch_size}: give at least 1")
@@ -59,7 +60,7 @@ def run(args: Any) -> int:
     answers = []
     try:
         answers.extend(tqdm(asked, total=len(probes), unit="probe", desc="audit", leave=False))
-    except JudgeUnavailable as error:
+    except ScoringFailed as error:
         raise ValueError(
             f"{error}\n{len(answers)} of {len(probes)} answers are kept in {out / 'answers.jsonl'}: give the same "
             "command again to ask the rest"

@@ -62,7 +62,7 @@ def run(args: Any) -> int:
     if output.exists() and not journal_file.exists():
         raise ValueError(f"--output {output} exists: give another name, or remove it to decompose again")
     prompts = read_prompts(args.input)
-    decomposer: Decomposer = instantiate(Decomposer, args.decomposer)  # type: ignore[type-abstract]
+    decomposer = instantiate(Decomposer, args.decomposer)  # type: ignore[type-abstract]
     journal = Journal(journal_file, decomposer.name)
     left = [prompt for prompt in prompts if journal.settled(prompt) is None]
     failed: list[Outcome] = []

@@ -56,11 +56,11 @@ def run(args: Any) -> int:
     """
     from dataclasses import replace
 
+    from project.core.errors import ScoringFailed
     from project.core.images import read_picture
     from project.data.prompts import read_prompts
     from project.inference.generation import check_sources, settings_for
     from project.inference.pipeline import UnifiedPipeline
-    from project.judges.base import JudgeUnavailable
 
     prompts = read_prompts(args.prompts)
     if args.image is not None:
@@ -91,7 +91,7 @@ def run(args: Any) -> int:
     finished, write, file = work(pipe, prompts, settings, Path(args.out), args.resume)
     try:
         written = write()
-    except (JudgeUnavailable, ValueError, OSError) as error:
+    except (ScoringFailed, ValueError, OSError) as error:
         if not file.is_file():
             raise ValueError(str(error)) from error
         raise ValueError(

@@ -38,13 +38,14 @@ def table(results: Mapping[str, Any], folder: Path) -> str:
         first, last = before.get(name), after.get(name)
         change = None if first is None or last is None else last - first
         lines.append(f"{name:<{width}}  {_number(first)}  {_number(last)}  {_number(change, '+')}")
-    lines += [
-        "",
-        f"{results['updates']} updates in {results['seconds']:.0f} s, seed {results['seed']}",
-        f"by kind:  {folder / 'results.json'}",
-        f"curves:   tensorboard --logdir {folder}",
-        f"weights:  {folder / 'checkpoints' / 'last.ckpt'}",
-    ]
+    where = {
+        "pictures": folder / "before_after.png",
+        "by kind": folder / "results.json",
+        "weights": folder / "checkpoints" / "last.ckpt",
+    }
+    lines += ["", f"{results['updates']} updates in {results['seconds']:.0f} s, seed {results['seed']}"]
+    lines += [f"{name + ':':<9} {file}" for name, file in where.items() if file.exists()]
+    lines.append(f"{'curves:':<9} tensorboard --logdir {folder}")
     return "\n".join(lines) + "\n"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
-from project.judges.base import TextJudge
+from project.core.metrics import Metric
+from project.judges.base import TextJudge, check_texts
+from project.judges.openai.server import Server
 from project.judges.openai.yes_no_model import Chat, YesNoModel
 from project.judges.templates import TEXT_TEMPLATE_VERSION, text_messages
 
@@ -15,59 +16,23 @@ class OpenAITextJudge(TextJudge):
     """Asks a model over HTTP, several questions at a time; failures are treated as by `OpenAIJudge`.
 
     Args:
-        base_url: address of a server, up to and including /v1, or several addresses of equal servers.
-        model: name that the server knows the model by.
-        api_key: key of the server. It is written to the run's config.yaml: prefer `api_key_env`.
-        api_key_env: name of the environment variable that holds the key.
-        concurrency: questions at work at one server, for each rank of a training.
-        timeout: longest wait for one answer [s].
-        retries: further attempts at a question after a failure.
-        breaker_failures: failures in a row after which a server counts as away.
-        probe_seconds: between two attempts to reach a server that is away [s].
-        patience: longest wait while every server is away [s].
-        text_fallback: where the log-probabilities lack both yes and no, take yes or no of the text as 1 or 0; counted.
-        minimum_mass: an answer whose first token says yes or no with less probability than this is no answer.
-        top_logprobs: first tokens whose log-probabilities are asked for; OpenAI and vLLM allow 20.
-        extra_body: further fields of the request, e.g. {chat_template_kwargs: {enable_thinking: false}}.
+        server: who is asked.
+        text_fallback, minimum_mass, top_logprobs: see `OpenAIJudge`.
 
     Raises:
-        ValueError: for an address that is none, a missing key, or numbers out of range.
+        ValueError: for a missing key, or numbers out of range.
     """
 
     def __init__(
-        self,
-        base_url: str | list[str],
-        model: str,
-        api_key: str | None = None,
-        api_key_env: str | None = None,
-        concurrency: int = 32,
-        timeout: float = 60.0,
-        retries: int = 4,
-        breaker_failures: int = 8,
-        probe_seconds: float = 5.0,
-        patience: float = 1800.0,
-        text_fallback: bool = False,
-        minimum_mass: float = 0.01,
-        top_logprobs: int = 20,
-        extra_body: dict[str, Any] | None = None,
+        self, server: Server, text_fallback: bool = False, minimum_mass: float = 0.01, top_logprobs: int = 20
     ) -> None:
         self.asked = YesNoModel(
+            server,
             _probe,
             "a question about a short text",
-            base_url=base_url,
-            model=model,
-            api_key=api_key,
-            api_key_env=api_key_env,
-            concurrency=concurrency,
-            timeout=timeout,
-            retries=retries,
-            breaker_failures=breaker_failures,
-            probe_seconds=probe_seconds,
-            patience=patience,
             text_fallback=text_fallback,
             minimum_mass=minimum_mass,
             top_logprobs=top_logprobs,
-            extra_body=extra_body,
         )
 
     @property
@@ -84,8 +49,7 @@ class OpenAITextJudge(TextJudge):
             JudgeUnavailable: if no server answers for `patience` seconds, or every one of at least
                 `breaker_failures` questions failed.
         """
-        if len(texts) != len(prompts):
-            raise ValueError(f"{len(texts)} texts and {len(prompts)} prompts: give one prompt per text")
+        check_texts(texts, prompts)
         keys = [(prompt, text, ask) for text, prompt in zip(texts, prompts, strict=True) for ask in questions]
         distinct = list(dict.fromkeys(keys))
         answers = self.asked.confidences([text_messages(*key) for key in distinct])
@@ -100,7 +64,7 @@ class OpenAITextJudge(TextJudge):
     def stop_waiting(self) -> None:
         self.asked.stop_waiting()
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Metric]:
         return self.asked.metrics()
 
 

@@ -12,40 +12,51 @@ import math
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+from project.core.metrics import Metric, Sum
+from project.core.reasoning import answer_start
 from project.judges.base import JudgeUnavailable
-from project.judges.openai.servers import ChatServers, Failure, ServersUnavailable, addresses, key_of
-from project.judges.templates import confidence_of, is_no, is_yes
+from project.judges.openai.replies import read_message
+from project.judges.openai.server import Server
+from project.judges.openai.servers import ChatServers, Failure, ServersUnavailable
+from project.judges.templates import confidence_of, is_no, is_yes, word_in
 
 Chat = list[dict[str, Any]]
 """Messages in the form of the API."""
 
 UNCERTAIN = 0.05
 """How far a token that the server did not list may move a confidence before it counts as unknown."""
-PREFLIGHT_ATTEMPTS = 3
+TIMEOUT = 60.0
+"""Longest wait for an answer, if the server's options do not say [s]."""
 
 # What servers say, in messages of their own making, when a question cannot be answered.
-TOO_LONG = re.compile(
-    r"context.(length|size|window)|n_ctx|max_model_len|maximum model length|exceed_context", re.IGNORECASE
-)
 NO_LOG_PROBS = re.compile(r"log_?probs?", re.IGNORECASE)
 NO_PICTURES = re.compile(r"image|multi-?modal|vision|mmproj", re.IGNORECASE)
+NO_REASONING = "switch its reasoning off (extra_body: {chat_template_kwargs: {enable_thinking: false}})"
+TOKEN_ID = re.compile(r"token_id:\d+")
+"""How vLLM writes a token with --return-tokens-as-token-ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """The first token of an answer."""
+    """The first token of an answer: the one behind the reasoning, if there is any."""
 
     alternatives: tuple[tuple[str, float], ...]
     """The most probable tokens with their log-probabilities [nats], in any order; empty if the server gave none."""
     text: str
+    """The answer, or what there is of the reasoning."""
+    unfinished: bool = False
+    """There is no answer, because the reasoning did not end."""
 
     @property
     def hard_answer(self) -> float | None:
         """1 or 0 if the text says yes or no, else None."""
+        if self.unfinished:
+            return None
         return 1.0 if is_yes(self.text) else 0.0 if is_no(self.text) else None
 
 
@@ -53,75 +64,60 @@ class YesNoModel:
     """Asks a model over HTTP, several questions at a time: what judges of pictures and of texts share.
 
     Args:
+        server: who is asked.
         probe: makes the chat that tells whether a server works.
         probe_is: what the probe is, in the words of a message ("a question about ...").
-        base_url, model, and so on: see `project.judges.openai.judge.OpenAIJudge`.
+        text_fallback: where the log-probabilities lack both yes and no, take yes or no of the text as 1 or 0; counted.
+        minimum_mass: an answer whose first token says yes or no with less probability than this is no answer.
+        top_logprobs: first tokens whose log-probabilities are asked for; OpenAI and vLLM allow 20.
 
     Raises:
-        ValueError: for an address that is none, a missing key, or numbers out of range.
+        ValueError: for a missing key, or numbers out of range.
     """
 
     def __init__(
         self,
+        server: Server,
         probe: Callable[[], Chat],
         probe_is: str,
         *,
-        base_url: str | list[str],
-        model: str,
-        api_key: str | None,
-        api_key_env: str | None,
-        concurrency: int,
-        timeout: float,
-        retries: int,
-        breaker_failures: int,
-        probe_seconds: float,
-        patience: float,
         text_fallback: bool,
         minimum_mass: float,
         top_logprobs: int,
-        extra_body: dict[str, Any] | None,
     ) -> None:
-        for name, value, least in (
-            ("concurrency", concurrency, 1),
-            ("retries", retries, 0),
-            ("breaker_failures", breaker_failures, 1),
-            ("top_logprobs", top_logprobs, 2),
-        ):
-            if value < least:
-                raise ValueError(f"{name}={value}: give {least} or more")
-        for name, seconds in (("timeout", timeout), ("probe_seconds", probe_seconds), ("patience", patience)):
-            if not seconds > 0:
-                raise ValueError(f"{name}={seconds}: give a number of seconds above 0")
+        if top_logprobs < 2:
+            raise ValueError(f"top_logprobs={top_logprobs}: give 2 or more")
         if not 0 <= minimum_mass <= 1:
             raise ValueError(f"minimum_mass={minimum_mass}: give a probability, from 0 to 1")
-        self.probe = probe
-        self.probe_is = probe_is
-        self.model = model
+        self.server = server
         self.text_fallback = text_fallback
         self.minimum_mass = minimum_mass
         self.top_logprobs = top_logprobs
-        self.extra_body = dict(extra_body or {})
-        self.has_key = bool(api_key or api_key_env)
         self.servers = ChatServers(
-            addresses(base_url),
-            api_key=key_of(api_key, api_key_env),
-            concurrency=concurrency,
-            timeout=timeout,
-            retries=retries,
-            breaker_failures=breaker_failures,
-            probe_seconds=probe_seconds,
-            patience=patience,
-            probe=lambda: self._body(self.probe()),
+            server,
+            timeout=TIMEOUT,
+            probe=lambda: self._body(probe()),
+            probe_is=probe_is,
+            remedies=(
+                (
+                    NO_LOG_PROBS,
+                    f"it does not give the {top_logprobs} log-probabilities asked for: raise the server's bound "
+                    f"(vLLM: --max-logprobs {top_logprobs}), lower top_logprobs, or set text_fallback",
+                ),
+                (NO_PICTURES, f"model {server.model!r} does not take the picture: serve a vision-language model"),
+            ),
         )
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
     def name(self, template: str) -> str:
         """Model, template and whatever else changes an answer; not the address."""
-        options = {"minimum_mass": self.minimum_mass, "top_logprobs": self.top_logprobs, **self.extra_body}
+        options = {"minimum_mass": self.minimum_mass, "top_logprobs": self.top_logprobs}
+        options |= {} if self.server.max_tokens is None else {"max_tokens": self.server.max_tokens}
+        options |= self.server.extra_body or {}
         digest = hashlib.blake2b(json.dumps(options, sort_keys=True).encode(), digest_size=4).hexdigest()
         fallback = "+text" if self.text_fallback else ""
-        return f"openai:{self.model}:{template}{fallback}:{digest}"
+        return f"openai:{self.server.model}:{template}{fallback}:{digest}"
 
     def confidences(self, chats: Sequence[Chat]) -> list[float | None]:
         """Of each chat the confidence in "yes"; None where there is no answer, after all retries, or neither word.
@@ -134,12 +130,12 @@ class YesNoModel:
         try:
             outcomes = self.servers.ask_all(bodies, read_reply if self.text_fallback else read_with_log_probs)
         except ServersUnavailable as error:
-            raise JudgeUnavailable(f"judge {self.model!r}: {error}") from error
+            raise JudgeUnavailable(f"judge {self.server.model!r}: {error}") from error
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        if len(failures) == len(outcomes) >= self.servers.breaker_failures:
+        if len(failures) == len(outcomes) >= self.server.breaker_failures:
             raise JudgeUnavailable(
-                f"judge {self.model!r}: every one of {len(outcomes)} questions failed, at last with "
-                f"{failures[-1].kind}: {failures[-1]}"
+                f"judge {self.server.model!r}: every one of {len(outcomes)} questions failed, at last with "
+                f"{failures[-1].kind}: {self.servers.remedy(failures[-1])}"
             )
         return [None if isinstance(outcome, Failure) else self._confidence(outcome) for outcome in outcomes]
 
@@ -147,36 +143,24 @@ class YesNoModel:
         """See `Judge.stop_waiting`."""
         self.servers.stop_waiting()
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, Metric]:
         """Counters since the last call, by name; reset on read."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
         own = {name: float(counts[name]) for name in ("fallbacks", "undecided")}
-        return {f"judge/{name}": value for name, value in {**self.servers.metrics(), **own}.items()}
+        return {f"judge/{name}": Sum(value=value) for name, value in {**self.servers.metrics(), **own}.items()}
 
     def preflight(self) -> None:
         """The probe, to every server. Raises ValueError with the remedy if one cannot answer it."""
-        for url in self.servers.urls:
-            try:
-                reply = self._asked_patiently(url)
-            except Failure as failure:
-                raise ValueError(f"judge at {url}: {self._remedy(url, failure)}") from failure
+        for address, reply in self.servers.preflight(read_reply):
             confidence = first_token_confidence(reply.alternatives, self.minimum_mass)
             if confidence is None and not (self.text_fallback and reply.hard_answer is not None):
-                raise ValueError(f"judge at {url}: {self._no_confidence(reply)}")
+                raise ValueError(f"judge at {address.shown}: {self._no_confidence(reply)}")
 
     # ----------------------------------------------------------------- one question
 
     def _body(self, chat: Chat) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "messages": chat,
-            "max_tokens": 1,
-            "temperature": 0,
-            "logprobs": True,
-            "top_logprobs": self.top_logprobs,
-            **self.extra_body,
-        }
+        return self.server.body(chat, max_tokens=1, temperature=0, logprobs=True, top_logprobs=self.top_logprobs)
 
     def _confidence(self, reply: Reply) -> float | None:
         """None if the model said neither yes nor no."""
@@ -192,53 +176,17 @@ class YesNoModel:
         with self._lock:
             self._counts[name] += 1
 
-    # ----------------------------------------------------------------- before training
-
-    def _asked_patiently(self, url: str) -> Reply:
-        """A passing hiccup is no reason to refuse a run. Raises Failure."""
-        body = self._body(self.probe())
-        for _ in range(PREFLIGHT_ATTEMPTS - 1):
-            try:
-                return self.servers.once(url, body, read_reply)
-            except Failure as failure:
-                if failure.kind not in ("timeout", "server_error", "malformed", "rate_limit"):
-                    raise
-        return self.servers.once(url, body, read_reply)
-
-    def _remedy(self, url: str, failure: Failure) -> str:
-        if failure.kind == "connection":
-            return f"nothing answers there ({failure}): start the server, or correct base_url"
-        if failure.kind == "timeout":
-            return f"{failure}: wait until it has loaded its model, or raise timeout"
-        if failure.status in (401, 403):
-            sent = "the key was refused" if self.has_key else "it wants a key and none was sent"
-            return f"{sent} ({failure}): set api_key_env to the name of the environment variable that holds the key"
-        if failure.status == 404 or (failure.kind == "rejected" and re.search(r"\bmodel\b.*\bnot\b", str(failure))):
-            models = self.servers.models(url)
-            if models and self.model not in models:
-                return f"there is no model {self.model!r} ({failure}): set model to one of {', '.join(models)}"
-            if not models:
-                return f"no chat completions under this address ({failure}): give base_url up to and including /v1"
-        if failure.kind == "malformed":
-            return f"that is no chat completion ({failure}): is this an OpenAI-compatible server?"
-        for said, remedy in (
-            (
-                NO_LOG_PROBS,
-                f"it does not give the {self.top_logprobs} log-probabilities asked for: raise the server's bound "
-                f"(vLLM: --max-logprobs {self.top_logprobs}), lower top_logprobs, or set text_fallback",
-            ),
-            (
-                TOO_LONG,
-                f"its context is too short for {self.probe_is}: lengthen it (vLLM: --max-model-len, llama.cpp: "
-                "--ctx-size), or ask about less",
-            ),
-            (NO_PICTURES, f"model {self.model!r} does not take the picture: serve a vision-language model"),
-        ):
-            if said.search(str(failure)):
-                return f"{remedy}. It says: {failure}"
-        return f"the question is refused ({failure}): see the server's log"
-
     def _no_confidence(self, reply: Reply) -> str:
+        if reply.unfinished:
+            return (
+                f"model {self.server.model!r} reasons ({reply.text[:40]!r}) and comes to no answer within "
+                f"{self._body([]).get('max_tokens')} tokens: {NO_REASONING}, or raise max_tokens"
+            )
+        if any(TOKEN_ID.fullmatch(token) for token, _ in reply.alternatives):
+            return (
+                "its log-probabilities name tokens by number (token_id:...) and not by text: start the server without "
+                "--return-tokens-as-token-ids"
+            )
         if not reply.alternatives:
             return (
                 "its answers come without log-probabilities, which confidences are made of: use a server that gives "
@@ -250,8 +198,8 @@ class YesNoModel:
                 f"P(yes) from P(no): raise the server's bound (vLLM: --max-logprobs {self.top_logprobs})"
             )
         return (
-            f"model {self.model!r} begins its answer with {reply.text!r}, and neither yes nor no is probable: switch "
-            "its reasoning off (extra_body: {chat_template_kwargs: {enable_thinking: false}}), or use another model"
+            f"model {self.server.model!r} begins its answer with {reply.text!r}, and neither yes nor no is probable: "
+            f"{NO_REASONING}, or use another model"
         )
 
 
@@ -275,24 +223,67 @@ def first_token_confidence(alternatives: Sequence[tuple[str, float]], minimum_ma
 
 
 def read_reply(completion: Any) -> Reply:
-    """The first token of a chat completion. Raises Failure if it is none."""
+    """The first token of the answer in a chat completion. Raises Failure if it is none."""
     try:
         choice = completion["choices"][0]
-        text = str(choice["message"]["content"] or "")
+        message = read_message(choice)
         tokens = (choice.get("logprobs") or {}).get("content") or []
-        listed = [(str(t["token"]), float(t["logprob"])) for t in (tokens[0]["top_logprobs"] if tokens else [])]
-        # The token that was chosen need not be among those listed.
-        if tokens and tokens[0]["token"] not in (token for token, _ in listed):
-            listed.append((str(tokens[0]["token"]), float(tokens[0]["logprob"])))
+        texts = [_text(token) for token in tokens]
+        start = answer_start("".join(texts))
+        if message.answer is None or start is None or (message.reasoning and not message.text.strip()):
+            return Reply(alternatives=(), text=message.reasoning or message.text or "".join(texts), unfinished=True)
+        place = _answer_token(texts, start, message.answer.strip(), bool(message.reasoning))
+        return Reply(alternatives=() if place is None else _listed(tokens[place]), text=message.answer)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise Failure("malformed", f"no chat completion: {str(completion)[:80]!r}") from error
-    return Reply(alternatives=tuple(listed), text=text)
 
 
 def read_with_log_probs(completion: Any) -> Reply:
     """As `read_reply`; an answer without log-probabilities is a Failure too."""
     reply = read_reply(completion)
-    if not reply.alternatives:
+    if not reply.alternatives and not reply.unfinished:
         # `preflight` saw them, so this is a hiccup: ask again.
         raise Failure("incomplete", "an answer without log-probabilities")
     return reply
+
+
+def _answer_token(tokens: Sequence[str], start: int, answer: str, reasoned: bool) -> int | None:
+    """Place of the answer's first token: log-probabilities may cover the reasoning too.
+
+    The answer is the end of the tokens' text. Where it cannot be found there (servers write tokens in their own way),
+    it begins at character `start`, behind the last mark that ends reasoning. None if there are no tokens, or if all
+    that is known is that some of them are reasoning.
+    """
+    text = "".join(tokens)
+    end = len(text.rstrip())
+    if answer and text[:end].endswith(answer):
+        start = max(start, end - len(answer))
+    elif start == 0 and reasoned:
+        return None
+    ends = list(accumulate(map(len, tokens)))
+    behind = [number for number, place in enumerate(ends) if place > start or start == 0]
+    # White space and marks before a word (`**Yes**`) are tokens of their own.
+    words = (number for number in behind if word_in(text[start : ends[number]]))
+    return next(words, behind[0] if behind else None)
+
+
+def _listed(token: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
+    """A token's alternatives, and itself, with their log-probabilities."""
+    listed = [(_text(one), _log_prob(one)) for one in token.get("top_logprobs") or []]
+    # The token that was chosen need not be among those listed.
+    if _text(token) not in (text for text, _ in listed):
+        listed.append((_text(token), _log_prob(token)))
+    return tuple(listed)
+
+
+def _text(token: Mapping[str, Any]) -> str:
+    """A token's text; from its bytes where the server writes its number in place of it."""
+    text = str(token["token"])
+    if TOKEN_ID.fullmatch(text) and token.get("bytes"):
+        return bytes(token["bytes"]).decode(errors="replace")
+    return text
+
+
+def _log_prob(token: Mapping[str, Any]) -> float:
+    """Minus infinity is null in JSON."""
+    return -math.inf if token["logprob"] is None else float(token["logprob"])

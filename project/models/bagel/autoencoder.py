@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from project.core.json_files import read_object
+from project.models.weight_files import listed, misfits, open_tensors
 
 CONFIG_FILE = "ae_config.json"
 WEIGHTS_FILE = "ae.safetensors"
@@ -70,6 +72,14 @@ class Autoencoder(nn.Module, ABC):
     def reconstruct(self, code: Tensor) -> Tensor:
         """Pixels of a code."""
 
+    def to_file(self) -> dict[str, Tensor]:
+        """Tensors by their names in `ae.safetensors`."""
+        return dict(self.state_dict())
+
+    def from_file(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of `to_file` for tensors that fit it: a state dict."""
+        return dict(tensors)
+
     def encode(self, pixels: Tensor, *, sample: bool = False, generator: torch.Generator | None = None) -> Tensor:
         """Scaled latents: of the posterior's mean, or with `sample` of one draw from it.
 
@@ -95,7 +105,7 @@ class Autoencoder(nn.Module, ABC):
         """Write both files, each whole or not at all. `dtype` is that of the stored weights."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.state_dict().items()}
+        weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.to_file().items()}
         config = {"architecture": self.architecture, **dataclasses.asdict(self.config)}
         partial_config, partial_weights = (directory / f".{name}.partial" for name in (CONFIG_FILE, WEIGHTS_FILE))
         partial_config.write_text(json.dumps(config, indent=2) + "\n")
@@ -129,12 +139,7 @@ class Autoencoder(nn.Module, ABC):
 def _read_config(file: Path) -> tuple[type[Autoencoder], AutoencoderConfig]:
     values: dict[str, Any] = {}
     if file.exists():
-        try:
-            values = json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{file}: no valid JSON ({error}); copy or download it again") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{file}: holds a {type(values).__name__}, not an object of keys and numbers")
+        values = read_object(file)
     name = values.pop("architecture", "flux")
     if name not in ARCHITECTURES:
         raise ValueError(f'{file}: unknown architecture {name!r}; "architecture" is one of {sorted(ARCHITECTURES)}')
@@ -150,29 +155,21 @@ def _read_config(file: Path) -> tuple[type[Autoencoder], AutoencoderConfig]:
         raise ValueError(f"{file}: {error}") from error
 
 
-def load_weights(module: nn.Module, file: Path, device: torch.device | str = "cpu") -> None:
-    """Put the tensors of a safetensors file into `module` (which may be on the meta device) as fp32, on `device`.
+def load_weights(autoencoder: Autoencoder, file: Path, device: torch.device | str = "cpu") -> None:
+    """Put the tensors of a safetensors file into an autoencoder (perhaps on the meta device) as fp32, on `device`.
 
-    Raises FileNotFoundError without the file, and ValueError if it is cut off or no safetensors file, or for all
-    tensors at once that are missing, unexpected or of another shape.
+    Raises FileNotFoundError without the file; ValueError as `open_tensors` and `TensorFile.tensor`, and for all tensors
+    at once that are missing, unexpected or of another shape.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file}: not found; the checkpoint is incomplete, download or write it again")
-    try:
-        tensors = load_file(file, device=str(device))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(
-            f"{file}: cannot be read ({error}); it is probably cut off (a stopped download or a run killed while "
-            "saving): delete it and fetch or write it again"
-        ) from error
-    wanted = module.state_dict()
-    faults = [f"missing {name}" for name in wanted if name not in tensors]
-    faults += [f"unexpected {name}" for name in tensors if name not in wanted]
-    faults += [
-        f"{name} is {list(tensor.shape)}, expected {list(wanted[name].shape)}"
-        for name, tensor in tensors.items()
-        if name in wanted and tensor.shape != wanted[name].shape
-    ]
-    if faults:
-        raise ValueError(f"{file}: {len(faults)} tensors do not fit {type(module).__name__}: " + "; ".join(faults))
-    module.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    wanted = autoencoder.to_file()
+    with open_tensors(file, device) as tensors:
+        found = {name: tensors.shape(name) for name in tensors.names()}
+        faults = misfits(found, wanted) + [f"missing {name}" for name in wanted if name not in found]
+        if faults:
+            raise ValueError(
+                f"{file}: {len(faults)} tensors do not fit {type(autoencoder).__name__}:\n  {listed(faults)}"
+            )
+        weights = {name: tensors.tensor(name).float() for name in found}
+    autoencoder.load_state_dict(autoencoder.from_file(weights), assign=True)

@@ -10,9 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from project.core.json_files import positive, read_object, section
+from project.models.base import Defaults
 from project.models.hub import local_copy
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagelDefaults(Defaults):
+    """How a checkpoint is meant to be used; kept in its `generation_config.json`.
+
+    Attributes:
+        vae_sides, vit_sides: longest and shortest side [pixels] of pictures that the autoencoder and the vision
+            encoder read, and what both sides are multiples of.
+    """
+
+    vae_sides: tuple[int, int, int] = (1024, 512, 16)
+    vit_sides: tuple[int, int, int] = (980, 224, 14)
 
 
 @dataclass(frozen=True, kw_only=True)

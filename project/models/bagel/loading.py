@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from project.core.git_lfs import LFS_REMEDY, is_lfs_pointer
 from project.core.json_files import read_object, section
 from project.models.bagel.autoencoder import Autoencoder
-from project.models.bagel.config import BAGEL_7B, BagelConfig
+from project.models.bagel.config import BAGEL_7B, BagelConfig, BagelDefaults
 from project.models.bagel.model import Bagel
 from project.models.bagel.well_known import HUB_ID, StandInTokenizer
-from project.models.base import Defaults
 from project.models.hub import local_copy
 from project.models.lora import has_adapters
-from project.models.weight_files import save_weights
+from project.models.weight_files import listed, misfits, open_tensors, save_weights
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +157,9 @@ def _tokenizer(folder: Path) -> Any:
         raise FileNotFoundError(
             f"{folder / VOCABULARIES[0]} is missing: a checkpoint folder holds it (or vocab.json and merges.txt)"
         )
-    for name in (*VOCABULARIES, "tokenizer_config.json"):
+    if is_lfs_pointer(folder / "merges.txt"):
+        raise ValueError(f"{folder / 'merges.txt'} is a Git LFS pointer, not the file itself: {LFS_REMEDY}")
+    for name in (*VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
         if (folder / name).is_file():
             read_object(folder / name)
     try:
@@ -197,21 +197,16 @@ def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
     found: set[str] = set()
     faults: list[str] = []
     for file in files:
-        with _opened(file) as tensors:
-            for name in tensors.keys():  # noqa: SIM118 (safe_open is no dict)
-                found.add(name)
-                if name not in expected:
-                    faults.append(f"unexpected {name} in {file.name}")
-                    continue
-                shape = tuple(tensors.get_slice(name).get_shape())
-                if shape != tuple(expected[name].shape):
-                    faults.append(f"{name} in {file.name} has shape {shape}, not {tuple(expected[name].shape)}")
-                    continue
-                _assign(model, name, tensors.get_tensor(name).to(dtype))
+        with open_tensors(file, _device()) as tensors:
+            shapes = {name: tensors.shape(name) for name in tensors.names()}
+            found.update(shapes)
+            faults += misfits(shapes, expected, file.name)
+            if not faults:
+                for name in shapes:
+                    _assign(model, name, tensors.tensor(name).to(dtype))
     faults += [f"missing {name}" for name in expected if name not in found]
     if faults:
-        listed = "\n  ".join(faults[:40]) + (f"\n  ... and {len(faults) - 40} more" if len(faults) > 40 else "")
-        raise ValueError(f"{files[0].parent} does not fit its configuration files:\n  {listed}")
+        raise ValueError(f"{files[0].parent} does not fit its configuration files:\n  {listed(faults)}")
 
 
 def _assign(model: torch.nn.Module, name: str, tensor: Tensor) -> None:
@@ -220,15 +215,6 @@ def _assign(model: torch.nn.Module, name: str, tensor: Tensor) -> None:
     old = getattr(module, leaf)
     new = torch.nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, torch.nn.Parameter) else tensor
     setattr(module, leaf, new)
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Any]:
-    try:
-        with safe_open(file, framework="pt", device=str(_device())) as tensors:
-            yield tensors
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} cannot be read ({error}): it is damaged or half-written, copy it again") from None
 
 
 def _files(folder: Path) -> list[Path]:
@@ -249,17 +235,17 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _defaults(settings: dict[str, Any], file: Path) -> Defaults:
+def _defaults(settings: dict[str, Any], file: Path) -> BagelDefaults:
     """The project's own section of `generation_config.json`; upstream's file has none and means BAGEL's defaults."""
     own = section(settings, SECTION, file)
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
-    standard = asdict(Defaults(think_prompt=THINK_PROMPT, ask_think_prompt=ASK_THINK_PROMPT))
+    standard = asdict(BagelDefaults(think_prompt=THINK_PROMPT, ask_think_prompt=ASK_THINK_PROMPT))
     for key, value in values.items():
         if key not in standard:
             raise ValueError(f"{file}: unknown setting {key!r} under {SECTION!r}: it knows {', '.join(standard)}")
         if not _like(value, standard[key]):
             raise ValueError(f"{file}: {key!r} is {value!r}, which is nothing like {standard[key]!r}")
-    return Defaults(**{**standard, **values})
+    return BagelDefaults(**{**standard, **values})
 
 
 def _like(value: Any, example: Any) -> bool:

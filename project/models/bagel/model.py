@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from project.models.bagel.autoencoder import Autoencoder
-from project.models.bagel.config import BagelConfig
+from project.models.bagel.config import BagelConfig, BagelDefaults
+from project.models.bagel.image_transform import ImageTransform
 from project.models.bagel.layers import (
     Connector,
     DecoderLayer,
@@ -22,11 +23,14 @@ from project.models.bagel.layers import (
     VisionModel,
     attended_by,
 )
-from project.models.base import Defaults, SpecialTokens, UnifiedModel
+from project.models.cached_transformer import CachedTransformer, Places, SpecialTokens
 from project.models.context import Context
 from project.models.query import Output, Pictures, Query
 from project.models.sizes import Sizes
 from project.models.transforms import patchify, unpatchify
+
+EXPERTS = r"language_model\.model\.layers\.\d+\.(self_attn|mlp|mlp_moe_gen)\.(q|k|v|o|gate|up|down)_proj(_moe_gen)?"
+"""Names of the linear layers of both experts."""
 
 
 class _Decoder(nn.Module):
@@ -47,7 +51,15 @@ class _LanguageModel(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
 
-class Bagel(UnifiedModel):
+@dataclass(frozen=True, kw_only=True)
+class BagelTokens(SpecialTokens):
+    """Delimiters of texts and of pictures."""
+
+    image_start: int
+    image_end: int
+
+
+class Bagel(CachedTransformer):
     """A mixture of two transformers (understanding and generation) with shared attention.
 
     Args:
@@ -57,12 +69,14 @@ class Bagel(UnifiedModel):
         defaults: how the checkpoint is meant to be used.
     """
 
+    special: BagelTokens
+    defaults: BagelDefaults
     gradient_checkpointing = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
     freeze_und = False
     """Train the generation expert (and the output head) alone: no gradient reaches the understanding expert."""
 
-    def __init__(self, config: BagelConfig, autoencoder: Autoencoder, tokenizer: Any, defaults: Defaults) -> None:
+    def __init__(self, config: BagelConfig, autoencoder: Autoencoder, tokenizer: Any, defaults: BagelDefaults) -> None:
         super().__init__()
         self.config = config
         self.tokenizer = tokenizer
@@ -156,7 +170,49 @@ class Bagel(UnifiedModel):
         seen = pictures.visible_IM
         return und_RTH.index_put((rows[seen], slots[seen]), features[seen].to(und_RTH.dtype))
 
+    # ----------------------------------------------------------------- blocks
+
+    def picture_block(self, patches: int) -> tuple[Tensor, int]:
+        """Image start, the patches, image end."""
+        ids_T = torch.full((patches + 2,), self.special.image_start, dtype=torch.long, device=self.device)
+        ids_T[-1] = self.special.image_end
+        return ids_T, 1
+
+    def latent_block(self) -> Tensor:
+        return self.picture_block(0)[0]
+
+    def start_position(self, rows: int) -> Tensor:
+        return torch.zeros(rows, dtype=torch.long, device=self.device)
+
+    def text_places(self, start_R: Tensor, visible_RT: Tensor) -> Places:
+        """One after another."""
+        offset_RT = (visible_RT.cumsum(1) - 1).clamp_min(0)
+        return Places(start_R[:, None] + offset_RT, start_R + visible_RT.sum(1))
+
+    def picture_places(self, start_R: Tensor, sizes: Sequence[tuple[int, int]], tokens: int) -> Places:
+        """A picture takes one position, which all its tokens share."""
+        return Places(start_R[:, None].expand(-1, tokens), start_R + 1)
+
+    def latent_places(self, start_R: Tensor, grid: tuple[int, int]) -> Places:
+        """A picture takes one position, which all its tokens share."""
+        latents_RL = start_R[:, None].expand(-1, grid[0] * grid[1])
+        return Places(start_R[:, None].expand(-1, 2), start_R + 1, latents_RL)
+
     # ----------------------------------------------------------------- geometry and pixels
+
+    @property
+    def picture_transforms(self) -> tuple[ImageTransform, ImageTransform]:
+        """Upstream resizes every picture by the first of them, also one that only the vision encoder sees."""
+        vae, vit = (
+            ImageTransform(max_size=longest, min_size=shortest, stride=stride)
+            for longest, shortest, stride in (self.defaults.vae_sides, self.defaults.vit_sides)
+        )
+        return vae, vit
+
+    @property
+    def adapter_target(self) -> str:
+        """Every projection of both experts (the paper's choice)."""
+        return EXPERTS
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:
@@ -222,7 +278,7 @@ def _table_index(grid: tuple[int, int], side: int) -> Tensor:
     return (rows[:, None] * side + columns).flatten()
 
 
-def _special_tokens(tokenizer: Any, words: int) -> SpecialTokens:
+def _special_tokens(tokenizer: Any, words: int) -> BagelTokens:
     names = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
     ids = [tokenizer.convert_tokens_to_ids(name) for name in names]
     missing = [name for name, i in zip(names, ids, strict=True) if i is None or i == tokenizer.unk_token_id]
@@ -233,4 +289,4 @@ def _special_tokens(tokenizer: Any, words: int) -> SpecialTokens:
             f"the tokenizer's ids of {', '.join(names)} are {ids}, but language_model.model.embed_tokens.weight has "
             f"{words} rows (vocab_size): use the tokenizer files of the checkpoint"
         )
-    return SpecialTokens(text_start=ids[0], text_end=ids[1], image_start=ids[2], image_end=ids[3])
+    return BagelTokens(text_start=ids[0], text_end=ids[1], image_start=ids[2], image_end=ids[3])

@@ -23,7 +23,9 @@ import numpy as np
 import pytest
 import torch
 
+from project.core.metrics import values
 from project.judges.openai.judge import OpenAIJudge
+from project.judges.openai.server import Server
 from project.judges.transformers import TransformersJudge
 from project.trajectory import Question
 from tests.helpers import tiny_run
@@ -97,18 +99,18 @@ def test_confidences_are_those_of_the_same_model_in_process(llava: Path, url: st
     pictures = [np.full((64, 64, 3), rng.integers(0, 256, 3), dtype=np.uint8) for _ in range(6)]
     pictures += [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(6)]
     judges = (
-        OpenAIJudge(url, MODEL, image_size=64),
+        OpenAIJudge(Server(url, MODEL), image_size=64),
         TransformersJudge(str(llava / "transformers"), dtype="float32", device="cpu"),
     )
     far, near = (np.array(j.answer(pictures, [ASKED] * 12, ["a red circle"] * 12), dtype=float) for j in judges)
     assert np.abs(far - near).max() < 5e-4
     assert near.std(0).min() > 5e-3, "the pictures make no difference"
-    metrics = judges[0].metrics()
+    metrics = values(judges[0].metrics())
     assert metrics["judge/calls"] == 36 and metrics["judge/retries"] == metrics["judge/undecided"] == 0
 
 
 def test_preflight_passes(url: str) -> None:
-    OpenAIJudge(url, MODEL, image_size=64).preflight()
+    OpenAIJudge(Server(url, MODEL), image_size=64).preflight()
 
 
 @pytest.mark.parametrize(
@@ -121,19 +123,19 @@ def test_preflight_passes(url: str) -> None:
 )
 def test_preflight_reads_its_complaints(serve: Callable[..., str], options: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(ValueError) as caught:
-        OpenAIJudge(serve(**options), MODEL, image_size=64).preflight()
+        OpenAIJudge(Server(serve(**options), MODEL), image_size=64).preflight()
     assert all(part in str(caught.value) for part in parts), caught.value
 
 
 def test_preflight_names_an_address_without_v1(url: str) -> None:
     with pytest.raises(ValueError, match=r"no chat completions under this address .*up to and including /v1"):
-        OpenAIJudge(url.removesuffix("/v1"), MODEL, image_size=64).preflight()
+        OpenAIJudge(Server(url.removesuffix("/v1"), MODEL), image_size=64).preflight()
 
 
 def test_a_whole_fit_judged_over_http(llava: Path, url: str, tmp_path: Path) -> None:
     """Three updates; the rewards of the first are those of the same model in-process."""
     world = tiny_run.write_world(tmp_path)
-    far = {"base_url": url, "model": MODEL, "image_size": 64}
+    far = {"server": {"base_url": url, "model": MODEL}, "image_size": 64}
     near = {"model": str(llava / "transformers"), "dtype": "float32", "device": "cpu"}
     rows = []
     for name, judge, arguments in (
