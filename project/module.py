@@ -43,21 +43,22 @@ NO_REWARDS = (
 )
 NOT_FINITE = "its gradient is not finite, look at the rewards, the learning rate and the precision"
 MOST_NOT_FINITE = 3
-"""Updates in a row without a finite gradient after which the run stops: the next would not be better."""
+"""The run stops after this many updates in a row without a finite gradient."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdvantageSettings:
-    """What samples are compared with.
+    """How rewards become advantages.
 
     Args:
-        scale_rewards: standard deviation that advantages are divided by: of all samples, of the group, or none.
-        scale_floor: added to that standard deviation: rewards that differ by less teach in proportion.
-        image_baseline: what a picture is compared with: its `group`, or those of the group that were drawn from the
-            same `context` (text and source picture), for models whose texts repeat or with `images_per_text`.
-        clip: largest image advantage.
+        scale_rewards: what advantages are divided by: the standard deviation over all samples of the update (`global`),
+            over the group, or nothing (`none`).
+        scale_floor: number added to that standard deviation, so that tiny differences of reward stay tiny.
+        image_baseline: what a picture is compared with: all pictures of its `group`, or only those of the group with
+            the same `context` (text and source picture). The latter needs texts that repeat, or `images_per_text`.
+        clip: largest size of an image advantage.
     """
 
     scale_rewards: Literal["global", "group", "none"] = "global"
@@ -72,11 +73,12 @@ class UpdateSettings:
 
     Args:
         per_rollout: optimizer steps per rollout. With 1 every ratio is 1 by construction: the gradient is the policy
-            gradient, and clipping only ever sees numerical noise.
-        micro_batch_size: samples per backward; changes memory and speed, never the gradient.
+            gradient, and clipping only sees rounding noise.
+        micro_batch_size: samples per backward; it changes memory and speed, never the gradient.
         gradient_clip: largest norm of the gradient.
         context_gradient: let the image loss reach the reasoning's states (exact), or cut it there (the paper).
-        max_skipped: updates in a row without anything to learn from after which the run stops (see `MOST_NOT_FINITE`).
+        max_skipped: the run stops after this many updates in a row from which nothing could be learned (after
+            `MOST_NOT_FINITE` if it is the gradient that is not finite).
     """
 
     per_rollout: int = 1
@@ -95,20 +97,20 @@ class AlphaGRPO(EvaluatedModule):
 
     Args:
         policy: the model to train.
-        task: what is generated, in which order.
-        sampler: the schedule, the stochastic transition and its window of trained steps.
+        task: what is generated, and in which order.
+        sampler: how pictures are denoised: schedule, stochastic transition, window of trained steps.
         objective: the loss.
-        optimizer: made over the trainable parameters (which are fp32).
-        lr_scheduler: stepped after every optimizer step; constant rates if None.
-        trainable: adapters or all weights, and what of them stays as it is.
-        reference: what the KL terms hold the policy to: the `base` model without adapters, or the model as it was at
-            the `start` of training, with `lora.adapter`. Without adapters both are a frozen copy of the loaded model.
+        optimizer: optimizer of the trainable parameters (which are fp32).
+        lr_scheduler: learning rates over the run, stepped after every optimizer step; constant rates if None.
+        trainable: what is trained: adapters or all weights, and which of them stay as they are.
+        reference: model that the KL terms keep the policy near: the `base` model without adapters, or the model at the
+            `start` of training, with `lora.adapter`. Without adapters both are a frozen copy of the loaded model.
         num_generations: G, samples per prompt.
-        advantages: what samples are compared with.
+        advantages: how rewards become advantages.
         update: how a rollout becomes optimizer steps.
-        overlap: judge in a thread of its own while drawing goes on; for judges that work elsewhere (a server).
-        seed: of every draw of the run.
-        evaluation: how validation draws; the task of training, by the ODE of its schedule, if None.
+        overlap: let the judge work in a thread of its own while drawing goes on; for judges on a server.
+        seed: seed of every random number of the run.
+        evaluation: how validation draws; if None, the task of training with the ODE of its schedule.
     """
 
     def __init__(
@@ -168,7 +170,7 @@ class AlphaGRPO(EvaluatedModule):
     # ----------------------------------------------------------------- the algorithm
 
     def training_step(self, prompts: Sequence[Prompt], batch_idx: int) -> dict[str, Any]:
-        """One rollout and the optimizer steps it gives."""
+        """One rollout and the optimizer steps on it."""
         with together(self._on_any_rank):  # scoring that fails on one rank ends the run of all
             groups = self.rollout(prompts)
             groups = [self.score(group) for group in groups]
@@ -183,7 +185,7 @@ class AlphaGRPO(EvaluatedModule):
         return {"group": groups[-1], "groups": tuple(groups)}
 
     def rollout(self, prompts: Sequence[Prompt]) -> list[Group]:
-        """G trajectories of each prompt, under the weights now: a group per task and round."""
+        """G trajectories of each prompt under the present weights, in a group for each task and round."""
         keys = self._keys(prompts, self.num_generations, self.updates)
         return self.task.rollout(
             Rollout(
@@ -200,7 +202,7 @@ class AlphaGRPO(EvaluatedModule):
         )
 
     def score(self, group: Group) -> Group:
-        """Rewards from the reward callbacks, which were asked as soon as the pictures were drawn."""
+        """The rewards of a group; the reward callbacks were asked as soon as its pictures were drawn."""
         scores = collected(group.pending, self.stopwatch)
         self.log_dict({f"{group.log_prefix}{name}": value for name, value in values(scores.metrics).items()})
         self.log("reward", scores.reward_N.nanmean(), prog_bar=True, logger=False)
@@ -225,7 +227,7 @@ class AlphaGRPO(EvaluatedModule):
         return group.with_advantages(better)
 
     def replay(self, batch: MicroBatch) -> Replay:
-        """Log-probabilities of a micro-batch under the weights now, and under the reference if it is needed."""
+        """Log-probabilities of a micro-batch under the present weights, and under the reference if it is needed."""
         with self.stopwatch.phase("replay"):
             replay = self._replay(self.model, batch)
         if not self.objective.needs.reference:
@@ -236,8 +238,8 @@ class AlphaGRPO(EvaluatedModule):
     def update(self, groups: Sequence[Group], first: bool) -> None:
         """One optimizer step on all groups; micro-batches only accumulate.
 
-        There is no step where no sample of any rank survived, and none along a gradient that is not finite: it would
-        make every weight NaN, and the next `last.ckpt` with them.
+        The step is skipped if no sample of any rank survived, or if the gradient is not finite: it would make every
+        weight NaN, also in the next `last.ckpt`.
         """
         tasks: dict[str, list[Group]] = defaultdict(list)
         for group in groups:
@@ -270,7 +272,7 @@ class AlphaGRPO(EvaluatedModule):
         self.log("grad_norm", norm)
 
     def _skip(self, reason: str, most: int) -> None:
-        """Note an update without a step; too many in a row end the run, which `max_steps` alone would not."""
+        """Log an update without a step. Too many in a row stop the run; `max_steps` counts only real steps."""
         self.log("update/skipped", 1.0)
         self._skipped += 1
         log.warning("update %d is skipped: %s", self.updates, reason)
@@ -282,9 +284,9 @@ class AlphaGRPO(EvaluatedModule):
     def _accumulate(
         self, groups: Sequence[Group], counts: Mapping[str, Counts]
     ) -> tuple[dict[str, Mean[Tensor]], dict[str, Tensor]]:
-        """The gradient of the update's loss, and what to log of it, over all ranks.
+        """Accumulate the gradient of the update's loss, and return what to log, over all ranks.
 
-        Of every group every rank replays as many micro-batches as the one that has most: collectives then pair up.
+        Every rank replays as many micro-batches of a group as the rank with most of them, so that collectives match.
         """
         numbers = self._over_ranks(torch.tensor([self._micro_batches(group) for group in groups]), "max").tolist()
         left = sum(numbers)
@@ -326,7 +328,7 @@ class AlphaGRPO(EvaluatedModule):
     # ----------------------------------------------------------------- set-up
 
     def configure_model(self) -> None:
-        """Load the policy (once), add adapters, freeze what is to stay."""
+        """Load the policy (once), add adapters, freeze what is not trained."""
         if self.policy is not None:
             return
         policy = self.policy_source.load()
@@ -338,7 +340,7 @@ class AlphaGRPO(EvaluatedModule):
             keep_start(self.policy)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """One optimizer, with a parameter group per pattern that wants options of its own."""
+        """One optimizer, with a parameter group for each pattern that has options of its own."""
         optimizer = optimizer_over(self, self.make_optimizer, self.trainable.parameter_groups)
         if self.make_scheduler is None:
             return optimizer
@@ -351,7 +353,7 @@ class AlphaGRPO(EvaluatedModule):
             self.task.check(self._prompts("train"))
 
     def on_fit_start(self) -> None:
-        """Find out before hours are spent whether the rewards can work on these prompts."""
+        """Check before training that the rewards can work on these prompts."""
         self.scorer = Scorer(self.rewards, self.overlap, self.stopwatch)
         if not self.rewards:
             raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.DVReward")

@@ -1,3 +1,5 @@
+"""What evaluations measure. See README.md."""
+
 from project.core.exports import classes_of
 
 __getattr__, __dir__ = classes_of(__name__, __path__)

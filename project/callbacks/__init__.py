@@ -1,3 +1,5 @@
+"""What watches a run and keeps its state. See README.md."""
+
 from project.core.exports import classes_of
 
 __getattr__, __dir__ = classes_of(__name__, __path__)

@@ -1,0 +1,1 @@
+"""The command line: LightningCLI, commands, loggers."""

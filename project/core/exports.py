@@ -1,6 +1,6 @@
 """Short class paths: `project.judges.OpenAIJudge` for a class that a file of `project/judges` defines.
 
-A room's `__init__.py` is two lines:
+A room's `__init__.py` holds two lines:
 
     from project.core.exports import classes_of
 

@@ -1,3 +1,5 @@
+"""The policy: models that read and write text and pictures. See README.md."""
+
 import logging
 
 from project.core.exports import classes_of

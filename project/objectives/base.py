@@ -55,14 +55,14 @@ class LossOutputs:
     loss: Tensor
     metrics: Mapping[str, Mean[Tensor]] = field(default_factory=dict)
     maxima: Mapping[str, Tensor] = field(default_factory=dict)
-    """Scalars whose maximum over micro-batches and ranks is meant."""
+    """Scalars that are reduced to their maximum over micro-batches and ranks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """What an objective asks of rollout and replay.
 
-    Every replay besides holds the clean latents and the `velocity` of any state, for forward-process losses.
+    In addition, every replay holds the clean latents and the `velocity` of any state, for forward-process losses.
     """
 
     reference: bool = False
@@ -70,12 +70,12 @@ class Needs:
     rollout_means: bool = False
     """`Replay.old_mean_RKLD`: means of the transitions under the weights of the rollout."""
     transitions: bool = True
-    """Stochastic transitions to train; without them pictures may be drawn by the ODE alone."""
+    """Stochastic transitions to train; an objective without this need may draw all pictures by the ODE."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipWidths:
-    """Narrower side of the range that ratios are clipped to; None = the objective clips no such ratio."""
+    """How far a ratio may be from 1 before it is clipped (the narrower side); None = it is not clipped."""
 
     image: float | None = None
     text: float | None = None

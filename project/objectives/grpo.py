@@ -28,23 +28,23 @@ from project.trajectory import Group, Replay
 class GRPO(Objective):
     """loss = image + kl_image * KL + text_weight * (text + kl_text * KL).
 
-    With one optimizer step per rollout every ratio is 1 by construction: the gradient is the policy gradient and
-    the clip only ever sees numerical noise.
+    With one optimizer step per rollout every ratio is 1 by construction: the gradient is the policy gradient, and the
+    clip only sees rounding noise.
 
     Args:
-        clip_image: the image ratio of a step is clipped to 1 +- this (its log-prob is a mean over dimensions, so
-            ratios sit very near 1).
+        clip_image: the image ratio of a step is clipped to 1 +- this. It is small because the log-probability is a mean
+            over dimensions, so ratios are very near 1.
         clip_text: (low, high): the text ratio is clipped to [1 - low, 1 + high].
-        importance_sampling_level: one text ratio per sequence, `exp(mean over tokens of new - old)`, or per token.
-        text_reduction: mean of the text loss over all tokens of the update, or over sequences (first over the
-            tokens of each).
+        importance_sampling_level: one text ratio per sequence, `exp(mean over tokens of new - old)`, or one per token.
+        text_reduction: the text loss is the mean over all tokens of the update, or over its sequences (each the mean
+            over its tokens).
         text_weight: weight of the text loss.
         kl_image: weight of the KL divergence of the trained transitions to the reference; 0 = no reference needed.
         kl_image_form: exact Gaussian KL per dimension, or as published: times -dt (for Flow-SDE the std in the
             denominator is then the one before sqrt(-dt)).
         kl_text: weight of the k3 estimate of the text's KL divergence to the reference.
-        top_entropy_quantile: share of the update's tokens, those of highest entropy, that the text policy loss
-            counts; denominators stay those of all tokens. 1 = all.
+        top_entropy_quantile: only this share of the update's tokens, those with the highest entropy, counts in the text
+            policy loss; denominators stay those of all tokens. 1 = all tokens.
 
     Raises:
         ValueError: if a clip is not positive, a weight negative or the quantile outside (0, 1].
@@ -183,7 +183,7 @@ def clipped(log_ratio: Tensor, advantage: Tensor, low: float, high: float) -> Te
 
 
 def sequence_mean(value_RT: Tensor, mask_RT: Tensor) -> Tensor:
-    """Each token gets the mean over the marked tokens of its row; 0 in rows without any."""
+    """Gives each token the mean over the marked tokens of its row; 0 in rows without any."""
     mean_R1 = (value_RT * mask_RT).sum(1, keepdim=True) / mask_RT.sum(1, keepdim=True).clamp_min(1)
     return mean_R1.expand_as(value_RT)
 

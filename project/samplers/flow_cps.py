@@ -13,7 +13,7 @@ class FlowCPS(Transition):
     """Transition that keeps the noise of x' at exactly sigma', with `s = sigma' sin(a pi / 2)`.
 
     x0 = x - sigma v;  x1 = x + (1 - sigma) v;  mean = x0 (1 - sigma') + x1 sqrt(sigma'^2 - s^2);  x' = mean + s noise.
-    The last evaluation (sigma' = 0) adds no noise, so it is in no window.
+    The last evaluation (sigma' = 0) adds no noise, so it is never in a window.
 
     Args:
         noise_level: a in [0, 1], the share of the noise that is drawn anew; 0 = the deterministic Euler step.

@@ -12,10 +12,10 @@ class FlowSDE(Transition):
     """Transition with `s = a sqrt(sigma / (1 - sigma))`.
 
     mean = x (1 + s^2 / (2 sigma) dt) + v (1 + s^2 (1 - sigma) / (2 sigma)) dt;  x' = mean + s sqrt(-dt) noise.
-    At sigma = 1 the next flow time stands in the denominator of s.
+    At sigma = 1 the denominator of s uses the next flow time instead.
 
     Args:
-        noise_level: a, how much noise a transition adds; 0 = the deterministic Euler step.
+        noise_level: a, amount of noise that a step adds; 0 = the deterministic Euler step.
     """
 
     def moments(self, x_RLD: Tensor, v_RLD: Tensor, sigma_R: Tensor, next_R: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,15 +15,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Guidance:
-    """How much a velocity is pushed away from its unconditional ones.
+    """How far a velocity is pushed away from the velocities without text and without image.
 
     Args:
         text: scale of the text guidance; at 1 or below all guidance is off.
         image: scale of the image guidance (editing); off at 1 or below.
         interval: (lo, hi): guidance acts at flow times lo < sigma <= hi.
-        renorm: what the norm is kept over: the whole image (global), each latent token (channel), or each latent
-            token and the text guidance alone (text_channel).
-        renorm_min: least factor that the norm is corrected by, in [0, 1].
+        renorm: guidance must not raise the norm of the velocity: of the whole image (`global`), of each latent token
+            (`channel`), or of each latent token after the text guidance only (`text_channel`).
+        renorm_min: smallest factor of that correction, in [0, 1].
 
     Raises:
         ValueError: if the interval is empty, the renorm unknown or renorm_min outside [0, 1].

@@ -13,14 +13,14 @@ from project.samplers.window import Window
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """Noise and training happen inside a window of evaluations only; elsewhere pictures follow the ODE.
+    """Takes stochastic steps, which are trained, inside a window of evaluations; elsewhere pictures follow the ODE.
 
     Evaluations are numbered 0 .. N - 2; number i goes from sigma_N[i] to sigma_N[i + 1].
 
     Args:
         schedule: flow times of the evaluations.
-        transition: the stochastic step inside the window; None = the ODE everywhere, and nothing can be trained.
-        window: evaluations that are stochastic and trained; all that can be stochastic if None.
+        transition: the stochastic step inside the window; None = the ODE everywhere, and no picture can be trained.
+        window: evaluations that are stochastic and trained; if None, all that can be stochastic.
 
     Raises:
         ValueError: if the window does not fit the schedule.
@@ -46,7 +46,7 @@ class Sampler:
 
     @property
     def trains(self) -> bool:
-        """Whether it has stochastic steps, which alone can be trained."""
+        """Whether it has stochastic steps; only these can be trained."""
         return self.transition is not None and self.transition.noise_level > 0
 
     @property
@@ -63,7 +63,7 @@ class Sampler:
         return [range(start, start + size) for start in range(lo, hi - size + 1)]
 
     def steps(self, seed: int, update: int) -> range:
-        """Stochastic evaluations of an update: a function of the run's seed and the update, so equal on all ranks."""
+        """Stochastic evaluations of an update. They depend on seed and update only, so they are equal on all ranks."""
         if self.transition is None:
             return range(0)
         return self._window.steps(self.transition.stochastic(self.sigma_N), seed, update)
@@ -73,7 +73,7 @@ class Sampler:
         return self._stochastic.sample(x_RLD, v_RLD, *self._ends(step_R), noise_RLD)
 
     def log_prob(self, x_RLD: Tensor, v_RLD: Tensor, step_R: Tensor, next_RLD: Tensor) -> Moved:
-        """The transitions that were taken to `next_RLD`, under the velocity now.
+        """The transitions that were taken to `next_RLD`, under the given velocity.
 
         Raises:
             ValueError: if one of them is deterministic and so has no density.

@@ -13,7 +13,7 @@ class Schedule:
 
     Args:
         num_steps: N, points of the schedule.
-        shift: how far the schedule is moved towards noise; 1 = evenly spaced.
+        shift: how far the flow times are moved towards noise; 1 = evenly spaced.
 
     Raises:
         ValueError: if the schedule has fewer than two points or the shift is not positive.

@@ -35,7 +35,7 @@ class Transition(ABC):
     """A stochastic step from one flow time to the next.
 
     Args:
-        noise_level: a, how much noise a transition adds; 0 = the deterministic Euler step.
+        noise_level: a, amount of noise that a step adds; 0 = the deterministic Euler step.
 
     Raises:
         ValueError: if a is negative.
@@ -65,7 +65,7 @@ class Transition(ABC):
         return _moved(mean_RLD + std_R[..., None, None] * noise_RLD.float(), mean_RLD, std_R, dt_R)
 
     def log_prob(self, x_RLD: Tensor, v_RLD: Tensor, sigma_R: Tensor, next_R: Tensor, next_RLD: Tensor) -> Moved:
-        """The transition that was taken to `next_RLD`, under the velocity now.
+        """The transition that was taken to `next_RLD`, under the given velocity.
 
         Raises:
             ValueError: if a transition is deterministic and so has no density.

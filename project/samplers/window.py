@@ -13,9 +13,9 @@ class Window:
     A window that moves by another rule is a subclass with a `place` of its own.
 
     Args:
-        size: evaluations in the window; the whole range if None.
-        range: (lo, hi), evaluations lo .. hi - 1 from which windows are taken; all that can be stochastic if None. The
-            first evaluation of the window is uniform in lo .. hi - size.
+        size: evaluations in the window; if None, the whole range.
+        range: (lo, hi): windows lie within the evaluations lo .. hi - 1, and begin at any of lo .. hi - size with equal
+            probability; if None, all evaluations that can be stochastic.
     """
 
     def __init__(self, size: int | None = None, range: tuple[int, int] | None = None) -> None:
@@ -27,7 +27,7 @@ class Window:
 
         Args:
             stochastic: evaluations, counted from the first, that can be stochastic.
-            seed: of the run.
+            seed: seed of the run.
             update: number of the update.
 
         Raises:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """What a rollout is made with: the policy, the prompts, and everything that decides its draws.
+    """Everything that a rollout needs: the policy, the prompts, and what decides the random draws.
 
     Attributes:
-        keys: one per sample, prompt by prompt; all randomness is keyed by them.
+        keys: one per sample, prompt by prompt; they decide all random numbers.
         steps: evaluations whose transitions are stochastic; elsewhere the ODE is followed. Empty in an evaluation.
-        training: whether the groups are to be trained on, or evaluated.
-        score: asked for the scores of whole groups as soon as they are drawn; nothing is scored if None.
+        training: whether the groups will be trained on; else they are evaluated.
+        score: is asked for the scores of whole groups as soon as they are drawn; None = nothing is scored.
         keep_means: keep the means of the transitions, for objectives that need them.
     """
 
@@ -61,7 +61,7 @@ class EvaluationTask(ABC):
 
     @property
     def turns(self) -> Sequence[Turn]:
-        """The turns that it makes; what can be told of them before anything is drawn is checked."""
+        """The turns that it makes; their settings are checked before anything is drawn."""
         return ()
 
     @property
@@ -78,9 +78,9 @@ class EvaluationTask(ABC):
         """Draw G samples of each prompt, prompt by prompt.
 
         Returns:
-            In training the groups to train on, in the order in which they were made: always as many, on every rank.
-            The last one holds the pictures that the task arrives at. In an evaluation the first pictures, then what
-            it arrives at from them.
+            In training, the groups to train on, in the order in which they were made. Their number is always the same,
+            on every rank; the last one holds the final pictures. In an evaluation, the first pictures, and then those
+            that the task makes from them.
 
         Raises:
             ValueError: if the task cannot go on without scores and `rollout.score` is None.
@@ -90,12 +90,12 @@ class EvaluationTask(ABC):
 class Task(EvaluationTask):
     """Generates trajectories and replays them with gradient.
 
-    Both directions of a task compose the same methods of `UnifiedModel` and the same sampler, so that before the
-    first update every ratio is 1.
+    Rollout and replay use the same methods of `UnifiedModel` and the same sampler, so every ratio is 1 before the first
+    update.
     """
 
     def credit(self, groups: Sequence[Group], reduce: Callable[[Tensor], Tensor] | None = None) -> list[Group]:
-        """The scored groups with the rewards that advantages are made of.
+        """The scored groups with the rewards from which advantages are computed.
 
         Args:
             reduce: sum of an fp64 tensor over the ranks; called the same number of times by every rank.
@@ -106,7 +106,7 @@ class Task(EvaluationTask):
     def replay(
         self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool
     ) -> Replay:
-        """Log-probabilities of trajectories of one group under the weights now.
+        """Log-probabilities of trajectories of one group under the present weights.
 
         Args:
             context_gradient: let the image loss flow through the keys and values of the context (exact), or not

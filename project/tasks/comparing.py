@@ -1,4 +1,4 @@
-"""Several ways from the same first pictures, side by side. For evaluation."""
+"""Several tasks that start from the same first pictures, side by side. For evaluation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from project.trajectory import Group, Prompt
 
 
 class Comparing(EvaluationTask):
-    """The first pictures of the first task, then what every task arrives at: refining beside redrawing, for instance.
+    """The first pictures of the first task, then the results of every task, for instance refining beside redrawing.
 
     Args:
-        tasks: tasks for evaluation whose first group holds the same first pictures. Where two give a group the same
-            name, that of the later task bears its place as well ("round1.2" for the second one's "round1").
+        tasks: tasks for evaluation that have the same first pictures. If two of them give a group the same name, the
+            later one gets the number of its task too ("round1.2" for "round1" of the second task).
     """
 
     def __init__(self, tasks: list[EvaluationTask]) -> None:

@@ -26,8 +26,8 @@ class Canvas:
     """Size of the pictures [pixels] and how their prompts guide them.
 
     Attributes:
-        shared_noise: the samples of a group start from one initial noise, so that they differ only by what the
-            policy decided (and, with a window, by its noise).
+        shared_noise: start all samples of a group from one initial noise, so that they differ only by what the policy
+            decided (and by the noise inside the window).
     """
 
     height: int = 512
@@ -55,9 +55,9 @@ def draw(
 ) -> list[ImageSegment]:
     """One image per row of the contexts, by ODE with stochastic transitions inside `window`.
 
-    The contexts need room for one latent block (`UnifiedModel.latent_room`). All noise is that of the keys;
-    `initial_NLD` takes the place of the initial one (no key is needed then where the window is empty). `keep_means`
-    also keeps the means of the transitions.
+    The contexts need room for one latent block (`UnifiedModel.latent_room`). The keys decide all noise; `initial_NLD`
+    replaces the initial noise (no key is needed then if the window is empty). `keep_means` also keeps the means of the
+    transitions.
     """
     grid = model.latent_grid(canvas.height, canvas.width)
     length, size = grid[0] * grid[1], model.latent_size
@@ -80,7 +80,7 @@ def draw(
         else:
             x_NLD = sampler.euler(x_NLD, v_NLD, step_N)
             states = states if steps else [x_NLD]
-    # A few at a time: the autoencoder's activations are the largest of a whole rollout.
+    # A few at a time: the activations of the autoencoder are the largest of a rollout.
     parts = x_NLD.split(canvas.decoded_at_once)
     pixels = torch.cat([to_uint8(model.decode_latents(part, grid)).cpu() for part in parts])
     states_NKLD = torch.stack(states, 1).cpu()

@@ -37,13 +37,13 @@ class Editing(Task):
     """One trajectory is a given picture, an instruction, reasoning, and the changed picture.
 
     Args:
-        height, width: of the pictures [pixels]; a source of another size is resized to it.
+        height, width: size of the pictures [pixels]; a source of another size is resized to it.
         think: write reasoning before drawing.
-        max_tokens, temperature, top_p: of the reasoning, see ReasoningT2I.
-        guidance: in rollout and in training alike; image guidance reads the texts alone.
-        shared_noise: one initial noise for all samples of a group.
+        max_tokens, temperature, top_p: how the reasoning is written, see ReasoningT2I.
+        guidance: classifier-free guidance, the same in rollout and in replay. Without the image it reads only texts.
+        shared_noise: start all samples of a group from one initial noise.
         source: import path of a function that gives a prompt's picture, uint8 [height, width, 3].
-        prompts_per_forward: prompts whose groups are drawn together; all of an update if None.
+        prompts_per_forward: prompts whose groups are drawn together; if None, all of an update.
     """
 
     def __init__(

@@ -17,16 +17,16 @@ class ReasoningT2I(Task):
     """One trajectory is reasoning text, then an image.
 
     Args:
-        height, width: of the pictures, in pixels.
+        height, width: size of the pictures [pixels].
         think: write reasoning before drawing; without it a trajectory is an image alone.
-        max_tokens: most reasoning tokens (a longer text is cut off, its forced end is not trained).
-        temperature: of the reasoning; 0 = greedy (evaluation only).
+        max_tokens: most reasoning tokens. A longer text is cut off; its forced end is not trained.
+        temperature: temperature of the reasoning; 0 = greedy (evaluation only).
         top_p: share of the probability that reasoning tokens are drawn from.
-        guidance: classifier-free guidance, in rollout and in training alike.
-        shared_noise: one initial noise for all samples of a group.
-        images_per_text: samples of a group that share each reasoning text, so that `image_baseline: context` can tell
-            what a picture earned from what its text earned; 1 = a text for each (the paper).
-        prompts_per_forward: prompts whose groups are drawn together; all of an update if None.
+        guidance: classifier-free guidance, the same in rollout and in replay.
+        shared_noise: start all samples of a group from one initial noise.
+        images_per_text: samples of a group that share a reasoning text; 1 = a text for each sample (the paper). With
+            more, `image_baseline: context` can separate what a picture earned from what its text earned.
+        prompts_per_forward: prompts whose groups are drawn together; if None, all of an update.
     """
 
     def __init__(

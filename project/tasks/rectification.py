@@ -1,7 +1,7 @@
-"""False-positive rectification: a refined picture that is no better than the one before must not look good.
+"""Rectification: a refined picture that is no better than the one before it must not get a positive advantage.
 
-Within a group that refines one bad picture, the best of the failures would get a positive advantage. Its reward is
-lowered to a floor that no real improvement has (AlphaGRPO, arXiv 2605.12495).
+Without it, the best of several failed refinements would look good beside the others of its group. Its reward is lowered
+to a value below that of every real improvement (AlphaGRPO, arXiv 2605.12495).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Floor = Literal["before", "refined"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rectified:
-    """Rewards that advantages may be made of."""
+    """Rewards from which advantages are computed."""
 
     reward_N: Tensor
     """fp32; NaN where the sample, or the picture before it, has no reward, and everywhere where nothing improved."""
@@ -42,8 +42,8 @@ def rectify(
     """`r <= r_before` -> the floor of the group.
 
     Args:
-        reward_N: of the refined pictures, group by group; NaN = unjudged.
-        before_N: of the pictures that they refine.
+        reward_N: rewards of the refined pictures, group by group; NaN = unjudged.
+        before_N: rewards of the pictures that they refine.
         group_size: G.
         floor: `before`, as published: the lowest reward before refinement in the group (where all samples refine one
             picture that makes max(r, r_before)); `refined`: the lowest refined reward of the group. None = rewards

@@ -17,12 +17,12 @@ from project.trajectory import Group, Trajectory
 
 
 class Redrawing(EvaluationTask):
-    """Draws every prompt `draws` times: the first pictures, then what 2, 3 ... draws arrive at (`last2`, `best2` ...).
+    """Draws every prompt `draws` times: the first pictures, then the last or best of 2, 3 ... (`last2`, `best2` ...).
 
     Args:
         first: how a picture is drawn.
-        draws: of every prompt.
-        keep: the `best` by reward so far, simply the `last`, or `both` (groups of their own).
+        draws: pictures of every prompt.
+        keep: which picture counts: the `best` so far by reward, the `last`, or `both` (in separate groups).
     """
 
     def __init__(self, first: ReasoningT2I, draws: int = 2, keep: Literal["best", "last", "both"] = "best") -> None:
@@ -50,7 +50,7 @@ class Redrawing(EvaluationTask):
         best: list[Trajectory] = []
         highest_N = torch.full((len(rollout.keys),), math.nan)
         for draw in range(1, self.draws + 1):
-            # The first draw is the very one that is evaluated without redrawing.
+            # The first draw is the same as in an evaluation without redrawing.
             again = [dataclasses.replace(key, occurrence=key.occurrence + draw - 1) for key in rollout.keys]
             (group,) = self.first.rollout(dataclasses.replace(rollout, keys=again))
             if draw == 1:

@@ -6,16 +6,16 @@ import math
 from dataclasses import dataclass
 
 NOTHING_WRONG = "nothing is wrong"
-"""What a reflection says that finds the picture right."""
+"""The words of a reflection that finds the picture right."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRule:
-    """Which pictures are looked at, and when a sample is done.
+    """Which pictures are refined, and when a sample is done.
 
     Attributes:
         below: only pictures with a lower score are refined, and none without a score; None = all are.
-        right: what a reflection contains that finds nothing wrong, which ends the sample; None = every round is drawn.
+        right: words that mark a reflection which finds nothing wrong. It ends the sample. None = every round is drawn.
     """
 
     below: float | None = None
@@ -33,5 +33,5 @@ class RoundRule:
 
 
 def instruction(template: str, prompt: str) -> str:
-    """What is said beside a picture: the template, which names the prompt as "{prompt}"."""
+    """The text beside a picture that is refined: the template with the prompt in place of "{prompt}"."""
     return template.replace("{prompt}", prompt)

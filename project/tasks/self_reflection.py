@@ -31,33 +31,36 @@ from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, T
 
 
 class SelfReflection(Task):
-    """Refines own pictures, in one or several rounds.
+    """Refines the model's own pictures, in one or several rounds.
 
     In training all samples of a prompt refine one picture in the first round: the worst of several, or a random one
     that is bad more often than not. With `train_first` the first pictures are trained too (mixed training).
 
     Args:
         first: how the first pictures are made.
-        rounds: K, of refinement.
-        candidates: first pictures of a prompt; G with train_first. Unless it is 1, `score` must choose.
-        train_first: train the first pictures as well, with their own transitions; all G of a prompt are drawn.
-        first_sampler: of the first pictures; the module's own if None.
-        pick: the first picture that is refined: the `worst`, or a `softmax` draw, p ~ exp(-reward / pick_temperature).
-        pick_temperature: of the softmax.
-        max_tokens, temperature, top_p: of the reflection, see ReasoningT2I.
-        guidance: of the refined pictures; image guidance reads the texts alone.
-        shared_noise: one initial noise for all samples of a group and round.
+        rounds: K, rounds of refinement.
+        candidates: first pictures of a prompt, from which one is chosen by its reward; G with train_first.
+        train_first: train the first pictures as well; all G of a prompt are drawn, with stochastic steps.
+        first_sampler: sampler of the first pictures; if None, that of the module.
+        pick: which first picture is refined: the `worst`, or a random one with p ~ exp(-reward / pick_temperature)
+            (`softmax`).
+        pick_temperature: temperature of that softmax.
+        max_tokens, temperature, top_p: how the reflection is written, see ReasoningT2I.
+        guidance: guidance of the refined pictures. Without the image it reads the texts alone.
+        shared_noise: start all samples of a group and round from one initial noise.
         think: write a reflection; without it a round is a picture alone.
-        credit: reward of a round: its `own` picture's, the `last` round's, or the `improvement` over the round before.
-        rectification: floor of the reward of a picture that is no better than the one before (`rectify`); None = off.
-        text_weight: of the text loss, on top of the objective's; 1 / (trained steps of a picture) if None (published).
-        right: what a reflection contains that finds nothing wrong; None = every round is drawn.
-        stop_above: a refined picture with a higher reward is refined no further; None = rewards stop nothing.
+        credit: reward of a round: that of its `own` picture, that of the `last` round, or the `improvement` over the
+            round before.
+        rectification: reward that a picture gets which is no better than the one before, see `rectify`; None = its own.
+        text_weight: factor of the text loss, on top of the objective's; if None, 1 / (trained steps of a picture), as
+            published.
+        right: words that mark a reflection which finds nothing wrong; None = every round is drawn.
+        stop_above: a picture with a higher reward is not refined further; None = rewards stop nothing.
         gate: in evaluation, refine only pictures with a lower reward; None = refine all.
-        requests_per_forward: samples that are drawn together; all of an update if None.
+        requests_per_forward: samples that are drawn together; if None, all of an update.
 
-    In training a round whose reflection finds nothing wrong is still drawn and trained, but is the sample's last. In
-    evaluation (no trained steps) the picture is then kept as it is.
+    If a reflection finds nothing wrong, this round is the sample's last. In training it is still drawn and trained; in
+    evaluation the picture stays as it is.
     """
 
     def __init__(
@@ -156,7 +159,7 @@ class SelfReflection(Task):
         return group
 
     def _chosen(self, first: Group, rollout: Rollout, needed: bool) -> tuple[list[ImageSegment], Tensor]:
-        """Per sample the picture to refine, and its reward [N] (NaN = unjudged)."""
+        """The picture that each sample refines, and its reward [N] (NaN = unjudged)."""
         size = rollout.size
         if not first.pending and (needed or first.size > 1):
             raise ValueError("the picture to refine is chosen by its reward: name a reward under `rewards:`")
@@ -186,7 +189,7 @@ class SelfReflection(Task):
         model, keys, size = rollout.model, rollout.keys, rollout.size
         trajectories: list[Trajectory] = []
         pending = []
-        # Whole groups, because they are scored as such.
+        # Whole groups, because a group is scored as a whole.
         share = max((self.requests_per_forward or len(keys)) // size, 1) * size
         for start in range(0, len(keys), share):
             chunk = range(start, min(start + share, len(keys)))
@@ -231,7 +234,7 @@ class SelfReflection(Task):
     # ----------------------------------------------------------------- credit
 
     def credit(self, groups: Sequence[Group], reduce: Callable[[Tensor], Tensor] | None = None) -> list[Group]:
-        """Rewards of the rounds by `credit`, rectified; those of the first pictures stay as they are."""
+        """Replaces the rewards of the rounds by their credit, rectified; first pictures keep theirs."""
         first = [group for group in groups if not group.round]
         rounds = [group for group in groups if group.round]
         credited = []

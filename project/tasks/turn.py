@@ -36,12 +36,12 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """How a turn is made.
+    """Settings of a turn, and how it is rolled out and replayed.
 
     Attributes:
         think: write reasoning before drawing.
-        max_tokens: most reasoning tokens (a longer text is cut off, its forced end is not trained).
-        temperature: of the reasoning; 0 = greedy (evaluation only).
+        max_tokens: most reasoning tokens. A longer text is cut off; its forced end is not trained.
+        temperature: temperature of the reasoning; 0 = greedy (evaluation only).
         top_p: share of the probability that reasoning tokens are drawn from.
         images_per_text: samples of a group that share each text: they differ in their pictures alone.
     """
@@ -66,7 +66,7 @@ class Turn:
 
     @torch.no_grad()
     def rollout(self, rollout: Rollout, requests: Sequence[Request], round: int = 0) -> list[Trajectory]:
-        """One trajectory per request; all randomness is that of their keys and the round."""
+        """One trajectory per request; their keys and the round decide all random numbers."""
         model, stopwatch = rollout.model, rollout.stopwatch
         scratch = model.latent_room(model.latent_grid(self.canvas.height, self.canvas.width))
         keys = [request.key for request in requests]
@@ -107,7 +107,7 @@ class Turn:
         ]
 
     def rollout_groups(self, rollout: Rollout, requests: Sequence[Request], together: int | None = None) -> Group:
-        """The rollout's groups, `together` groups at a time (all if None), each share scored as soon as it is drawn."""
+        """Draws `together` groups at a time (all if None), and has each part scored as soon as it is drawn."""
         trajectories: list[Trajectory] = []
         pending = []
         share = len(requests) if together is None else together * rollout.size
@@ -132,7 +132,7 @@ class Turn:
         *,
         context_gradient: bool,
     ) -> Replay:
-        """Log-probabilities of what was generated for the requests, under the weights now."""
+        """Log-probabilities of what was generated for the requests, under the present weights."""
         known = self._read(model, requests, lambda room: model.functional_context(1))
         main = known.main.select(known.row_N)
         text = None
@@ -172,7 +172,7 @@ class Turn:
         )
 
     def _writers(self, keys: Sequence[SampleKey]) -> tuple[list[int], list[int]]:
-        """Positions of the samples that write a text, and for every sample the number of the text that is its own."""
+        """Positions of the samples that write a text, and the number of the text that each sample uses."""
         texts: dict[SampleKey, int] = {}
         writers: list[int] = []
         text_N = []
@@ -196,7 +196,7 @@ class Turn:
 
 
 def text_segments(model: UnifiedModel, sampled: SampledText) -> list[TextSegment]:
-    """Sampled rows as values of their own, on the CPU."""
+    """One text segment for each sampled row, on the CPU."""
     segments = []
     for ids, log_prob, entropy, length, finished in zip(
         sampled.ids_RT.cpu(),
@@ -219,7 +219,7 @@ def text_segments(model: UnifiedModel, sampled: SampledText) -> list[TextSegment
 
 
 def text_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Shares of texts that the token limit cut off, and that say nothing."""
+    """Share of the texts that the token limit cut off, and share of the empty ones."""
     texts = [text for trajectory in trajectories for text in trajectory.texts]
     number = max(len(texts), 1)
     return {

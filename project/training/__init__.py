@@ -1,3 +1,5 @@
+"""What every training shares: advantages, trainable parameters, evaluation, checkpoints."""
+
 from project.core.exports import classes_of
 
 __getattr__, __dir__ = classes_of(__name__, __path__)

@@ -26,14 +26,14 @@ def advantages(
 ) -> Advantages:
     """`A = (r - mean of the group) / (std + eps)` over the survivors: the samples with both rewards.
 
-    A sample without a reward (NaN) is in no mean, std or loss; a group with fewer than two survivors is dropped
-    whole. The text advantage is that of `reward + text_reward`, with its own mean and std. Population std (ddof 0).
+    A sample without a reward (NaN) counts in no mean, std or loss; a group with fewer than two survivors is dropped.
+    The text advantage is that of `reward + text_reward`, with its own mean and std. Population std (ddof 0).
 
-    A picture is drawn from a context: prompt, text, and the picture that was looked at. Samples of one group whose
-    texts differ mostly earn different rewards for their texts; to the picture's gradient that difference is noise.
-    With `image_context_N` a picture is compared with the mean of the M drawn from the same context instead, a baseline
-    as good: but for the sample's own share in it (1 / M, as 1 / G before) it does not depend on the picture. One that
-    is alone in its context has advantage 0.
+    A picture is drawn from a context: prompt, text, and the picture that was looked at. If the texts of a group differ,
+    rewards differ mostly because of the texts, which is noise for the gradient of the picture. With `image_context_N` a
+    picture is compared with the mean over the M pictures of its context. This baseline is as good as that of the group:
+    except for the sample's own share (1 / M instead of 1 / G) it does not depend on the picture. A picture that is
+    alone in its context has advantage 0.
 
     Args:
         reward_N, text_reward_N: group by group; NaN = not scored.
@@ -45,7 +45,7 @@ def advantages(
             `Group.context_N`); the whole group is the picture's baseline if None. With scale "group" the divisor is
             then the std within the contexts, of the samples that share theirs.
         image_mask_N: bool; the image advantage is 0 where it is false (badly formed text), the text's stays.
-        reduce: sum of an fp64 tensor over the ranks; this process alone if None. Called once, by every rank.
+        reduce: sum of an fp64 tensor over the ranks; if None, this process is alone. Called once, by every rank.
 
     Returns:
         fp32 advantages, 0 for samples that did not survive; metrics over all ranks.

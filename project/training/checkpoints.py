@@ -1,4 +1,4 @@
-"""Trained policies from whatever a run or a person left on disk."""
+"""Loads trained policies: checkpoint folders, and the `.ckpt` files of runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from project.models.weight_files import finite
 def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter: str | None = None) -> UnifiedModel:
     """The model of a checkpoint folder (or hub id), or the trained policy of a run's `.ckpt` file.
 
-    A `.ckpt` holds trained parameters only; what they were trained from is read from the `config.yaml` of its run
-    folder. `weights` chooses between its last parameters and their moving average. `adapter`: a PEFT folder (or hub
-    id) to put over a checkpoint folder.
+    A `.ckpt` holds trained parameters only; the `config.yaml` of its run folder says what they were trained from.
+    `weights` chooses between its last parameters and their moving average. `adapter`: a PEFT folder (or hub id) to put
+    over a checkpoint folder.
 
     Raises:
         FileNotFoundError, ValueError: naming the file and what to do.
@@ -79,7 +79,7 @@ def _model_settings(config: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(path: Path, contents: bool = True) -> dict[str, Any]:
-    """All that a run's `.ckpt` file holds; without `contents` the tensors' shapes only, which is quick.
+    """The contents of a run's `.ckpt` file; without `contents` only the shapes of its tensors, which is quick.
 
     Raises FileNotFoundError or ValueError if it is none.
     """

@@ -1,4 +1,4 @@
-"""How any training of a policy is measured: one trajectory per evaluation prompt, always with the same noise."""
+"""How the policy of a training is measured: one trajectory per evaluation prompt, always with the same noise."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Evaluation:
     """How a policy is measured: one trajectory per prompt, whose pictures follow the ODE.
 
     Args:
-        task: what is drawn; or the task of each benchmark that has prompts of its own, by the benchmark's name.
-        schedule: flow times that its pictures are denoised at.
+        task: what is drawn; or, by the name of a benchmark with prompts of its own, the task of that benchmark.
+        schedule: flow times at which pictures are denoised.
     """
 
     task: EvaluationTask | dict[str, EvaluationTask]
@@ -56,7 +56,7 @@ class EvaluatedModule(LightningModule):
     `updates` counts finished updates; it drives logging, validation and checkpoints.
 
     Args:
-        evaluation: how validation draws; it cannot be measured if None.
+        evaluation: how validation draws; if None, the module cannot be measured.
     """
 
     def __init__(self, evaluation: Evaluation | None) -> None:
@@ -117,7 +117,7 @@ class EvaluatedModule(LightningModule):
     def validation_step(self, prompts: Sequence[Prompt], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Trajectories for the benchmark callbacks; their noise depends on the prompt alone.
 
-        Several groups where the task refines: the first pictures, then those of every round.
+        A task that refines gives several groups: the first pictures, then those of every round.
         """
         if self.evaluation is None:
             raise ValueError("evaluation needs model.init_args.evaluation: give its task and its schedule")
@@ -139,16 +139,16 @@ class EvaluatedModule(LightningModule):
     predict_step = validation_step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trainable parameters only, and the counter that all randomness hangs on."""
+        """Keep only the trainable parameters, and the counter on which all random numbers depend."""
         names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
         checkpoint["updates"] = self.updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError if the checkpoint holds parameters that the policy has not.
+        """Raises ValueError if the checkpoint holds parameters that the policy does not have.
 
-        Loading is not strict, because frozen parameters are in no checkpoint: what does not fit would be left out
-        silently, and the scores of other weights would bear this checkpoint's name.
+        Loading is not strict, because checkpoints hold no frozen parameters. So a checkpoint of another policy would be
+        left out silently, and its name would stand beside the scores of other weights.
         """
         known = {name for name, _ in self.named_parameters()}
         # A sharded checkpoint is read by the strategy, and holds no tensors here.

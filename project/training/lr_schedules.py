@@ -12,11 +12,11 @@ class WarmupHoldDecay(LambdaLR):
     """Linear warm-up, then constant, then linear decay to zero.
 
     Args:
-        optimizer: whose learning rates are scaled.
-        steps: of the whole run; `trainer.max_steps` if None (see `over_whole_run`).
+        optimizer: optimizer whose learning rates are scaled.
+        steps: steps of the whole run; if None, `trainer.max_steps` (see `over_whole_run`).
         warmup: steps of the warm-up.
         hold: share of the steps after which the decay begins.
-        floor: least factor of the decay.
+        floor: smallest factor of the decay.
     """
 
     def __init__(

@@ -26,23 +26,23 @@ from project.training.lr_schedules import over_whole_run
 
 
 class UnifiedPretraining(EvaluatedModule):
-    """Trains on whole examples; makes the embedded checkpoint, and warm-starts any unified model.
+    """Trains on whole examples. It made the embedded checkpoint, and can warm-start any unified model.
 
     Args:
         policy: the model to train.
-        optimizer: over all trainable parameters.
-        lr_scheduler: stepped after every optimizer step.
+        optimizer: optimizer of all trainable parameters.
+        lr_scheduler: learning rates, stepped after every optimizer step.
         lora: adapters to train instead of all weights; then `output` is an adapter folder.
         noises: noised copies of each drawn picture; they share everything before them.
-        timestep_shift: flow times are shift(sigmoid(normal)).
-        condition_dropout: share of the drawings whose prompt and reasoning are left out together, for guidance.
-        block_dropout: besides, shares of single texts and pictures that are left out of what is drawn from, each on
-            its own (BAGEL's way); none if None.
+        timestep_shift: shift of the flow times, which are drawn as shift(sigmoid(normal)).
+        condition_dropout: share of the drawings whose prompt and reasoning are both left out, for guidance.
+        block_dropout: shares of single texts and pictures that are left out in addition, each by itself (as in BAGEL);
+            None = none.
         text_weight: weight of the cross entropy.
-        balance_texts: let each token count 1 / sqrt(tokens of its text), so that long texts do not drown short ones.
+        balance_texts: weigh each token with 1 / sqrt(tokens of its text), so that long texts do not dominate.
         output: folder that the model, or its adapter, is written to when training ends.
-        output_dtype: of the weights written.
-        seed: of noise and dropout.
+        output_dtype: number format of the weights written.
+        seed: seed of noise and dropout.
         evaluation: how validation draws; it cannot be measured if None.
     """
 

@@ -1,4 +1,4 @@
-"""Which parameters are trained, and how: adapters or weights, what is frozen, what has optimizer options of its own."""
+"""Which parameters are trained: adapters or all weights, what is frozen, what has its own optimizer options."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Trainable:
 
     Args:
         lora: adapters to train instead of all weights.
-        freeze: patterns of parameter names (re.search) that stay as they are.
-        parameter_groups: options of the optimizer (lr, eps, weight_decay ...) of their own for the parameters whose
-            name matches a pattern (re.search); the first match counts.
+        freeze: patterns of names (re.search) of parameters that are not trained.
+        parameter_groups: optimizer options (lr, eps, weight_decay ...) by pattern of parameter names (re.search); the
+            first match counts.
 
     Raises:
         ValueError: for adapters with dropout.
@@ -62,7 +62,7 @@ def matching(names: Iterable[str], patterns: Iterable[str], key: str, what: str 
 
 
 def prepare(policy: UnifiedModel, lora: LoRA | None, freeze: Sequence[str] = ()) -> UnifiedModel:
-    """Make a loaded model trainable: adapters or all weights, less what is frozen; trainable parameters in fp32.
+    """Make a loaded model trainable: adapters or all weights, except what is frozen; trainable parameters in fp32.
 
     A bf16 weight of 1/64 swallows an AdamW step of 5e-5 whole, so only frozen parameters keep a narrow type.
     Raises ValueError if a pattern of `freeze` matches nothing, or nothing is left to train.
@@ -84,8 +84,8 @@ def optimizer_over(module: nn.Module, make: OptimizerCallable, own: Mapping[str,
     """The optimizer of what is trainable.
 
     Args:
-        make: makes it of parameter groups.
-        own: by pattern of parameter names options of their own; the first match counts.
+        make: makes the optimizer from parameter groups.
+        own: options by pattern of parameter names; the first match counts.
 
     Raises:
         ValueError: for a pattern that matches nothing, and options that the optimizer would ignore or refuse.

@@ -1,4 +1,4 @@
-"""BAGEL: the unified model of the paper, from the embedded 2.5 M checkpoint to BAGEL-7B-MoT."""
+"""BAGEL: the unified model of the paper, from the embedded checkpoint to BAGEL-7B-MoT."""
 
 from __future__ import annotations
 
