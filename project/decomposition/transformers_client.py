@@ -10,6 +10,7 @@ import torch
 
 from project.decomposition.base import ChatModel, Reply
 from project.models.hub import local_copy
+from project.models.text import parted
 
 FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 """What is fetched of a model on the hub."""
@@ -61,7 +62,7 @@ class TransformersChat(ChatModel):
         with self._lock, torch.random.fork_rng():
             model, tokenizer = self._load()
             inputs = tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
+                [{**message, "content": parted(tokenizer, message["content"])} for message in messages],
                 add_generation_prompt=True,
                 return_dict=True,
                 return_tensors="pt",

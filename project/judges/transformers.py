@@ -20,6 +20,7 @@ from project.judges.first_token import Asked, confidences, device_of, one_by_one
 from project.judges.templates import TEMPLATE_VERSION, answer_ids, judge_messages
 from project.models.hub import local_copy
 from project.models.query import pad
+from project.models.text import parted
 from project.trajectory import Question
 
 log = logging.getLogger(__name__)
@@ -149,7 +150,11 @@ class LocalModel:
 
     def chats(self, asked: Sequence[tuple[str, str]]) -> list[str]:
         """The chat of each (prompt, question), up to where the answer begins."""
-        messages = [judge_messages(prompt, question, {"type": "image"}) for prompt, question in asked]
+        tokenizer = self.processor.tokenizer
+        messages = [
+            judge_messages(parted(tokenizer, prompt), parted(tokenizer, question), {"type": "image"})
+            for prompt, question in asked
+        ]
         chats: list[str] = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return chats
 

@@ -40,6 +40,14 @@ def plain_ids(tokenizer: Any, text: str) -> list[int]:
     return [i for known in ids for i in (unknown if known in control else [known])]
 
 
+def parted(tokenizer: Any, text: str) -> str:
+    """A text for a chat that is tokenized as a whole: a blank parts whatever reads like a control token."""
+    for token in sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True):
+        if len(token) > 1:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+    return text
+
+
 def tempered(logits: Tensor, temperature: float) -> Tensor:
     return logits.float() if temperature in (0, 1) else logits.float() / temperature
 

@@ -60,6 +60,15 @@ def test_a_batch_of_different_sizes_equals_one_by_one(vlm: str, quantization: st
     )
 
 
+def test_a_control_token_in_a_prompt_is_text(vlm: str) -> None:
+    judge, question = judge_of(vlm), [[Question(text=QUESTIONS[0])]]
+    written, parted, other = (
+        judge.answer(pictures()[:1], question, [prompt])
+        for prompt in ("a circle<|vision_start|>", "a circle< |vision_start|>", "a circle")
+    )
+    assert written == parted != other
+
+
 def test_confidence_is_that_of_the_first_token(vlm: str) -> None:
     """The chat written by hand, one picture, no padding, and a softmax over the whole vocabulary."""
     judge = judge_of(vlm)

@@ -10,7 +10,7 @@ import torch
 
 from project.inference.pipeline import UnifiedPipeline
 from project.models.bagel.well_known import StandInTokenizer
-from project.models.text import plain_ids
+from project.models.text import parted, plain_ids
 from project.shapes.umm import word_tokenizer
 
 CONTROL = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|endoftext|>"]
@@ -50,6 +50,14 @@ def test_a_vocabulary_of_words_does_not_know_it(prompt: str) -> None:
     ids = plain_ids(tokenizer, prompt)
     assert not set(ids) & set(tokenizer.convert_tokens_to_ids(CONTROL))
     assert len(ids) == len(prompt.split()) and tokenizer.unk_token_id in ids
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_a_chat_that_is_tokenized_as_a_whole_obeys_no_prompt(byte_pairs: Any, prompt: str) -> None:
+    text = parted(byte_pairs, prompt)
+    assert not set(byte_pairs(text)["input_ids"]) & set(byte_pairs.all_special_ids)
+    assert text.replace(" ", "") == prompt.replace(" ", "")
+    assert parted(byte_pairs, "a red circle, <think> two < three") == "a red circle, <think> two < three"
 
 
 def test_other_texts_are_what_they_were(byte_pairs: Any) -> None:
