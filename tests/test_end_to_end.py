@@ -74,7 +74,7 @@ def changes(folder: Path) -> dict[str, Any]:
                 "num_generations": 2,
                 "optimizer": {"init_args": {"lr": 1.0e-2}},
                 "lr_scheduler": {"init_args": {"steps": 100}},  # or a shorter run would decay sooner
-                **{name: {"init_args": arguments} for name, arguments in drawing.items()},
+                **drawing,
             }
         },
         "data": {
