@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 	$(BIN)/python -m project results
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -rs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -n 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -349,7 +349,7 @@ BAD_YAML: dict[str, tuple[str, int, list[str]]] = {
     "misspelt module": (
         yaml.safe_dump({"rewards": [class_of("project.rewards.dvrewrd.DVReward", judge=DETECTOR)]}),
         2,
-        ["bad.yaml:2", "dvrewrd", "did you mean 'dvreward'"],
+        ["bad.yaml:2", "dvrewrd.DVReward is now project.rewards.DVReward"],
     ),
     "misspelt argument of a judge's reward": (
         yaml.safe_dump({"rewards": [class_of("project.rewards.dvreward.DVReward", judge=DETECTOR, agregation="all")]}),

@@ -71,6 +71,9 @@ def explain(message: str, files: Sequence[Path] = (), options: Iterable[str] = (
     (`trainer.max_epochs`), to find what was meant.
     """
     options = list(options)
+    if nothing := re.search(r"NestedArg\(key='([^']+)', val=None\)", message):
+        # jsonargparse cannot take away a field of a group of settings by an option.
+        return f"{nothing[1]}: null cannot be given as an option here, write it into a YAML file and add --config FILE"
     causes = list(_causes(message))
     if not causes:
         return message
@@ -130,6 +133,8 @@ def _unknown_key(cause: Cause, files: Sequence[Path], options: list[str]) -> str
     else:
         known, of = [o.partition(".")[0] for o in options], "at the top level"
     place = place_of(files, key, owner=None if group else cause.owner, group=group)
+    if not place and cause.keys:  # no file names the class of these arguments
+        place = place_of(files, key, group=cause.keys[-1].rpartition(".")[2])
     return f"{place}unknown key {key!r} {of}: {nearest(key, known)}"
 
 
@@ -153,8 +158,9 @@ def _wrong_class(cause: Cause, files: Sequence[Path]) -> str | None:
     if missing and not path.startswith(missing[1]):
         return f"{place}{path} cannot be imported: {cause.text} (pip install {missing[1].split('.')[0]}?)"
     try:
-        found_here = vars(importlib.import_module(module)).values()
-        known = [v.__name__ for v in found_here if inspect.isclass(v) and v.__module__.startswith(module)]
+        there = importlib.import_module(module)
+        known = [v.__name__ for v in vars(there).values() if inspect.isclass(v) and v.__module__.startswith(module)]
+        known += set(dir(there)) - set(vars(there))  # classes that a room finds when they are asked for
         wrong = name
     except ImportError:
         parent, _, wrong = module.rpartition(".")

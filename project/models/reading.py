@@ -86,16 +86,16 @@ def read(
     def base_rows(some: Sequence[Reading]) -> Tensor:
         return torch.tensor([picture_row.get(id(r.picture), 0) for r in some], device=model.device)
 
-    system_T = model.encode_text(system)
-    before = empty(model.text_room(len(system_T)) + room)
-    if system:
-        before = model.append_text(before, [system_T])
+    announced = [model.encode_text(system)] if system else []
+    before = empty(sum(model.text_room(len(ids_T)) for ids_T in announced) + room)
+    if announced:
+        before = model.append_text(before, announced)
     base = before
     if pictures:
         base = _look(model, before, pictures, latents, vit or model.picture_transforms[1])
     main = model.append_text(base.select(base_rows(units), room=room), ids)
     texts_alone = None
-    if pictures and image_free:
+    if image_free:
         texts_alone = model.append_text(before.select(torch.zeros_like(base_rows(units)), room=room), ids)
     return Read(
         main=main,

@@ -47,6 +47,9 @@ class Reward(Callback, ABC):
         text_only: it counts for the text objective alone (format rewards).
     """
 
+    weight: float = 1.0
+    text_only: bool = False
+
     def __init__(self, *, weight: float = 1.0, text_only: bool = False) -> None:
         self.weight = weight
         self.text_only = text_only
@@ -91,7 +94,10 @@ def score(trajectories: Sequence[Trajectory], group_size: int, rewards: Sequence
 
 def _scored(reward: Reward, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
     try:
-        return reward.score(trajectories, group_size)
+        output = reward.score(trajectories, group_size)
+        if not isinstance(output, RewardOutput):
+            raise TypeError(f"score returned a {type(output).__name__}: return a RewardOutput")
+        return output
     except (ScoringFailed, torch.OutOfMemoryError):
         raise
     except Exception as error:

@@ -217,3 +217,11 @@ def test_what_a_later_file_takes_the_place_of_is_not_asked_for(tmp_path):
     files = [tmp_path / "a", tmp_path / "b"]
     assert unknown_empty_key(files, {"m": {"class_path": "x.B", "init_args": {"rate": 1}}}) is None
     assert unknown_empty_key(files, {"m": {"class_path": "x.A", "init_args": {"rate": 1}}}) is not None
+
+
+def test_a_group_of_settings_takes_no_null_as_an_option(capsys):
+    from project.__main__ import main
+
+    demo = "configs/shapes/demo.yaml"
+    assert main(["fit", "--config", demo, "--model.init_args.trainable.lora=null", "--print_config"]) == 2
+    assert "trainable.lora: null cannot be given as an option here, write it into a YAML" in capsys.readouterr().err

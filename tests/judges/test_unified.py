@@ -78,7 +78,7 @@ def test_confidence_is_that_of_upstreams_logits(bagel_fixture: Any) -> None:
     tensor = bagel_fixture.tensor
     picture = tensor("understanding.in.image_u8").numpy()
     judge = UnifiedJudge(Reference(str(bagel_fixture.directory)), template="plain", minimum_mass=0.0)
-    model = judge._loaded().model
+    model = judge._loaded()
     ids = tensor("understanding.in.question_ids").long()
     model.encode_text = lambda text: {"the question": ids}[text]
     ((confidence,),) = judge.answer([picture], [[Question(text="the question")]], [""])
@@ -98,7 +98,7 @@ def test_a_vocabulary_without_the_words_is_refused(bagel_fixture: Any) -> None:
 def test_the_template_is_what_it_reads(judge: UnifiedJudge) -> None:
     told = UnifiedJudge(judge.policy, template="judge")
     read: list[str] = []
-    model = told._loaded().model
+    model = told._loaded()
     encode = model.encode_text
     model.encode_text = lambda text: read.append(text) or encode(text)
     told.answer([np.full((64, 64, 3), 200, dtype=np.uint8)], [[Question(text="is it red ?")]], ["a red circle"])
@@ -113,4 +113,4 @@ def test_the_copy_is_frozen_and_randomness_untouched(judge: UnifiedJudge) -> Non
     fresh = UnifiedJudge(judge.policy)
     fresh.preflight()
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert not any(parameter.requires_grad for parameter in fresh._loaded().model.parameters())
+    assert not any(parameter.requires_grad for parameter in fresh._loaded().parameters())

@@ -26,9 +26,9 @@ def trajectory(scene: Scene, drawn: Scene, text: str, set_: str, name: str, padd
     """A prompt of `scene` whose picture shows `drawn`."""
     empty = torch.zeros(0)
     pixels = render(sample_layout(np.random.default_rng(0), drawn))
-    columns = {"set": set_, "scene": scene.to_dict(), **({"padding": True} if padding else {})}
+    columns = {"set": set_, "scene": scene.to_dict()}
     return Trajectory(
-        prompt=Prompt(id=name, text="prompt", columns=columns),
+        prompt=Prompt(id=name, text="prompt", columns=columns, padding=padding),
         key=SampleKey(seed=0, update=0, prompt=name),
         segments=(
             TextSegment(ids_T=empty, log_prob_T=empty, entropy_T=empty, finished=True, text=text),
@@ -77,7 +77,7 @@ def test_figures_of_known_outcomes() -> None:
     assert figures["by_kind"]["relation"]["reasoning"] == 1.0
     assert figures["by_kind"]["single"]["direct"] == pytest.approx(1 / 3)
     assert flatten(figures, "shapes")["shapes/by_kind/count/reasoning"] == 0.0
-    rewards = {outcome["id"]: outcome["reward"] for outcome in benchmark._outcomes[""]}
+    rewards = {outcome["id"]: outcome["reward"] for outcome in benchmark._outcomes[None]}
     assert rewards == {"a": None, "b": 0.5, "c": 0.5, "d": 0.5, "e": 0.5, "f": 0.5}
 
 

@@ -502,14 +502,14 @@ def test_evaluations_before_and_after_are_the_first_and_the_last(place):
     folder = place / "evaluations"
     folder.mkdir()
     for update in (0, 9, 10):
-        (folder / f"shapes_{update}.jsonl").write_text(json.dumps({"id": update, "set": "", "kind": ""}) + "\n")
+        (folder / f"shapes_{update}.jsonl").write_text(json.dumps({"id": str(update), "set": "", "kind": ""}) + "\n")
     # Of other benchmarks, one of which begins with the same word.
     (folder / "other_99.jsonl").write_text("")
     for update in (0, 77):
         row = {"id": f"edit {update}", "set": "", "kind": ""}
         (folder / f"shapesediting_{update}.jsonl").write_text(json.dumps(row) + "\n")
     pair = read_pair(place, "shapes")
-    assert (list(pair.before), list(pair.after)) == ([0], [10])
+    assert (list(pair.before), list(pair.after)) == (["0"], ["10"])
     pair = read_pair(place, "shapesediting")
     assert (list(pair.before), list(pair.after)) == (["edit 0"], ["edit 77"])
 

@@ -25,8 +25,9 @@ def test_it_is_refused_and_the_run_stays_readable(tmp_path, capsys):
     assert "does not fit the policy of this configuration" in capsys.readouterr().err
     (world / "few.jsonl").write_text("".join((world / "train.jsonl").read_text().splitlines(keepends=True)[:2]))
     measure = [f"--data.init_args.val={world / 'few.jsonl'}", "--trainer.limit_val_batches=1.0"]
-    without = ["--model.init_args.trainable.lora=null", f"--run.root={world / 'other'}"]
-    assert main(["validate", f"--config={folder / 'config.yaml'}", f"--ckpt_path={last}", *without, *measure]) == 1
+    (world / "without.yaml").write_text("model: {init_args: {trainable: {lora: null}}}\n")
+    without = ["--config", str(world / "without.yaml"), f"--run.root={world / 'other'}"]
+    assert main(["validate", f"--config={folder / 'config.yaml'}", *without, f"--ckpt_path={last}", *measure]) == 1
     assert "does not fit the policy of this configuration" in capsys.readouterr().err
 
     assert (folder / "config.yaml").read_text() == config
