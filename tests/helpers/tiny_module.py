@@ -7,11 +7,12 @@ import dataclasses
 import torch
 from lightning import Trainer
 
-from project.module import AdvantageSettings, AlphaGRPO, UpdateSettings
+from project.module import AlphaGRPO
 from project.objectives.grpo import GRPO
 from project.rewards.random import RandomReward
 from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.training.settings import AdvantageSettings, UpdateSettings
 from project.training.trainable import Trainable
 from project.trajectory import Prompt
 from tests.helpers import backbones

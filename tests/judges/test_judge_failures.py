@@ -22,11 +22,12 @@ from lightning import Trainer
 
 from project.__main__ import main
 from project.judges.openai.judge import OpenAIJudge
-from project.module import AlphaGRPO, UpdateSettings
+from project.module import AlphaGRPO
 from project.objectives.grpo import GRPO
 from project.rewards.dvreward import DVReward
 from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.training.settings import UpdateSettings
 from project.trajectory import Group, Prompt, Question
 from tests.helpers import ROOT, chat_server, tiny_run
 from tests.helpers.backbones import NewDenseModel

@@ -14,7 +14,7 @@ from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoen
 from project.models.base import ModelSource
 from project.models.lora import LoRA
 from project.models.sizes import Sizes
-from project.module import AlphaGRPO, UpdateSettings
+from project.module import AlphaGRPO
 from project.objectives.grpo import GRPO
 from project.planning.estimates import (
     Arithmetic,
@@ -33,6 +33,7 @@ from project.samplers.guidance import Guidance
 from project.shapes.umm import NewEmbeddedModel
 from project.tasks.editing import Editing
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.training.settings import UpdateSettings
 from project.training.trainable import Trainable, prepare
 from project.trajectory import Prompt, SampleKey
 from tests.helpers.sampling import roll, sde
