@@ -272,7 +272,7 @@ def test_a_storm_of_faults_makes_no_wrong_answer(start: Any) -> None:
         return faults[chosen] if chosen < len(faults) else None
 
     pictures = [np.full((8, 8, 3), n, dtype=np.uint8) for n in range(40)]
-    judge = judge_of(start(script=script, hang_seconds=0.6), retries=1, timeout=0.2, breaker_failures=30)
+    judge = judge_of(start(script=script, hang_seconds=2.0), retries=1, timeout=1.0, breaker_failures=30)
     answers, expected = ask(judge, pictures), ask(judge_of(start()), pictures)
     lost = [a is None for row in answers for a in row]
     assert 0 < sum(lost) < 30, sum(lost)
