@@ -13,6 +13,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from project.core.git_lfs import is_lfs_pointer
+
 Source = TypeVar("Source")
 MOST_PIXELS = 89_000_000
 """More than any camera's picture of its whole sensor in common use; decoded it takes 270 MB."""
@@ -29,7 +31,6 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns a picture upright, by its orientation."""
-GIT_LFS = b"version https://git-lfs"
 MANY = 200
 """Pictures that take long enough to read that one wants to see how far it is."""
 
@@ -46,12 +47,12 @@ def read_picture(file: str | Path) -> np.ndarray:
         raise FileNotFoundError(f"{path} {what}: check the path of the picture (now in {Path.cwd()})")
     try:
         with path.open("rb") as stream:
-            start = stream.read(len(GIT_LFS))
+            empty = not stream.read(1)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
-    if not start:
+    if empty:
         raise ValueError(f"{path} is empty: copy or download the picture again")
-    if start == GIT_LFS:
+    if is_lfs_pointer(path):
         raise ValueError(f"{path} is a Git LFS pointer, not the picture itself: run `git lfs pull`")
     try:
         # Pillow would warn of what is refused here, before anything is decoded.
