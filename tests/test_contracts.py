@@ -51,7 +51,7 @@ from project.tasks.base import EvaluationTask, Task
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, TextSegment, Trajectory
 from tests.helpers import ROOT, backbones, chat_server, llm_server, tiny_vlms
-from tests.helpers.sampling import roll, sde
+from tests.helpers.sampling import at, roll, sde
 
 FAMILIES = (
     Schedule,
@@ -421,8 +421,8 @@ def test_a_schedule_falls_from_noise_to_data(case: Case) -> None:
 def test_a_window_lies_where_it_may_and_is_the_same_for_every_rank(case: Case) -> None:
     window = case.make()
     lo, hi, size = window.fitted(6)
-    drawn = [window.steps(6, seed=1, update=update) for update in range(50)]
-    assert drawn == [window.steps(6, seed=1, update=update) for update in range(50)]
+    drawn = [window.steps(6, at(1, update, prompt="a", sample=0)) for update in range(50)]
+    assert drawn == [window.steps(6, at(1, update, prompt="a", sample=5)) for update in range(50)], "shared by a group"
     assert all(lo <= steps.start and steps.stop <= hi and len(steps) == size for steps in drawn)
 
 
@@ -438,7 +438,7 @@ def group() -> Group:
     (drawn,) = roll(dense_task(), model, prompts, keys, sde(5), range(1, 3))
     valid_N = torch.tensor([True, True, False, True, True, True])
     advantage_N = torch.linspace(-1, 1.5, 6) * valid_N
-    return drawn.with_advantages(Advantages(image_N=advantage_N, text_N=-advantage_N, valid_N=valid_N))
+    return dataclasses.replace(drawn, advantages=Advantages(image_N=advantage_N, text_N=-advantage_N, valid_N=valid_N))
 
 
 def dense_task() -> ReasoningT2I:
@@ -514,17 +514,17 @@ def test_an_objective_counts_ranks_and_tells_the_gate(case: Case, group: Group) 
 def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory], prompts: list[Prompt]) -> None:
     reward = case.make()
     assert reward.check(prompts) is None and reward.preflight() is None
-    output = reward.score(trajectories, 2)
+    output = reward.score(trajectories)
     assert output.reward_N.shape == (len(trajectories),) and output.reward_N.is_floating_point()
     assert output.well_formed_N is None or output.well_formed_N.shape == output.reward_N.shape
     assert not output.reward_N.isinf().any(), "what cannot be scored is NaN"
     assert all(isinstance(metric, Mean | Sum) for metric in output.metrics.values())
     if output.confidence_NQ is not None:
         assert [len(row) for row in output.confidence_NQ] == [len(t.prompt.questions) for t in trajectories]
-    again = reward.score(trajectories, 2)
+    again = reward.score(trajectories)
     torch.testing.assert_close(again.reward_N, output.reward_N, equal_nan=True)
     # Groups do not see each other: the last one alone scores what it scored in company.
-    torch.testing.assert_close(reward.score(trajectories[-2:], 2).reward_N, output.reward_N[-2:], equal_nan=True)
+    torch.testing.assert_close(reward.score(trajectories[-2:]).reward_N, output.reward_N[-2:], equal_nan=True)
     scores = score(trajectories, 2, [reward])
     weighted = reward.weight * output.reward_N
     torch.testing.assert_close(scores.text_reward_N if reward.text_only else scores.reward_N, weighted, equal_nan=True)
@@ -613,7 +613,7 @@ def test_a_task_replays_what_it_rolled_out(case: Case, model: UnifiedModel) -> N
     if case.cls.__name__ in LOOKS and type(model).__name__ in READS_NO_PICTURES:
         pytest.skip(f"{type(model).__name__} reads no pictures, which {case.cls.__name__} needs")
     sampler = sde(7, 2, (0, 4))
-    steps = sampler.steps(0, 0)
+    steps = sampler.steps(at(0, 0))
     prompts = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]
     keys = [SampleKey(seed=0, update=0, prompt=p.id, sample=g) for p in prompts for g in range(2)]
     stopwatch = Stopwatch()

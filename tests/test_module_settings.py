@@ -24,7 +24,7 @@ from project.trajectory import Group, Prompt, Scores
 from tests.helpers import toys
 from tests.helpers.backbones import NewDenseModel
 from tests.helpers.policies import TinyBagel
-from tests.helpers.sampling import ode, roll, sde
+from tests.helpers.sampling import at, ode, roll, sde
 from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
 
 SIZE = dict(height=8, width=8, max_tokens=4, guidance=Guidance(text=2.0, interval=(0.0, 1.0)))
@@ -70,7 +70,9 @@ def test_a_rollout_takes_the_window_of_its_seed_and_update(seed, update):
     (group,) = module.rollout(PROMPTS)
     assert len(group) == 3 * len(PROMPTS) and group.size == 3
     assert {t.key.update for t in group.trajectories} == {update}
-    assert {tuple(t.image.step_K.tolist()) for t in group.trajectories} == {tuple(module.sampler.steps(seed, update))}
+    assert {tuple(t.image.step_K.tolist()) for t in group.trajectories} == {
+        tuple(module.sampler.steps(at(seed, update)))
+    }
 
 
 # ----------------------------------------------------------------- evaluation
@@ -279,8 +281,8 @@ class Silent(RandomReward):
         super().__init__(seed=1)
         self.updates = updates
 
-    def score(self, trajectories, group_size):
-        output = super().score(trajectories, group_size)
+    def score(self, trajectories):
+        output = super().score(trajectories)
         if trajectories[0].key.update in self.updates:
             output.reward_N[:] = float("nan")
         return output
@@ -368,9 +370,9 @@ class Order(RandomReward):
     def preflight(self):
         self.calls.append("preflight")
 
-    def score(self, trajectories, group_size):
+    def score(self, trajectories):
         self.calls.append("score")
-        return super().score(trajectories, group_size)
+        return super().score(trajectories)
 
 
 def test_rewards_are_checked_before_they_are_asked():

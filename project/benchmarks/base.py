@@ -85,7 +85,7 @@ class Benchmark(Callback, ABC):
         if group.scores is not None:
             reward_N = group.scores.reward_N[kept]
         elif rewards:
-            reward_N = score(trajectories, 1, rewards).reward_N
+            reward_N = score(trajectories, rewards).reward_N
         else:
             reward_N = torch.full((len(trajectories),), torch.nan)
         values = [None if math.isnan(value) else value for value in reward_N.tolist()]

@@ -146,7 +146,7 @@ class UnifiedPipeline:
                 main = known.main.select(known.row_N, room=scratch)
             contexts = known.contexts(main, room=scratch)
             noise = torch.stack([row.noise_LD for row in group if row.noise_LD is not None])
-            segments = draw(self.model, contexts, (), canvas, Sampler(schedule=schedule), range(0), initial_NLD=noise)
+            segments = draw(self.model, contexts, (), canvas, Sampler(schedule=schedule), initial_NLD=noise)
             for row, text, segment in zip(group, texts, segments, strict=True):
                 drawn[row.place] = Image.fromarray(segment.pixels_HWC.numpy()), text
         return PipelineOutput(

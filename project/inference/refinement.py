@@ -57,7 +57,7 @@ class JudgeCritic(Critic):
         self.reward.preflight()
 
     def scores(self, prompts: Sequence[Prompt], images: Sequence[Image.Image]) -> list[float | None]:
-        rewards = self.reward.score(_shown(prompts, images), 1).reward_N.tolist()
+        rewards = self.reward.score(_shown(prompts, images)).reward_N.tolist()
         return [None if math.isnan(reward) else reward for reward in rewards]
 
 

@@ -51,15 +51,6 @@ def ask(
     ]
 
 
-def is_asked(trajectory: Trajectory, group_size: int) -> bool:
-    """Whether a judge is to be asked about a sample.
-
-    In a group, one that had stopped has its credit from earlier rounds: its answers would cost, and be imputed to the
-    samples that go on. Alone (evaluation) its picture is the one that is measured.
-    """
-    return not trajectory.stopped or group_size == 1
-
-
 def check_confidences(answers: Sequence[Sequence[float | None]], name: str) -> None:
     """Raises ValueError if a confidence of the judge of this name is no number in [0, 1]."""
     if any(not 0 <= value <= 1 for row in answers for value in row if value is not None):

@@ -39,7 +39,7 @@ class ThinkTags(Reward):
         self.end = end
         self.mask_image = mask_image
 
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
         formed_N = torch.tensor(
             [not t.texts or is_tagged(t.texts[-1].text, self.start, self.end) for t in trajectories], dtype=torch.bool
         )

@@ -68,7 +68,7 @@ class FunctionReward(Reward):
                     f"{self.function} wants {name!r}, which is no column of the prompts: {nearest(name, columns)}"
                 )
 
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
         """Raises ValueError if the function does not give one finite number, or None, per sample."""
         values = self._values(trajectories)
         name = self.function.rpartition(".")[2]

@@ -50,7 +50,7 @@ class HolisticReward(Reward):
     def preflight(self) -> None:
         self.judge.preflight()
 
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
         # `replace`, not `format`: a prompt may hold braces of its own.
         questions = [[Question(text=self.instruction.replace(PROMPT, t.prompt.text))] for t in trajectories]
         confidence_N = [row[0] for row in ask(self.judge, trajectories, questions)]

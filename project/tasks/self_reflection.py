@@ -16,13 +16,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from project.core.metrics import Mean
 from project.core.randomness import uniform
+from project.core.ranks import ALONE, Ranks
 from project.models.base import UnifiedModel
-from project.rewards.scoring import collected
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.tasks.base import Rollout, Task
-from project.tasks.drawing import Canvas
+from project.tasks.drawing import Canvas, given_picture
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.rectification import Floor, rectify
 from project.tasks.rounds import NOTHING_WRONG, RoundRule, instruction
@@ -141,39 +142,49 @@ class SelfReflection(Task):
             rounds.append(dataclasses.replace(group, before_N=before_N, spare=spare))
             sources = [trajectory.image for trajectory in group.trajectories]
             active = [on and not self._finds_nothing(t) for on, t in zip(active, group.trajectories, strict=True)]
-            if self.stop_above is not None and round < self.rounds:
-                rewards = collected(group.pending, rollout.stopwatch).reward_N.tolist()
+            if self.stop_above is not None and round < self.rounds and rollout.score is not None:
+                rewards = rollout.score.collect(group).reward_N.tolist()
                 active = [on and not reward > self.stop_above for on, reward in zip(active, rewards, strict=True)]
         return rounds if rollout.training and not self.train_first else [first, *rounds]
 
     def _first(self, rollout: Rollout) -> Group:
         """The pictures to choose from."""
         if self.first_sampler is not None:
-            key = rollout.keys[0]
-            steps = self.first_sampler.steps(key.seed, key.update) if rollout.training else rollout.steps
-            rollout = dataclasses.replace(rollout, sampler=self.first_sampler, steps=steps)
+            rollout = dataclasses.replace(rollout, sampler=self.first_sampler)
         if not self.train_first:
             few = [key for key in rollout.keys if key.sample < self.candidates]
-            rollout = dataclasses.replace(rollout.untrained(), keys=few)
+            rollout = dataclasses.replace(rollout, stochastic=False, keys=few)
         (group,) = self.first.rollout(rollout)
         return group
 
     def _chosen(self, first: Group, rollout: Rollout, needed: bool) -> tuple[list[ImageSegment], Tensor]:
-        """The picture that each sample refines, and its reward [N] (NaN = unjudged)."""
-        size = rollout.size
-        if not first.pending and (needed or first.size > 1):
+        """The picture that each sample of this rank refines, and its reward (NaN = unjudged)."""
+        scored = bool(rollout.score) and (needed or first.size > 1 or bool(first.pending))
+        if not scored and (needed or first.size > 1):
             raise ValueError("the picture to refine is chosen by its reward: name a reward under `rewards:`")
         rewards_N = torch.full((len(first),), math.nan)
-        if first.pending:
-            rewards_N = collected(first.pending, rollout.stopwatch).reward_N
-        sources: list[ImageSegment] = []
-        before: list[float] = []
-        for row, start in enumerate(range(0, len(first), first.size)):
-            rewards = rewards_N[start : start + first.size]
-            place = start + self._pick(rewards, rollout.keys[row * size])
-            sources += [first.trajectories[place].image] * size
-            before += [float(rewards_N[place])] * size
-        return sources, torch.tensor(before)
+        if scored:
+            assert rollout.score is not None
+            rewards_N = rollout.score.collect(first).reward_N
+        (rewards_M,) = rollout.ranks.whole(rewards_N)
+        assert rewards_M is not None
+        chosen = [
+            row * first.size + self._pick(rewards, rollout.keys[row * rollout.size])
+            for row, rewards in enumerate(rewards_M.split(first.size))
+        ]
+        pictures = self._pictures(first, chosen, rollout)
+        places = [n // rollout.size for n in rollout.mine]
+        return [pictures[chosen[row]] for row in places], rewards_M[[chosen[row] for row in places]]
+
+    def _pictures(self, first: Group, chosen: Sequence[int], rollout: Rollout) -> dict[int, ImageSegment]:
+        """The pictures at some places of the first ones, from whichever rank drew them."""
+        mine = rollout.ranks.share(len(rollout.prompts) * first.size)
+        own = {n: first.trajectories[n - mine.start].image for n in chosen if n in mine}
+        if rollout.ranks.size == 1:
+            return own
+        # Only what will be looked at: the latents of a trained picture are large.
+        sent = rollout.ranks.gather({n: image.pixels_HWC.clone() for n, image in own.items()})
+        return {n: given_picture(pixels_HWC.numpy()) for part in sent for n, pixels_HWC in part.items()} | own
 
     def _pick(self, rewards_G: Tensor, key: SampleKey) -> int:
         """Place of the picture to refine; the first one where none has a reward."""
@@ -186,25 +197,24 @@ class SelfReflection(Task):
         return int(known[(share <= uniform([key], "pick", 1).double().item()).sum().clamp_max(len(known) - 1)])
 
     def _round(self, rollout: Rollout, sources: Sequence[ImageSegment], active: Sequence[bool], round: int) -> Group:
-        model, keys, size = rollout.model, rollout.keys, rollout.size
+        model, size = rollout.model, rollout.size
+        prompts = [rollout.prompt(n) for n in rollout.mine]
+        keys = [rollout.keys[n] for n in rollout.mine]
         trajectories: list[Trajectory] = []
         pending = []
-        # Whole groups, because a group is scored as a whole.
-        share = max((self.requests_per_forward or len(keys)) // size, 1) * size
+        share = self.requests_per_forward or max(len(keys), 1)
         for start in range(0, len(keys), share):
             chunk = range(start, min(start + share, len(keys)))
             drawing = [n for n in chunk if active[n]]
-            requests = [self._request(model, rollout.prompt(n), keys[n], sources[n]) for n in drawing]
+            requests = [self._request(model, prompts[n], keys[n], sources[n]) for n in drawing]
             drawn = self.turn.rollout(rollout, requests, round) if requests else []
             if not rollout.training:
                 drawn = [dataclasses.replace(t, segments=t.texts) if self._finds_nothing(t) else t for t in drawn]
             by_place = dict(zip(drawing, drawn, strict=True))
-            part = [
-                by_place[n] if n in by_place else _stopped(rollout.prompt(n), keys[n], sources[n], round) for n in chunk
-            ]
+            part = [by_place[n] if n in by_place else _stopped(prompts[n], keys[n], sources[n], round) for n in chunk]
             trajectories += part
             if rollout.score is not None:
-                pending.append(rollout.score(part, size))
+                pending.append(rollout.score(part))
         made = [t for t in trajectories if not t.stopped]
         return Group(
             trajectories=tuple(trajectories),
@@ -213,9 +223,9 @@ class SelfReflection(Task):
             round=round,
             log_prefix=f"srr/{round}/",
             label=f"round{round}",
-            text_weight=self._text_weight(rollout.steps),
+            text_weight=self._text_weight(rollout),
             pending=tuple(pending),
-            metrics={"stopped": 1 - len(made) / len(trajectories), **text_metrics(made)},
+            metrics={"stopped": Mean.over(t.stopped for t in trajectories), **text_metrics(made)},
         )
 
     def _request(self, model: UnifiedModel, prompt: Prompt, key: SampleKey, source: ImageSegment | None) -> Request:
@@ -226,31 +236,29 @@ class SelfReflection(Task):
     def _finds_nothing(self, trajectory: Trajectory) -> bool:
         return any(self.rule.finds_nothing(text.text) for text in trajectory.texts)
 
-    def _text_weight(self, steps: range) -> float:
+    def _text_weight(self, rollout: Rollout) -> float:
         if self.text_weight is not None:
             return self.text_weight
-        return 1 / len(steps) if len(steps) else 1.0
+        return 1 / rollout.sampler.window_size if rollout.stochastic and rollout.sampler.trains else 1.0
 
     # ----------------------------------------------------------------- credit
 
-    def credit(self, groups: Sequence[Group], reduce: Callable[[Tensor], Tensor] | None = None) -> list[Group]:
+    def credit(self, groups: Sequence[Group], ranks: Ranks = ALONE) -> list[Group]:
         """Replaces the rewards of the rounds by their credit, rectified; first pictures keep theirs."""
         first = [group for group in groups if not group.round]
         rounds = [group for group in groups if group.round]
         credited = []
-        for number, (reward_N, before_N) in enumerate(CREDITS[self.crediting](rounds), start=1):
+        for number, (mine_N, mine_before_N) in enumerate(CREDITS[self.crediting](rounds), start=1):
             group = rounds[number - 1]
             assert group.scores is not None
+            reward_N, before_N = ranks.whole(mine_N, mine_before_N)
+            assert reward_N is not None and before_N is not None
             rectified = rectify(
-                reward_N,
-                before_N,
-                group.size,
-                floor=self.rectification,
-                relative=self.crediting == "improvement",
-                reduce=reduce,
+                reward_N, before_N, group.size, floor=self.rectification, relative=self.crediting == "improvement"
             )
-            scores = dataclasses.replace(group.scores, reward_N=rectified.reward_N)
-            credited.append(dataclasses.replace(group, scores=scores, metrics={**group.metrics, **rectified.metrics}))
+            places = ranks.share(len(reward_N))
+            scores = dataclasses.replace(group.scores, reward_N=rectified.reward_N[places.start : places.stop])
+            credited.append(dataclasses.replace(group, scores=scores, metrics=rectified.metrics))
         return [*first, *credited]
 
     # ----------------------------------------------------------------- replay

@@ -128,7 +128,6 @@ class EvaluatedModule(LightningModule):
                 prompts=prompts,
                 keys=[SampleKey(seed=0, update=-1, prompt=prompt.id) for prompt in prompts],
                 sampler=Sampler(schedule=self.evaluation.schedule),
-                steps=range(0),
                 training=False,
                 score=Scorer(self.rewards) if task.evaluates_with_scores and self.rewards else None,
             )

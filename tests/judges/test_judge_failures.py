@@ -332,7 +332,7 @@ def test_a_judge_dead_from_the_start_is_named_before_training(
 
 def test_a_judge_lost_to_one_rank_ends_the_run_of_all(tmp_path: Path) -> None:
     """Both ranks stop at one place and save together; going on repeats the update."""
-    command = [sys.executable, "-m", "tests.helpers.two_ranks_dead_judge", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.helpers.ranks_dead_judge", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     ranks = [torch.load(tmp_path / f"rank_{rank}.pt") for rank in (0, 1)]

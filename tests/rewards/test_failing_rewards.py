@@ -23,19 +23,19 @@ class Raising(Reward):
         super().__init__()
         self.error = error
 
-    def score(self, trajectories: Any, group_size: int) -> RewardOutput:
+    def score(self, trajectories: Any) -> RewardOutput:
         raise self.error
 
 
 def test_whatever_a_reward_raises_is_named() -> None:
     for error in (KeyError("x"), ValueError("x"), ZeroDivisionError("x"), RuntimeError("x")):
         with pytest.raises(RewardFailed, match=rf"reward Raising failed at .*{Path(__file__).name}:\d+: ") as caught:
-            score([], 1, [Raising(error)])
+            score([], [Raising(error)])
         assert type(error).__name__ in str(caught.value) and caught.value.__cause__ is error
     with pytest.raises(JudgeUnavailable, match=r"^gone$"):
-        score([], 1, [Raising(JudgeUnavailable("gone"))])
+        score([], [Raising(JudgeUnavailable("gone"))])
     with pytest.raises(torch.OutOfMemoryError):
-        score([], 1, [Raising(torch.OutOfMemoryError("x"))])
+        score([], [Raising(torch.OutOfMemoryError("x"))])
 
 
 def test_a_metric_that_does_not_say_how_it_adds_up_is_refused() -> None:

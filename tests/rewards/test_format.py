@@ -43,21 +43,21 @@ def test_the_last_text_counts_for_the_text_alone(trajectory):
         trajectory(texts=("bad", GOOD)),
         trajectory(),
     ]
-    output = ThinkTags().score(samples, 2)
+    output = ThinkTags().score(samples)
     assert output.reward_N.tolist() == [1.0, 0.0, 1.0, 1.0]
     assert values(output.metrics) == {"reward/think_tags": 0.75} and output.well_formed_N is None
-    scores = score(samples, 2, [ThinkTags(weight=0.1)])
+    scores = score(samples, [ThinkTags(weight=0.1)])
     assert scores.text_reward_N.tolist() == pytest.approx([0.1, 0.0, 0.1, 0.1])
     assert scores.reward_N.tolist() == [0.0] * 4 and scores.well_formed_N is None
 
 
 def test_masking_marks_badly_formed_text(trajectory):
     samples = [trajectory(texts=(GOOD,)), trajectory(texts=("bad",))]
-    assert score(samples, 2, [ThinkTags(mask_image=True, weight=0.0)]).well_formed_N.tolist() == [True, False]
+    assert score(samples, [ThinkTags(mask_image=True, weight=0.0)]).well_formed_N.tolist() == [True, False]
 
 
 def test_other_tags_and_bad_ones(trajectory):
-    assert ThinkTags(start="[", end="]").score([trajectory(texts=("[a]",))], 1).reward_N.tolist() == [1.0]
+    assert ThinkTags(start="[", end="]").score([trajectory(texts=("[a]",))]).reward_N.tolist() == [1.0]
     for start, end in (("", "b"), ("a", " "), ("a", "a")):
         with pytest.raises(ValueError, match="two different tags"):
             ThinkTags(start=start, end=end)

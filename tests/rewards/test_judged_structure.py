@@ -36,7 +36,7 @@ class Scripted(TextJudge):
 def test_the_mean_over_the_steps_of_the_last_text(trajectory):
     judge = Scripted()
     samples = [trajectory(texts=("0 0 0", "1 0.5 0.3")), trajectory(texts=("1 1 1",)), trajectory(texts=("1 1 1",))]
-    output = JudgedStructure(judge).score(samples, 3)
+    output = JudgedStructure(judge).score(samples)
     assert judge.asked == [("1 0.5 0.3", "a red circle"), ("1 1 1", "a red circle")]
     assert output.reward_N.tolist() == pytest.approx([0.6, 1.0, 1.0])
     assert values(output.metrics) == pytest.approx(
@@ -52,11 +52,13 @@ def test_the_mean_over_the_steps_of_the_last_text(trajectory):
 
 def test_unanswered_steps_and_samples_without_text(trajectory):
     samples = [trajectory(texts=(text,)) for text in ("1 - 0", "0.4 0.8 0", "- - 1")] + [trajectory()]
-    output = JudgedStructure(Scripted(), mask_image=True).score(samples, 4)
+    reward = JudgedStructure(Scripted(), mask_image=True)
+    output = reward.score(samples)
     # the first takes the mean (.8 + 1) / 2 of those who count for its open step; the third has too few answers
-    assert output.reward_N.tolist() == pytest.approx([1.9 / 3, 0.4, math.nan, 1.0], nan_ok=True)
+    within_N = reward.within_groups(output, [t.prompt for t in samples], 4)
+    assert within_N.tolist() == pytest.approx([1.9 / 3, 0.4, math.nan, 1.0], nan_ok=True)
     assert output.well_formed_N.tolist() == [False, False, True, True]
-    none = JudgedStructure(Scripted()).score([trajectory()], 1)
+    none = JudgedStructure(Scripted()).score([trajectory()])
     assert none.reward_N.tolist() == [1.0]
 
 
@@ -73,13 +75,13 @@ def test_other_steps_and_the_embedded_world(trajectory):
     steps = {"clarify": CLARIFY, "compare": COMPARE, "instruct": INSTRUCT}
     reward = JudgedStructure(ReflectionJudge(), steps=steps, mask_image=True)
     texts = ("<think> the circle is blue not red </think>", "<think> the circle is red not blue </think>", "a b c")
-    output = reward.score([trajectory(texts=(text,)) for text in texts], 3)
+    output = reward.score([trajectory(texts=(text,)) for text in texts])
     # the second says what is asked for and what is seen, but demands what the prompt does not
     assert output.reward_N.tolist() == pytest.approx([1.0, 2 / 3, 0.0])
     assert output.well_formed_N.tolist() == [True, False, False]
     assert reward.preflight() is None
     # questions of another world are unanswered
-    assert JudgedStructure(ReflectionJudge()).score([trajectory(texts=texts[:1])], 1).reward_N.isnan().all()
+    assert JudgedStructure(ReflectionJudge()).score([trajectory(texts=texts[:1])]).reward_N.isnan().all()
 
 
 def test_bad_settings_and_judges_out_of_line(trajectory):
@@ -91,6 +93,6 @@ def test_bad_settings_and_judges_out_of_line(trajectory):
     with pytest.raises(ValueError, match="from 0 to 1"):
         JudgedStructure(Scripted(), minimum_answered=2)
     with pytest.raises(ValueError, match="every question of every text"):
-        JudgedStructure(Scripted()).score([trajectory(texts=("1 1",))], 1)
+        JudgedStructure(Scripted()).score([trajectory(texts=("1 1",))])
     with pytest.raises(ValueError, match="outside"):
-        JudgedStructure(Scripted()).score([trajectory(texts=("1 1 2",))], 1)
+        JudgedStructure(Scripted()).score([trajectory(texts=("1 1 2",))])
