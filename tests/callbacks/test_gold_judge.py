@@ -47,7 +47,7 @@ class Fixed(Judge):
 def test_comparison_by_hand() -> None:
     train = torch.tensor([0.0, 1.0, 4.0, 5.0])
     gold = torch.tensor([1.0, 0.0, 5.0, 4.0])
-    found = compare(train, gold, 2)
+    found = compare(train, gold, [2, 2])
     assert (found.train_reward, found.reward, found.gap) == (2.5, 2.5, 0.0)
     # Over all samples the groups' levels agree; within each group the two disagree completely.
     assert found.correlation == pytest.approx(15 / 17)

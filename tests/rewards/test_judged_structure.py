@@ -6,7 +6,7 @@ import pytest
 
 from project.core.metrics import Sum, values
 from project.judges.base import TextJudge
-from project.rewards.base import score
+from project.rewards.base import combined_in_groups
 from project.rewards.judged_structure import STEPS, JudgedStructure
 from project.shapes.reflection_judge import CLARIFY, COMPARE, INSTRUCT, ReflectionJudge
 
@@ -66,7 +66,8 @@ def test_it_counts_for_the_text_alone_and_a_sample_with_few_answers_as_it_is_tol
     samples = [trajectory(texts=(text,)) for text in ("1 - -", "0.4 0.8 0")]
     # a third of the steps is answered: too few by default; allowed, the open ones take the other sample's answers
     for minimum, expected in ((0.5, math.nan), (0.3, 1.8 / 3)):
-        scores = score(samples, 2, [JudgedStructure(Scripted(), minimum_answered=minimum, weight=0.5)])
+        reward = JudgedStructure(Scripted(), minimum_answered=minimum, weight=0.5)
+        scores = combined_in_groups([reward.score(samples)], [reward], [t.prompt for t in samples], 2)
         assert scores.text_reward_N.tolist() == pytest.approx([0.5 * expected, 0.2], nan_ok=True)
         assert scores.reward_N.tolist() == [0.0, 0.0]
 
