@@ -57,7 +57,10 @@ class AnyJudge(ABC):
 
 
 class Judge(AnyJudge):
-    """Answers yes/no questions with confidences. It sees the image, the question's text and the prompt's text."""
+    """Answers yes/no questions with confidences.
+
+    It is given the image, the question's text and the prompt's text. Whether it uses the prompt is its own choice.
+    """
 
     @abstractmethod
     def answer(
