@@ -89,6 +89,7 @@ class AlphaGRPO(EvaluatedModule):
                 f"num_generations={num_generations}: an advantage compares samples of one prompt, "
                 "set model.init_args.num_generations to 2 or more"
             )
+        task.check_group(num_generations)
         if any(turn.think and turn.temperature == 0 for turn in task.turns):
             raise ValueError(
                 "temperature=0 is for evaluation: greedy reasoning is the same in every sample, set "

@@ -207,7 +207,8 @@ def test_the_text_weight_of_a_group_is_in_the_loss():
     first = ReasoningT2I(**{**SIZE, "think": False})
 
     def run(weight, **changes):
-        task = SelfReflection(first, max_tokens=3, guidance=SIZE["guidance"], text_weight=weight, rectification=None)
+        settings = {"guidance": SIZE["guidance"], "text_weight": weight, "rectification": None}
+        task = SelfReflection(first, max_tokens=3, candidates=4, **settings)
         return weights(trained(policy=TinyBagel(), task=task, **changes)[0])
 
     none = run(0.0)

@@ -94,6 +94,10 @@ class Task(EvaluationTask):
     update.
     """
 
+    def check_group(self, size: int) -> None:
+        """Finds out before any work whether it can train with `size` samples of a prompt (G). Raises ValueError."""
+        return None
+
     def credit(self, groups: Sequence[Group], reduce: Callable[[Tensor], Tensor] | None = None) -> list[Group]:
         """The scored groups with the rewards from which advantages are computed.
 
