@@ -120,6 +120,27 @@ def test_an_evaluation_that_chooses_by_rewards_asks_them():
     assert first.pending and not refined.trajectories[0].stopped
 
 
+class Waits(RandomReward):
+    longest_wait = 3.0
+
+
+class Waiting(Benchmark):
+    """Whose own reward may be waited for."""
+
+    def __init__(self):
+        super().__init__(toys.MeanOf(), Waits())
+
+    def measure(self, trajectories, rewards):
+        return []
+
+
+def test_ranks_wait_as_long_as_all_judges_of_the_run_may_be_away(monkeypatch):
+    waits = []
+    monkeypatch.setattr("project.training.evaluated.lengthen_timeout", lambda strategy, s: waits.append((strategy, s)))
+    trainer = train(make_module(), updates=1, rewards=[Waits(), RandomReward()], callbacks=[Waiting()])
+    assert waits == [(trainer.strategy, 6.0)]
+
+
 class Named(Benchmark):
     """Keeps the prompts that it measured."""
 

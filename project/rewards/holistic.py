@@ -46,6 +46,10 @@ class HolisticReward(Reward):
         self.instruction = instruction
         self.binary = binary
 
+    @property
+    def longest_wait(self) -> float:
+        return self.judge.longest_wait
+
     def stop_waiting(self) -> None:
         self.judge.stop_waiting()
 

@@ -92,6 +92,10 @@ class OpenAIJudge(Judge):
         """One question about a picture of `image_size` to every server. Raises ValueError with the remedy."""
         self.asked.preflight()
 
+    @property
+    def longest_wait(self) -> float:
+        return self.asked.longest_wait
+
     def stop_waiting(self) -> None:
         self.asked.stop_waiting()
 

@@ -252,6 +252,11 @@ class ChatServers:
         """What to do about a failure of whichever server."""
         return self._remedy(self._servers[0], failure)
 
+    @property
+    def longest_wait(self) -> float:
+        """Seconds: `patience` while every server is away, and one question with all of its retries."""
+        return self.server.patience + (self.server.retries + 1) * (self.timeout + BACKOFF[1])
+
     def stop_waiting(self) -> None:
         """From now on do not wait while every server is away. Takes no lock: a signal's handler may call it."""
         self._impatient = True

@@ -139,6 +139,11 @@ class YesNoModel:
             )
         return [None if isinstance(outcome, Failure) else self._confidence(outcome) for outcome in outcomes]
 
+    @property
+    def longest_wait(self) -> float:
+        """See `Judge.longest_wait`."""
+        return self.servers.longest_wait
+
     def stop_waiting(self) -> None:
         """See `Judge.stop_waiting`."""
         self.servers.stop_waiting()
