@@ -20,9 +20,10 @@ from typing import Any
 from project.core.metrics import Metric, Sum
 from project.core.reasoning import answer_start
 from project.judges.base import JudgeUnavailable
+from project.judges.openai.failures import Failure
 from project.judges.openai.replies import read_message
 from project.judges.openai.server import Server
-from project.judges.openai.servers import ChatServers, Failure, ServersUnavailable
+from project.judges.openai.servers import ChatServers, ServersUnavailable
 from project.judges.templates import confidence_of, is_no, is_yes, word_in
 
 Chat = list[dict[str, Any]]

@@ -18,8 +18,8 @@ from project.core.reasoning import split_reasoning
 from project.decomposition.llm import LLMDecomposer
 from project.decomposition.openai_client import OpenAIChat
 from project.judges.base import JudgeUnavailable
+from project.judges.openai.failures import Failure
 from project.judges.openai.judge import OpenAIJudge
-from project.judges.openai.servers import Failure
 from project.judges.openai.yes_no_model import first_token_confidence, read_reply, read_with_log_probs
 from project.trajectory import Question
 from tests.helpers import chat_server
