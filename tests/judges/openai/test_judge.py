@@ -7,7 +7,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,6 @@ from tests.helpers import chat_server
 PICTURES = [np.full((8, 10, 3), 50 * n, dtype=np.uint8) for n in range(4)]
 ASKED = [Question(text="Is there a circle?"), Question(text="Is it red?"), Question(text="Is it sharp?")]
 QUICK: dict[str, Any] = {"timeout": 20.0, "probe_seconds": 0.05, "patience": 5.0, "image_size": 16}
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Starts servers; the waits between retries are shortened."""
-    monkeypatch.setattr("project.judges.openai.servers.BACKOFF", (0.01, 0.05))
-    servers: list[Any] = []
-
-    def run(**arguments: Any) -> Any:
-        servers.append(chat_server.ChatServer(**arguments).start())
-        return servers[-1]
-
-    yield run
-    for server in servers:
-        server.kill()
 
 
 def judge_of(*servers: Any, **changes: Any) -> OpenAIJudge:
