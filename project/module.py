@@ -222,7 +222,7 @@ class AlphaGRPO(EvaluatedModule):
         self._skipped = 0
         if first:
             self.log_dict({f"on_policy/{name}": value for name, value in maxima.items()})
-        self.log_dict({name: mean.value for name, mean in metrics.items()})
+        self.log_dict({name: mean.value for name, mean in metrics.items() if mean.count})
         self.log("grad_norm", norm)
 
     def _skip(self, reason: str, most: int) -> None:

@@ -312,8 +312,8 @@ def test_first_pictures_without_thinking_are_trained_beside_their_refinement():
     module = make_module(policy=TinyBagel(), task=task, **settings)
     logged = train(module, rewards=[RandomReward(seed=2), ThinkTags()], callbacks=[OnPolicyGate()]).callback_metrics
     assert logged["on_policy/max_ratio_error"] <= 1e-5 and logged["text/empty"] == 0
-    assert all(math.isfinite(value) for name, value in logged.items() if "loss/" in name)
-    assert logged["srr/1/loss/text"] != 0 and logged.get("loss/text", 0) == 0
+    assert all(math.isfinite(value) for value in logged.values())
+    assert "srr/1/loss/text" in logged and "loss/text" not in logged, "of what is not there nothing is said"
     drawn, refined = module.validation_step(PROMPTS[:2], 0)["groups"]
     assert not any(t.texts for t in drawn.trajectories) and all(t.texts for t in refined.trajectories)
 

@@ -51,7 +51,7 @@ def check_answers(answers: Any, numbers: Sequence[int], name: str, method: Calla
     except (TypeError, ValueError, RuntimeError) as error:
         raise WrongReturn(f"{judge} gave no lists of numbers ({error}): return a list of confidences each") from error
     if not complete:
-        raise WrongReturn(f"{judge} must answer every question of every picture or text, with None if unknown")
+        raise WrongReturn(f"{judge} must answer every question, with None if unknown")
     if not in_range:
         raise WrongReturn(f"{judge} gave a confidence outside [0, 1]: return None for no answer")
 
