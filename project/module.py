@@ -90,6 +90,7 @@ class AlphaGRPO(EvaluatedModule):
                 f"num_generations={num_generations}: an advantage compares samples of one prompt, "
                 "set model.init_args.num_generations to 2 or more"
             )
+        task.check_group(num_generations)
         if any(turn.think and turn.temperature == 0 for turn in task.turns):
             raise ValueError(
                 "temperature=0 is for evaluation: greedy reasoning is the same in every sample, set "
@@ -236,7 +237,7 @@ class AlphaGRPO(EvaluatedModule):
         self._skipped = 0
         if first:
             self.log_dict({f"on_policy/{name}": value for name, value in maxima.items()})
-        self.log_dict({name: mean.value for name, mean in metrics.items()})
+        self.log_dict({name: mean.value for name, mean in metrics.items() if mean.count})
         self.log("grad_norm", norm)
 
     def _skip(self, reason: str, most: int) -> None:

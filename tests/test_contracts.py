@@ -38,7 +38,7 @@ from project.models.context import Contexts
 from project.objectives.base import LossInputs, Objective
 from project.rewards.base import Reward, score
 from project.rewards.random import RandomReward
-from project.rewards.scoring import Scorer, joined
+from project.rewards.scoring import Scorer
 from project.samplers.guidance import Guidance
 from project.samplers.schedule import Schedule
 from project.samplers.transition import Transition
@@ -627,7 +627,7 @@ def test_a_task_replays_what_it_rolled_out(case: Case, model: UnifiedModel) -> N
         for group in groups:
             assert group.size == 2 and [t.key for t in group.trajectories] == keys
             assert [t.prompt.id for t in group.trajectories] == ["a", "a", "b", "b"]
-            assert len(joined([pending.result() for pending in group.pending]).reward_N) == 4
+            assert len(score.collect(group).reward_N) == 4
             replays_what_was_drawn(task, model, [t for t in group.trajectories if t.segments], sampler, steps)
     evaluated = roll(task, model, prompts, keys[::2], sampler, None, score)
     assert all(len(t.image.step_K) == 0 for group in evaluated for t in group.trajectories), "nothing is stochastic"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
 import types
@@ -18,6 +19,7 @@ from project.datamodule import PromptLoader
 from project.models.lora import LoRA
 from project.objectives.grpo import GRPO
 from project.rewards.base import Reward, RewardOutput
+from project.rewards.format import ThinkTags
 from project.rewards.random import RandomReward
 from project.samplers.flow_sde import FlowSDE
 from project.samplers.guidance import Guidance
@@ -308,6 +310,25 @@ def test_refinement_and_first_pictures_are_trained_together(tmp_path):
     assert logged["on_policy/max_ratio_error"] <= 1e-5
     for name, value in trained[2].items():
         torch.testing.assert_close(trained[12][name], value, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def test_first_pictures_without_thinking_are_trained_beside_their_refinement():
+    first = ReasoningT2I(height=8, width=8, think=False, guidance=Guidance(text=2.0, interval=(0.0, 1.0)))
+    task = SelfReflection(first=first, train_first=True, max_tokens=4, credit="own")
+    settings = {"image_baseline": "context", "micro_batch_size": 3, "optimizer": plain_descent}
+    module = make_module(policy=TinyBagel(), task=task, **settings)
+    logged = train(module, rewards=[RandomReward(seed=2), ThinkTags()], callbacks=[OnPolicyGate()]).callback_metrics
+    assert logged["on_policy/max_ratio_error"] <= 1e-5 and logged["text/empty"] == 0
+    assert all(math.isfinite(value) for value in logged.values())
+    assert "srr/1/loss/text" in logged and "loss/text" not in logged, "of what is not there nothing is said"
+    drawn, refined = module.validation_step(PROMPTS[:2], 0)["groups"]
+    assert not any(t.texts for t in drawn.trajectories) and all(t.texts for t in refined.trajectories)
+
+
+def test_more_candidates_than_samples_are_refused():
+    first = ReasoningT2I(height=8, width=8, think=False)
+    with pytest.raises(ValueError, match="candidates=5, but a prompt has num_generations=4 samples"):
+        make_module(task=SelfReflection(first, candidates=5))
 
 
 class Worse(Reward):

@@ -122,6 +122,27 @@ def test_an_evaluation_that_chooses_by_rewards_asks_them():
     assert first.pending and not refined.trajectories[0].stopped
 
 
+class Waits(RandomReward):
+    longest_wait = 3.0
+
+
+class Waiting(Benchmark):
+    """Whose own reward may be waited for."""
+
+    def __init__(self):
+        super().__init__(toys.MeanOf(), Waits())
+
+    def measure(self, trajectories, rewards):
+        return []
+
+
+def test_ranks_wait_as_long_as_all_judges_of_the_run_may_be_away(monkeypatch):
+    waits = []
+    monkeypatch.setattr("project.training.evaluated.lengthen_timeout", lambda strategy, s: waits.append((strategy, s)))
+    trainer = train(make_module(), updates=1, rewards=[Waits(), RandomReward()], callbacks=[Waiting()])
+    assert waits == [(trainer.strategy, 6.0)]
+
+
 class Named(Benchmark):
     """Keeps the prompts that it measured."""
 
@@ -209,7 +230,8 @@ def test_the_text_weight_of_a_group_is_in_the_loss():
     first = ReasoningT2I(**{**SIZE, "think": False})
 
     def run(weight, **changes):
-        task = SelfReflection(first, max_tokens=3, guidance=SIZE["guidance"], text_weight=weight, rectification=None)
+        settings = {"guidance": SIZE["guidance"], "text_weight": weight, "rectification": None}
+        task = SelfReflection(first, max_tokens=3, candidates=4, **settings)
         return weights(trained(policy=TinyBagel(), task=task, **changes)[0])
 
     none = run(0.0)

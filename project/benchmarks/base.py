@@ -105,6 +105,11 @@ class Benchmark(Callback, ABC):
             self.reward.check(prompts)
             self.reward.preflight()
 
+    @property
+    def longest_wait(self) -> float:
+        """How long a judge of its own may be waited for [s]. See `Reward.longest_wait`."""
+        return 0.0 if self.reward is None else self.reward.longest_wait
+
     def stop_waiting(self) -> None:
         """The run is to end: do not wait for a judge of its own that is away. See `Reward.stop_waiting`."""
         if self.reward is not None:

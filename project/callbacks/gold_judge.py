@@ -87,6 +87,11 @@ class GoldJudge(Callback):
         if trainer.is_global_zero:
             self.reward.preflight()
 
+    @property
+    def longest_wait(self) -> float:
+        """How long the judge may be waited for [s]. See `Reward.longest_wait`."""
+        return self.reward.longest_wait
+
     def stop_waiting(self) -> None:
         """The run is to end: do not wait for a judge that is away. See `Reward.stop_waiting`."""
         self.reward.stop_waiting()

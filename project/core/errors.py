@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from project.core.config_files import place_of
 from project.core.moved_paths import moved
@@ -35,6 +36,18 @@ CLASS_PATH = re.compile(r"Problem with given class_path '([^']+)':\s*(.*)")
 
 class UsageError(ValueError):
     """The command line or a configuration file is wrong; the message is ready to be shown."""
+
+
+class WrongReturn(ValueError):
+    """What a class or function returned cannot be used; the message says where that one is, and what it must return."""
+
+
+def place_of_code(function: Any) -> str:
+    """ " at FILE:LINE" of a function or method, for messages; empty where nobody knows."""
+    try:
+        return f" at {inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
+    except (TypeError, OSError):
+        return ""
 
 
 class ScoringFailed(RuntimeError):

@@ -160,7 +160,7 @@ def _refined(pipe: UnifiedPipeline, made: list[Made], start: int, settings: Gene
 
     rounds = refine(
         redraw,
-        d.reflect_prompt,
+        d.reflect_prompt if settings.refinement.wording is None else settings.refinement.wording,
         [one.prompt for one in made],
         [one.image for one in made],
         [one.reasoning for one in made],

@@ -102,11 +102,12 @@ def _saved(folder: Path, number: int, one: Made, settings: GenerationSettings) -
 
 def _asked(number: int, prompt: Prompt, settings: GenerationSettings) -> dict[str, Any]:
     """What a row says of what was asked for."""
+    refinement = settings.refinement
     return {
         "file": f"{number:04d}.png",
         "prompt": prompt.text,
         "image": prompt.image,
-        **({"gate": settings.refinement.gate} if settings.refinement.rounds else {}),
+        **({"gate": refinement.gate, "wording": refinement.wording} if refinement.rounds else {}),
         "seed": settings.seed,
         "settings": {
             "think": settings.think,

@@ -8,15 +8,18 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback
 from torch import Tensor
 
-from project.core.errors import ScoringFailed
+from project.core.errors import ScoringFailed, WrongReturn, place_of_code
 from project.core.metrics import Mean, Metric, Sum
 from project.trajectory import Prompt, Scores, Trajectory
+
+PROJECT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,8 @@ class RewardOutput:
     """To log, by name."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.reward_N, Tensor):
+            raise TypeError(f"reward_N is a {type(self.reward_N).__name__}: give a tensor, torch.tensor([...])")
         for name, metric in self.metrics.items():
             if not isinstance(metric, Mean | Sum):
                 raise TypeError(
@@ -83,6 +88,11 @@ class Reward(Callback, ABC):
         """Raise ValueError, before any training, if the prompts lack what this reward needs."""
         return None
 
+    @property
+    def longest_wait(self) -> float:
+        """How long one call of `score` may wait for what is away [s], see `Judge.longest_wait`."""
+        return 0.0
+
     def stop_waiting(self) -> None:
         """The run is to end: do not wait for what is away. Called from a signal's handler, see `Judge.stop_waiting`."""
         return None
@@ -106,15 +116,16 @@ def ask(reward: Reward, trajectories: Sequence[Trajectory]) -> RewardOutput:
     try:
         output = reward.score(trajectories)
         if not isinstance(output, RewardOutput):
-            raise TypeError(f"score returned a {type(output).__name__}: return a RewardOutput")
+            got = f"a {type(output).__name__}, not a RewardOutput"
+            raise WrongReturn(f"its score{place_of_code(reward.score)} returned {got}")
         if output.reward_N.shape != (len(trajectories),):
-            raise ValueError(
-                f"score gave rewards of shape {tuple(output.reward_N.shape)} for {len(trajectories)} samples: give one "
-                "number for each"
-            )
+            got = f"a reward_N of shape {tuple(output.reward_N.shape)} for {len(trajectories)} samples"
+            raise WrongReturn(f"its score{place_of_code(reward.score)} returned {got}: give one number for each")
         return output
     except (ScoringFailed, torch.OutOfMemoryError):
         raise
+    except WrongReturn as error:
+        raise RewardFailed(f"reward {reward.name} failed: {error}") from error
     except Exception as error:
         raise _failed(reward, error) from error
 
@@ -152,10 +163,11 @@ def _failed(reward: Reward, error: Exception) -> RewardFailed:
 
 
 def _line_of(error: Exception) -> str:
-    """The line of whoever wrote the reward that the error comes from: the innermost one that is in no library."""
+    """The line that the error comes from: the innermost one of the user's own files, else of this project."""
     frames = traceback.extract_tb(error.__traceback__)
     libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
-    own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))]
+    ours = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))]
+    own = [frame for frame in ours if not Path(frame.filename).is_relative_to(PROJECT)] or ours
     return f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
 
 

@@ -76,6 +76,10 @@ class DVReward(Reward):
         self.minimum_answered = minimum_answered
         self.tag_weights = dict(tag_weights or {})
 
+    @property
+    def longest_wait(self) -> float:
+        return self.judge.longest_wait
+
     def stop_waiting(self) -> None:
         self.judge.stop_waiting()
 

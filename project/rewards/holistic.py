@@ -19,6 +19,8 @@ PROMPT = "{prompt}"
 class HolisticReward(Reward):
     """The judge's confidence that the picture is what the whole prompt asks for.
 
+    The question itself names the request, so this reward needs no judge with `show_request`.
+
     Args:
         judge: who answers.
         instruction: the question; {prompt} in it becomes the prompt's text. The embedded world's detector understands
@@ -43,6 +45,10 @@ class HolisticReward(Reward):
         self.judge = judge
         self.instruction = instruction
         self.binary = binary
+
+    @property
+    def longest_wait(self) -> float:
+        return self.judge.longest_wait
 
     def stop_waiting(self) -> None:
         self.judge.stop_waiting()

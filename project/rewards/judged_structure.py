@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from project.core.metrics import Mean, Metric
-from project.judges.base import TextJudge
-from project.rewards.asking import check_confidences, judge_metrics
+from project.judges.base import TextJudge, check_answers
+from project.rewards.asking import judge_metrics
 from project.rewards.base import Reward, RewardOutput
 from project.rewards.dvreward import Confidences, group_rewards, of_all
 from project.trajectory import Prompt, Question, Trajectory
@@ -57,6 +57,10 @@ class JudgedStructure(Reward):
         self.minimum_answered = minimum_answered
         self.mask_image = mask_image
 
+    @property
+    def longest_wait(self) -> float:
+        return self.judge.longest_wait
+
     def stop_waiting(self) -> None:
         self.judge.stop_waiting()
 
@@ -93,16 +97,14 @@ class JudgedStructure(Reward):
         return torch.cat(rewards) if rewards else torch.zeros(0)
 
     def _ask(self, trajectories: Sequence[Trajectory]) -> list[list[float | None]]:
-        """Confidences per sample and step. Raises ValueError if the judge does not give a number in [0, 1] or None."""
+        """Confidences per sample and step. Raises WrongReturn unless the judge gives numbers in [0, 1] or None."""
         written = [n for n, trajectory in enumerate(trajectories) if trajectory.texts]
         asked = [(trajectories[n].texts[-1].text, trajectories[n].prompt.text) for n in written]
         distinct = list(dict.fromkeys(asked))
         found = self.judge.answer_texts(
             [text for text, _ in distinct], list(self.steps.values()), [prompt for _, prompt in distinct]
         )
-        if [len(row) for row in found] != [len(self.steps)] * len(distinct):
-            raise ValueError(f"judge {self.judge.name!r} must answer every question of every text, None if unknown")
-        check_confidences(found, self.judge.name)
+        check_answers(found, [len(self.steps)] * len(distinct), self.judge.name, self.judge.answer_texts)
         rows = dict(zip(distinct, found, strict=True))
         answers: list[list[float | None]] = [[1.0] * len(self.steps) for _ in trajectories]
         for n, key in zip(written, asked, strict=True):

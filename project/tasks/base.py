@@ -100,6 +100,10 @@ class Task(EvaluationTask):
     update.
     """
 
+    def check_group(self, size: int) -> None:
+        """Finds out before any work whether it can train with `size` samples of a prompt (G). Raises ValueError."""
+        return None
+
     def credit(self, groups: Sequence[Group], ranks: Ranks = ALONE) -> list[Group]:
         """The scored groups with the rewards from which advantages are computed.
 

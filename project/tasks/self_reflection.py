@@ -26,7 +26,7 @@ from project.tasks.base import Rollout, Task
 from project.tasks.drawing import Canvas, given_picture
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.rectification import Floor, rectify
-from project.tasks.rounds import NOTHING_WRONG, RoundRule, instruction
+from project.tasks.rounds import NOTHING_WRONG, RoundRule, check_wording, instruction
 from project.tasks.turn import Request, Turn, text_metrics
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
 
@@ -40,7 +40,8 @@ class SelfReflection(Task):
     Args:
         first: how the first pictures are made.
         rounds: K, rounds of refinement.
-        candidates: first pictures of a prompt, from which one is chosen by its reward; G with train_first.
+        candidates: first pictures of a prompt, from which one is chosen by its reward, at most G; with train_first they
+            are all G.
         train_first: train the first pictures as well; all G of a prompt are drawn, with stochastic steps.
         first_sampler: sampler of the first pictures; if None, that of the module.
         pick: which first picture is refined: the `worst`, or a random one with p ~ exp(-reward / pick_temperature)
@@ -50,6 +51,8 @@ class SelfReflection(Task):
         guidance: guidance of the refined pictures. Without the image it reads the texts alone.
         shared_noise: start all samples of a group and round from one initial noise.
         think: write a reflection; without it a round is a picture alone.
+        wording: what is said beside a picture that is refined, with "{prompt}" where the prompt is to stand; None = the
+            model's own default. An adapter that was trained elsewhere expects its own wording.
         credit: reward of a round: that of its `own` picture, that of the `last` round, or the `improvement` over the
             round before.
         rectification: reward that a picture gets which is no better than the one before, see `rectify`; None = its own.
@@ -62,13 +65,17 @@ class SelfReflection(Task):
 
     If a reflection finds nothing wrong, this round is the sample's last. In training it is still drawn and trained; in
     evaluation the picture stays as it is.
+
+    Raises:
+        ValueError: for numbers out of range, unknown names, a wording without "{prompt}", or candidates that would all
+            be one picture.
     """
 
     def __init__(
         self,
         first: ReasoningT2I,
         rounds: int = 1,
-        candidates: int = 4,
+        candidates: int = 7,
         train_first: bool = False,
         first_sampler: Sampler | None = None,
         pick: Literal["worst", "softmax"] = "worst",
@@ -79,6 +86,7 @@ class SelfReflection(Task):
         guidance: Guidance = Guidance(text=4.0, image=2.0, interval=(0.0, 1.0), renorm="text_channel"),
         shared_noise: bool = False,
         think: bool = True,
+        wording: str | None = None,
         credit: Literal["own", "last", "improvement"] = "last",
         rectification: Floor | None = "before",
         text_weight: float | None = None,
@@ -93,7 +101,13 @@ class SelfReflection(Task):
             raise ValueError(f"pick={pick!r}, pick_temperature={pick_temperature}: choose worst or softmax, above 0")
         if credit not in CREDITS:
             raise ValueError(f"credit={credit!r} is unknown: choose one of {', '.join(CREDITS)}")
+        check_wording(wording)
         canvas = first.turn.canvas
+        if candidates > 1 and not train_first and canvas.shared_noise and not first.turn.think:
+            raise ValueError(
+                f"candidates={candidates}: without thinking and with shared_noise the first pictures of a prompt are "
+                "all the same, set first.init_args.shared_noise to false"
+            )
         self.first = first
         self.turn = Turn(
             canvas=Canvas(height=canvas.height, width=canvas.width, guidance=guidance, shared_noise=shared_noise),
@@ -102,6 +116,7 @@ class SelfReflection(Task):
             temperature=temperature,
             top_p=top_p,
         )
+        self.wording = wording
         self.rounds = rounds
         self.candidates = candidates
         self.train_first = train_first
@@ -123,6 +138,15 @@ class SelfReflection(Task):
     @property
     def evaluates_with_scores(self) -> bool:
         return self.gate is not None or self.stop_above is not None
+
+    def check_group(self, size: int) -> None:
+        """Raises ValueError if more first pictures are to be drawn than there are samples that draw them."""
+        if self.candidates > size and not self.train_first:
+            raise ValueError(
+                f"candidates={self.candidates}, but a prompt has num_generations={size} samples to draw them: set "
+                f"model.init_args.task.init_args.candidates to {size} or less, or model.init_args.num_generations to "
+                f"{self.candidates} or more"
+            )
 
     # ----------------------------------------------------------------- rollout
 
@@ -229,9 +253,8 @@ class SelfReflection(Task):
         )
 
     def _request(self, model: UnifiedModel, prompt: Prompt, key: SampleKey, source: ImageSegment | None) -> Request:
-        return Request(
-            prompt=prompt, key=key, text=instruction(model.defaults.reflect_prompt, prompt.text), source=source
-        )
+        wording = model.defaults.reflect_prompt if self.wording is None else self.wording
+        return Request(prompt=prompt, key=key, text=instruction(wording, prompt.text), source=source)
 
     def _finds_nothing(self, trajectory: Trajectory) -> bool:
         return any(self.rule.finds_nothing(text.text) for text in trajectory.texts)

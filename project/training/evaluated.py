@@ -11,6 +11,7 @@ from lightning import LightningModule
 from lightning.pytorch import Callback
 
 from project.benchmarks.base import Benchmark
+from project.core.ranks import lengthen_timeout
 from project.datamodule import evaluated_prompts
 from project.models.base import UnifiedModel
 from project.rewards.base import Reward
@@ -81,6 +82,8 @@ class EvaluatedModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Raises ValueError unless data, benchmarks and tasks name the same benchmarks; and what a task raises for
         prompts that it cannot draw."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        lengthen_timeout(self.trainer.strategy, sum(getattr(callback, "longest_wait", 0.0) for callback in callbacks))
         kind = {"fit": "val", "validate": "val"}.get(stage, stage)
         self._check_names(kind)
         evaluated = evaluated_prompts(self.trainer) if stage == "fit" else self._prompts(kind)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +40,6 @@ PROMPTS = [
 ]
 JUDGE = "project.judges.openai.judge.OpenAIJudge"
 QUICK: dict[str, Any] = {"timeout": 20.0, "probe_seconds": 0.05, "patience": 20.0, "image_size": 16}
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Starts servers; the waits between retries are shortened."""
-    monkeypatch.setattr("project.judges.openai.servers.BACKOFF", (0.01, 0.05))
-    servers: list[Any] = []
-
-    def run(**arguments: Any) -> Any:
-        servers.append(chat_server.ChatServer(**arguments).start())
-        return servers[-1]
-
-    yield run
-    for server in servers:
-        server.kill()
 
 
 def judge_arguments(server: Any, **changes: Any) -> dict[str, Any]:

@@ -13,7 +13,11 @@ import yaml
 from project.__main__ import main
 from project.judges.base import JudgeUnavailable
 from project.rewards.base import Reward, RewardFailed, RewardOutput, score
+from project.rewards.dvreward import DVReward
+from project.rewards.function import FunctionReward
+from project.trajectory import Prompt, Question
 from tests.helpers import ROOT, reward_functions, tiny_run
+from tests.helpers.mortal_judge import MortalJudge
 
 FUNCTION = "tests.helpers.reward_functions.fails_at"
 
@@ -36,6 +40,44 @@ def test_whatever_a_reward_raises_is_named() -> None:
         score([], [Raising(JudgeUnavailable("gone"))])
     with pytest.raises(torch.OutOfMemoryError):
         score([], [Raising(torch.OutOfMemoryError("x"))])
+
+
+class Odd(Reward):
+    """Returns what it is given, or makes an output that is refused."""
+
+    def __init__(self, returned: Any) -> None:
+        super().__init__()
+        self.returned = returned
+
+    def score(self, trajectories: Any) -> RewardOutput:
+        return self.returned() if callable(self.returned) else self.returned
+
+
+class Odder(MortalJudge):
+    def answer(self, images: Any, questions: Any, prompts: Any) -> Any:
+        return [[2.0]] if self.calls else {}["nothing"]
+
+
+def test_an_error_is_named_by_the_users_own_line(trajectory: Any) -> None:
+    """Not by the line of this project that noticed it."""
+    here = rf"{Path(__file__).name}:\d+"
+
+    def made() -> RewardOutput:
+        return RewardOutput(reward_N=torch.zeros(1), metrics={"m": 1.0})  # type: ignore[dict-item]
+
+    asked = Prompt(id="a", text="a", questions=(Question(text="a?"),))
+    for reward, message in (
+        (Odd(1.0), rf"reward Odd failed: its score at .*{here} returned a float, not a RewardOutput"),
+        (Odd(made), rf"reward Odd failed at .*{here}: TypeError: metric 'm'"),
+        (DVReward(Odder(1)), rf"reward DVReward failed: judge 'mortal' at .*{here} gave a confidence outside"),
+        (DVReward(Odder(0)), rf"reward DVReward failed at .*{here}: KeyError: 'nothing'"),
+        (
+            FunctionReward("tests.helpers.reward_functions.nothing"),
+            r"failed: tests.*nothing at .*functions.py:\d+ gave",
+        ),
+    ):
+        with pytest.raises(RewardFailed, match=message):
+            score([trajectory(asked)], [reward])
 
 
 def test_a_metric_that_does_not_say_how_it_adds_up_is_refused() -> None:

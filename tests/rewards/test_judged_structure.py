@@ -93,7 +93,7 @@ def test_bad_settings_and_judges_out_of_line(trajectory):
         JudgedStructure(Scripted(), steps={})
     with pytest.raises(ValueError, match="from 0 to 1"):
         JudgedStructure(Scripted(), minimum_answered=2)
-    with pytest.raises(ValueError, match="every question of every text"):
+    with pytest.raises(ValueError, match="must answer every question"):
         JudgedStructure(Scripted()).score([trajectory(texts=("1 1",))])
     with pytest.raises(ValueError, match="outside"):
         JudgedStructure(Scripted()).score([trajectory(texts=("1 1 2",))])

@@ -71,7 +71,19 @@ def scored(groups):
     return [dataclasses.replace(g, scores=Scorer([Brightness()]).collect(g), pending=()) for g in groups]
 
 
-@pytest.mark.parametrize("changes", [{}, {"rounds": 3}, {"rounds": 2, "train_first": True, "first_sampler": sde(5)}])
+WORDING = "Requested: {prompt}. What is wrong?"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"rounds": 3},
+        {"rounds": 2, "train_first": True, "first_sampler": sde(5)},
+        {"train_first": True, "first": first(think=False)},
+        {"first": first(think=False), "wording": WORDING},
+    ],
+)
 def test_ratio_is_one_in_every_round(model, sampler, changes):
     task = make_task(**changes)
     groups = rolled(task, model, sampler)
@@ -80,11 +92,11 @@ def test_ratio_is_one_in_every_round(model, sampler, changes):
         replay = task.replay(model, group.trajectories, sampler, context_gradient=True)
         text = (replay.text_log_prob_RT - replay.old_text_log_prob_RT)[replay.token_mask_RT]
         image = replay.image_log_prob_RK - replay.old_image_log_prob_RK
-        assert text.numel() and image.numel()
-        assert text.expm1().abs().max() <= 1e-5 and image.expm1().abs().max() <= 1e-6
+        assert bool(text.numel()) == (group.round > 0 or task.first.turn.think) and image.numel()
+        assert torch.cat([text, image.flatten()]).expm1().abs().max() <= 1e-5 and image.expm1().abs().max() <= 1e-6
 
 
-@pytest.mark.parametrize("mutation", ["image guidance", "renorm", "picture", "instruction"])
+@pytest.mark.parametrize("mutation", ["image guidance", "renorm", "picture", "instruction", "wording"])
 def test_what_is_replayed_otherwise_is_noticed(model, sampler, mutation):
     (group,) = rolled(make_task(), model, sampler)
     task, trajectories = make_task(), group.trajectories
@@ -96,12 +108,40 @@ def test_what_is_replayed_otherwise_is_noticed(model, sampler, mutation):
         darker = (trajectories[0].source.pixels_HWC * 0.9).to(torch.uint8)
         source = dataclasses.replace(trajectories[0].source, pixels_HWC=darker)
         trajectories = [dataclasses.replace(t, source=source) for t in trajectories]
+    elif mutation == "wording":
+        task = make_task(wording=WORDING)
     else:
         model.defaults = dataclasses.replace(model.defaults, reflect_prompt="{prompt}")
     replay = task.replay(model, trajectories, sampler, context_gradient=True)
     text = (replay.text_log_prob_RT - replay.old_text_log_prob_RT)[replay.token_mask_RT]
     image = replay.image_log_prob_RK - replay.old_image_log_prob_RK
     assert max(text.expm1().abs().max(), image.expm1().abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("evaluate", [False, True])
+def test_the_wording_takes_the_place_of_the_models_own(model, sampler, monkeypatch, evaluate):
+    read = []
+    encode = model.encode_text
+    monkeypatch.setattr(model, "encode_text", lambda text: read.append(text) or encode(text))
+    for wording in (None, WORDING):
+        rolled(make_task(wording=wording), model, sampler, evaluate=evaluate, size=1 if evaluate else GROUP)
+    asked = [text for text in read if text.startswith(("Requested", "reflect"))]
+    usual = model.defaults.reflect_prompt
+    assert set(asked) == {template.format(prompt=p.text) for template in (usual, WORDING) for p in PROMPTS}
+
+
+def test_candidates_are_at_most_the_samples_of_a_prompt():
+    assert make_task().candidates == 7, "as published"
+    make_task().check_group(7), make_task(train_first=True).check_group(2)
+    with pytest.raises(ValueError, match=r"candidates=7.*num_generations=6.*task.init_args.candidates to 6 or less"):
+        make_task().check_group(6)
+
+
+def test_candidates_that_would_be_one_picture_are_refused():
+    alike = {"think": False, "shared_noise": True}
+    with pytest.raises(ValueError, match=r"set first\.init_args.shared_noise to false"):
+        make_task(first=first(**alike))
+    make_task(first=first(**alike), candidates=1), make_task(first=first(**alike), train_first=True)
 
 
 def test_all_samples_refine_the_worst_of_several_first_pictures(model, sampler):
@@ -448,6 +488,7 @@ def test_bad_settings_are_named():
         ({"rounds": 0}, "at least 1"),
         ({"credit": "all"}, "own, last, improvement"),
         ({"pick": "best"}, "worst or softmax"),
+        ({"wording": "What is wrong?"}, r"write \{prompt\}"),
     ):
         with pytest.raises(ValueError, match=message):
             make_task(**changes)

@@ -42,6 +42,7 @@ def add_arguments(parser: Any) -> None:
         default="none",
         help="refine every picture; those that --judge doubts; or those that --benchmark marks wrong (an oracle)",
     )
+    parser.add_argument("--wording", help='said beside a picture that is refined, holds "{prompt}"; if not the usual')
     parser.add_argument("--gate-below", type=float, default=0.5, help="score [0, 1] below which a picture is doubted")
     parser.add_argument("--judge", type=Judge | None, help="class path of who scores every round (DVReward)")
     parser.add_argument("--benchmark", type=Benchmark | None, help="class path of the oracle's benchmark")
@@ -140,4 +141,4 @@ def _refinement(args: Any, prompts: Any) -> Any:
         critic = BenchmarkCritic(instantiate(Benchmark, args.benchmark))  # type: ignore[type-abstract]
     elif args.gate != "oracle" and args.judge is not None:
         critic = JudgeCritic(instantiate(Judge, args.judge), prompts)  # type: ignore[type-abstract]
-    return Refinement(rounds=args.rounds, gate=args.gate, critic=critic, below=args.gate_below)
+    return Refinement(rounds=args.rounds, gate=args.gate, critic=critic, below=args.gate_below, wording=args.wording)
