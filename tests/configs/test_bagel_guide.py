@@ -24,5 +24,5 @@ def test_memory_and_time_are_those_of_the_plan(recipe: str, tmp_path: Path, monk
     figures = json.loads((tmp_path / "plan.json").read_text())
     stated = re.findall(r"(\d+) GB(?: on each GPU)? and (\d+) minutes", GUIDE)
     gigabytes, minutes = map(float, stated[["rt2i", "srr"].index(recipe)])
-    assert figures["peak"] / 1e9 == pytest.approx(gigabytes, abs=1.0)
-    assert sum(figures["seconds"].values()) / 60 == pytest.approx(minutes, abs=0.5)
+    assert figures["peak"] / 1e9 == pytest.approx(gigabytes, abs=1.5)
+    assert sum(figures["seconds"].values()) / 60 == pytest.approx(minutes, rel=0.15)

@@ -49,6 +49,7 @@ SETTINGS: list[tuple[tuple[str, ...], str, Any]] = [
     (ALL, "model.trainable.lora.rank", 32),
     (ALL, "model.trainable.lora.alpha", 64),
     (ALL, "model.trainable.lora.dropout", 0.0),
+    ((*DRAWS, *REFINES), "model.trainable.lora.init", "gaussian"),
     (ALL, "model.optimizer.weight_decay", 1e-4),
     ((*DRAWS, *REFINES), "model.optimizer.lr", 5e-5),
     # pictures
@@ -61,6 +62,7 @@ SETTINGS: list[tuple[tuple[str, ...], str, Any]] = [
     (DRAWS, "model.sampler.window.range", [0, 11]),
     (LONG, "model.sampler.window.size", 5),
     (LONG, "model.sampler.window.range", [0, 15]),
+    (ALL, "model.sampler.window.drawn", "prompt"),
     (DRAWS, f"{TASK}.guidance", {"text": 4.0, "image": 1.0, "interval": [0.4, 1.0], "renorm": "global"}),
     (LONG, f"{TASK}.guidance", {"text": 4.0, "image": 2.0, "interval": [0.0, 1.0], "renorm": "text_channel"}),
     # text
@@ -83,6 +85,7 @@ SETTINGS: list[tuple[tuple[str, ...], str, Any]] = [
     (ALL, "model.objective.clip_text", [0.2, 0.28]),
     (ALL, "model.objective.importance_sampling_level", "sequence"),
     (ALL, "model.objective.text_reduction", "sequences"),
+    (ALL, "model.objective.first_step_ratio", "one"),
     (("rt2i", "t2i", "srr", "mixed"), "model.objective.kl_image", 0.0),
     (("rt2i", "t2i", "srr", "mixed"), "model.objective.kl_text", 0.0),
     (("srr_kl",), "model.objective.kl_image", 0.02),
@@ -91,8 +94,11 @@ SETTINGS: list[tuple[tuple[str, ...], str, Any]] = [
     # the judge
     (ALL, "judge.server.model", "Qwen/Qwen3-VL-30B-A3B-Instruct"),
     (ALL, "judge.top_logprobs", 5),
+    (ALL, "judge.show_request", False),
     (ALL, "judge.text_fallback", False),
     (ALL, "rewards.0.aggregation", "geometric"),
+    (DRAWS, "rewards.1.weight", 1.0),
+    (DRAWS, "rewards.1.text_only", False),
     # evaluation and checkpoints
     (ALL, "trainer.val_check_interval", 10),
     (ALL, "saved.keep_every_n_updates", 20),
@@ -165,8 +171,9 @@ def test_what_is_printed_starts_the_same_run(recipe: str, tmp_path: Any) -> None
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_rewards_are_the_published_ones(recipe: str) -> None:
+    """The reward for tags goes with reasoning text-to-image; in refinement it has no effect in the published run."""
     names = [reward["class_path"].rpartition(".")[2] for reward in printed(recipe)["rewards"]]
-    assert names == ["DVReward"]
+    assert names == (["DVReward"] if recipe in REFINES else ["DVReward", "ThinkTags"])
     (benchmark,) = printed(recipe)["benchmarks"]
     assert benchmark["class_path"].endswith("MeanReward")
 
