@@ -118,6 +118,9 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"judge": DETECTOR, "instruction": "is there {prompt} ?"},
         {"judge": DETECTOR, "instruction": "is there {prompt} ?", "binary": True},
     ],
+    "MeanReward": [
+        {"reward": {"class_path": "project.rewards.dvreward.DVReward", "init_args": {"judge": DETECTOR}}},
+    ],
     "JudgedStructure": [
         {"judge": REFLECTION, "mask_image": True},
         {"judge": REFLECTION, "steps": {"clarify": CLARIFY}},
@@ -664,16 +667,17 @@ def test_a_benchmark_measures_every_prompt(case: Case, trajectories: list[Trajec
     outcomes = benchmark.measure(shown, rewards)
     assert len(outcomes) == len(shown)
     assert [outcome["reward"] for outcome in json.loads(json.dumps(outcomes))] == rewards
-    benchmark.update(Group(trajectories=tuple(shown), size=1))
+    own = [benchmark.reward] if benchmark.reward else []
+    benchmark.update(Group(trajectories=tuple(shown), size=1), own)
     figures = flatten(benchmark.figures(), benchmark.name)
     assert figures and all(math.isfinite(value) for value in figures.values())
     # Prompts that only fill up a batch change nothing.
     empty = trajectories[-1]
     filler = dataclasses.replace(empty.prompt, padding=True)
-    benchmark.update(Group(trajectories=(dataclasses.replace(empty, prompt=filler),), size=1))
+    benchmark.update(Group(trajectories=(dataclasses.replace(empty, prompt=filler),), size=1), own)
     assert flatten(benchmark.figures(), benchmark.name) == figures
     benchmark.reset()
-    benchmark.update(Group(trajectories=tuple(trajectories[1::2]), size=1))
+    benchmark.update(Group(trajectories=tuple(trajectories[1::2]), size=1), own)
     assert flatten(benchmark.figures(), benchmark.name) != figures, "empty pictures measure the same"
 
 
