@@ -95,8 +95,8 @@ def test_operations_by_hand():
 def test_text_is_bound_by_reading_the_weights():
     counted = flops(WORK, SIZES, HOW)
     slow = seconds(WORK, SIZES, HOW, counted, speed=1e30, bandwidth=100.0)
-    # Two halves of the prompts, four tokens each, read 2 layers of 81 weights and a head of 21, 2 bytes each.
-    assert slow["rollout_text"] == pytest.approx(2 * 4 * (2 * 81 + 21) * 2 / 100)
+    # Two halves of the prompts, four tokens each, read 2 layers of 81 weights (2 bytes) and a head of 21 (4 bytes).
+    assert slow["rollout_text"] == pytest.approx(2 * 4 * (2 * 81 * 2 + 21 * 4) / 100)
     fast = seconds(WORK, SIZES, HOW, counted, speed=10.0, bandwidth=1e30)
     assert fast["rollout_text"] == counted["rollout_text"] / 10
     assert fast["backward"] == (counted["backward"] + counted["recomputation"]) / 10
