@@ -207,7 +207,7 @@ class AlphaGRPO(EvaluatedModule):
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
-        metrics, maxima = self._accumulate(groups, counts)
+        metrics, maxima = self._accumulate(groups, counts, first)
         with self.stopwatch.phase("optimizer"):
             norm = nn.utils.clip_grad_norm_(self.trained, self.updating.gradient_clip)
             norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
@@ -235,7 +235,7 @@ class AlphaGRPO(EvaluatedModule):
             self.trainer.should_stop = True
 
     def _accumulate(
-        self, groups: Sequence[Group], counts: Mapping[str, Counts]
+        self, groups: Sequence[Group], counts: Mapping[str, Counts], first: bool
     ) -> tuple[dict[str, Mean[Tensor]], dict[str, Tensor]]:
         """Accumulate the gradient of the update's loss, and return what to log, over all ranks.
 
@@ -254,6 +254,7 @@ class AlphaGRPO(EvaluatedModule):
                         text_advantage_B=batch.text_advantage_B.to(self.device),
                         counts=counts[group.task],
                         text_weight=batch.text_weight,
+                        first=first,
                     )
                 )
                 left -= 1
