@@ -764,7 +764,7 @@ def test_both_kinds_of_context_say_the_same(model: UnifiedModel, with_picture: b
 @pytest.mark.parametrize("narrow", ["autocast", "weights"])
 @torch.no_grad()
 def test_heads_and_pictures_are_fp32_whatever_the_precision(model: UnifiedModel, narrow: str) -> None:
-    """The noise of bf16 heads is wider than the clip of an image ratio (project/models/precision.py)."""
+    """bf16 heads would round logits and velocities (project/models/precision.py)."""
     latents, sigma, grid = noised(model)
     drawn = model.decode_latents(latents[:, 0], grid)
     if narrow == "weights":

@@ -1,7 +1,8 @@
 """What is computed in fp32 even where the rest of a model is narrower: its heads and its autoencoder.
 
-A bf16 number has 8 significant bits. Logits near 24 then come in steps of 0.125, and each value of a velocity is off by
-up to 0.4%. That noise in a log-probability is wider than the clip of an image ratio.
+A bf16 number has 8 significant bits: logits near 24 come in steps of 0.125, and each value of a velocity is off by up
+to 0.4%. In fp32 the log-probabilities are exact for what the layers say. The rounding of the layers stays, and differs
+between rollout and replay (see `first_step_ratio` in project/objectives/grpo.py).
 """
 
 from __future__ import annotations

@@ -217,7 +217,7 @@ def replay_memory(work: Workload, sizes: Sizes, how: Arithmetic, trained: int) -
         "activations": float(kept),
         "a layer again": float(max(again, keys)),
         "a layer's own": float(at_once),
-        "logits": 3.0 * FP32 * logits,  # log-probabilities, probabilities, and the gradient of the logits
+        "logits": 4.0 * FP32 * logits,  # log-probabilities, probabilities, gradients of both ends of the softmax
         "narrow copies of weights": _narrow_copies(how, trained),
     }
 

@@ -10,7 +10,6 @@ from torch.distributions import Normal, kl_divergence
 from project.objectives.base import Counts, LossInputs
 from project.objectives.grpo import GRPO, clipped, clipped_loss, gaussian_kl, k3, sequence_mean
 from project.trajectory import Advantages, Group, Prompt, Replay, SampleKey, TextSegment, Trajectory
-from tests.helpers.tiny_module import make_module, train
 
 B, T, K, L, D = 5, 6, 3, 4, 2
 
@@ -234,18 +233,6 @@ def test_later_steps_use_the_measured_ratio():
     measured, one = (noisy(first_step_ratio=name, first=False) for name in ("measured", "one"))
     assert torch.equal(measured[0].loss, one[0].loss)
     assert all(torch.equal(*pair) for pair in zip(measured[1:], one[1:], strict=True))
-
-
-def test_the_module_says_which_step_is_the_first():
-    seen = []
-
-    class Seen(GRPO):
-        def __call__(self, given):
-            seen.append(given.first)
-            return super().__call__(given)
-
-    train(make_module(objective=Seen(), per_rollout=2, micro_batch_size=12), updates=2)
-    assert seen == [True, False] * 2
 
 
 # ----------------------------------------------------------------- KL
