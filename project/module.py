@@ -221,7 +221,7 @@ class AlphaGRPO(EvaluatedModule):
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
-        metrics, maxima = self._accumulate(groups, counts)
+        metrics, maxima = self._accumulate(groups, counts, first)
         with self.stopwatch.phase("optimizer"):
             if isinstance(self.trainer.model, DistributedDataParallel):
                 average_over_ranks(self.trained)
@@ -251,7 +251,7 @@ class AlphaGRPO(EvaluatedModule):
             self.trainer.should_stop = True
 
     def _accumulate(
-        self, groups: Sequence[Group], counts: Mapping[str, Counts]
+        self, groups: Sequence[Group], counts: Mapping[str, Counts], first: bool
     ) -> tuple[dict[str, Mean[Tensor]], dict[str, Tensor]]:
         """Accumulate the gradient of the update's loss, and return what to log, over all ranks.
 
@@ -269,6 +269,7 @@ class AlphaGRPO(EvaluatedModule):
                         text_advantage_B=batch.text_advantage_B.to(self.device),
                         counts=counts[group.task],
                         text_weight=batch.text_weight,
+                        first=first,
                     )
                 )
                 with self.stopwatch.phase("backward"), self._gradients_stay():

@@ -7,6 +7,7 @@ required arguments needs an example of them in `ARGUMENTS`.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import importlib.util
@@ -113,6 +114,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"kl_image": 0.1, "kl_text": 0.1},
         {"importance_sampling_level": "token", "text_reduction": "sequences", "kl_image_form": "exact"},
         {"top_entropy_quantile": 0.5, "clip_text": [0.1, 0.1], "text_weight": 0.5},
+        {"first_step_ratio": "one"},
     ],
     "HolisticReward": [
         {"judge": DETECTOR, "instruction": "is there {prompt} ?"},
@@ -467,6 +469,7 @@ def losses(objective: Objective, group: Group, size: int, world_size: int = 1) -
                     image_advantage_B=batch.image_advantage_B,
                     text_advantage_B=batch.text_advantage_B,
                     counts=objective.count([group], world_size=world_size),
+                    first=True,
                 )
             )
         )
@@ -760,6 +763,26 @@ def test_both_kinds_of_context_say_the_same(model: UnifiedModel, with_picture: b
         if kind is static:
             first_ids = ids
     assert all(torch.equal(a, b) for a, b in zip(first_ids, ids, strict=True)), "the same numbers, the same tokens"
+
+
+@pytest.mark.parametrize("narrow", ["autocast", "weights"])
+@torch.no_grad()
+def test_heads_and_pictures_are_fp32_whatever_the_precision(model: UnifiedModel, narrow: str) -> None:
+    """bf16 heads would round logits and velocities (project/models/precision.py)."""
+    latents, sigma, grid = noised(model)
+    drawn = model.decode_latents(latents[:, 0], grid)
+    if narrow == "weights":
+        model = copy.deepcopy(model).to(torch.bfloat16)
+    said: list[Any] = []
+    with torch.autocast("cpu", torch.bfloat16, enabled=narrow == "autocast"):
+        contexts = read(model, "functional", TEXTS)
+        hook = model.register_forward_hook(lambda module, arguments, output: said.append(output))
+        model.first_token_log_probs(contexts.main)
+        model.velocity(latents, sigma, contexts, GUIDANCE, grid)
+        hook.remove()
+        assert torch.equal(model.decode_latents(latents[:, 0], grid), drawn), "pictures are decoded in fp32"
+    logits, velocity = said[0].logits, said[1].velocity_RLD
+    assert logits.dtype == velocity.dtype == torch.float32, "make both heads of project.models.Head"
 
 
 @torch.no_grad()

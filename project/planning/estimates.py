@@ -3,7 +3,8 @@
 Bytes of weights, gradients and caches follow from shapes. Activations are counted tensor by tensor, as autograd keeps
 them in the layers of a stack with gated MLPs (`Sizes`); tests/planning/test_estimates.py compares them with what is
 measured.
-Left out: latents, masks of short texts and whatever else is below a percent; adapters' own products in the FLOPs.
+Left out: latents, masks of short texts and whatever else is below a percent; adapters' own products in the FLOPs, and
+that the logits' products are slower in fp32 (one or two percent of the time).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from project.models.sizes import Sizes
 
 FP32 = 4
-"""Bytes of a value in norms, log-probabilities and trained weights."""
+"""Bytes of a value in norms, heads (weights, logits), log-probabilities and trained weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +71,8 @@ class Arithmetic:
     """Number formats and what is recomputed.
 
     Attributes:
-        stored: bytes of a value of the residual stream and of the caches: of the loaded weights.
-        computed: bytes of what matrix products make.
+        stored: bytes of a value of the residual stream and of the caches: of the loaded weights, except the heads'.
+        computed: bytes of what matrix products make, except the heads'.
         autocast: products choose their format themselves; inputs are then copied for each of them.
         adapters: only low-rank adapters are trained.
         checkpointing: layers are recomputed in the backward pass.
@@ -216,7 +217,7 @@ def replay_memory(work: Workload, sizes: Sizes, how: Arithmetic, trained: int) -
         "activations": float(kept),
         "a layer again": float(max(again, keys)),
         "a layer's own": float(at_once),
-        "logits": 2.0 * FP32 * logits + logits * how.computed,
+        "logits": 4.0 * FP32 * logits,  # log-probabilities, probabilities, gradients of both ends of the softmax
         "narrow copies of weights": _narrow_copies(how, trained),
     }
 
@@ -308,9 +309,9 @@ def seconds(
         bandwidth: bytes per second that the device's memory gives.
     """
     taken = {name: count / speed for name, count in operations.items()}
-    read = sizes.layers * sizes.matrix_weights + sizes.hidden * sizes.vocabulary
+    read = sizes.layers * sizes.matrix_weights * how.stored + sizes.hidden * sizes.vocabulary * FP32
     forwards = -(-work.prompts // work.prompts_per_forward) * work.reasoning
-    taken["rollout_text"] = max(taken["rollout_text"], forwards * read * how.stored / bandwidth)
+    taken["rollout_text"] = max(taken["rollout_text"], forwards * read / bandwidth)
     taken["backward"] += taken.pop("recomputation")
     return taken
 

@@ -142,7 +142,7 @@ def test_merged_in_bf16_is_the_exact_sum_rounded_once(trained):
     merged = Bagel.from_pretrained(str(exported(trained, "bagel", "bf16", "--dtype", "bfloat16")), "bfloat16")
     original = load_policy(str(trained[1]))
     merge_adapters(original)
-    assert_equal_weights(merged, original.bfloat16())
+    assert_equal_weights(merged.bfloat16(), original.bfloat16())
 
 
 def test_the_layout_is_that_of_the_base(trained):

@@ -25,8 +25,9 @@ def planned(tmp_path, *arguments, config=RECIPE):
 
 def test_bagel_7b_needs_no_files(tmp_path, capsys):
     plan = planned(tmp_path, "--gpu-memory", "80", "--peak-tflops", "989")
-    # facts/bagel.md: 14,607,260,128 parameters in bf16.
-    assert plan["always"]["frozen weights"] == 2 * 14_607_260_128
+    # facts/bagel.md: 14,607,260,128 parameters in bf16, but those of both heads (logits, velocity) in fp32.
+    heads = 152064 * 3584 + 64 * 3584 + 64
+    assert plan["always"]["frozen weights"] == 2 * 14_607_260_128 + 2 * heads
     # Rank 32 on both experts: (in + out) of q, k, v, o, gate, up, down.
     sides = 2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944)
     adapters = 4 * 32 * 28 * 2 * sides

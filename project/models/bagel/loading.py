@@ -22,6 +22,7 @@ from project.models.bagel.config import BAGEL_7B, BagelConfig, BagelDefaults
 from project.models.bagel.well_known import HUB_ID, StandInTokenizer
 from project.models.hub import local_copy
 from project.models.lora import has_adapters
+from project.models.precision import stored_dtype
 from project.models.weight_files import listed, misfits, open_tensors, save_weights
 
 if TYPE_CHECKING:
@@ -87,10 +88,11 @@ def random_bagel(
         torch.manual_seed(seed)
         model = _on_meta(make, folder, lambda: Autoencoder.untrained(folder))
         for name, tensor in model.state_dict().items():
+            stored = stored_dtype(_owner(model, name), dtype)
             if tensor.ndim > 1:
-                weight = torch.empty(tensor.shape, dtype=dtype).normal_(std=std)
+                weight = torch.empty(tensor.shape, dtype=stored).normal_(std=std)
             else:
-                weight = torch.full(tensor.shape, 0.0 if name.endswith("bias") else 1.0, dtype=dtype)
+                weight = torch.full(tensor.shape, 0.0 if name.endswith("bias") else 1.0, dtype=stored)
             _assign(model, name, weight)
     return model.eval()
 
@@ -102,8 +104,8 @@ def outline_bagel(make: type[Bagel], directory: str, dtype: torch.dtype = torch.
     """
     folder = Path(directory) if directory == HUB_ID else local_copy(directory, DESCRIPTION)
     model = _on_meta(make, folder, lambda: Autoencoder.untrained(folder), autoencoder_device="meta")
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(stored_dtype(_owner(model, name), dtype))
     return model.eval()
 
 
@@ -201,7 +203,10 @@ def _description(directory: str) -> Path:
 
 
 def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
-    """Stream safetensors files into a model built on the meta device: one tensor in flight, no second copy."""
+    """Stream safetensors files into a model built on the meta device: one tensor in flight, no second copy.
+
+    Weights are put in `dtype`, those of heads in fp32 (`Head`).
+    """
     expected = dict(model.state_dict())
     found: set[str] = set()
     faults: list[str] = []
@@ -212,18 +217,22 @@ def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
             faults += misfits(shapes, expected, file.name)
             if not faults:
                 for name in shapes:
-                    _assign(model, name, tensors.tensor(name).to(dtype))
+                    _assign(model, name, tensors.tensor(name).to(stored_dtype(_owner(model, name), dtype)))
     faults += [f"missing {name}" for name in expected if name not in found]
     if faults:
         raise ValueError(f"{files[0].parent} does not fit its configuration files:\n  {listed(faults)}")
 
 
 def _assign(model: torch.nn.Module, name: str, tensor: Tensor) -> None:
-    module_name, _, leaf = name.rpartition(".")
-    module = model.get_submodule(module_name)
+    module, leaf = _owner(model, name), name.rpartition(".")[2]
     old = getattr(module, leaf)
     new = torch.nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, torch.nn.Parameter) else tensor
     setattr(module, leaf, new)
+
+
+def _owner(model: torch.nn.Module, name: str) -> torch.nn.Module:
+    """The module that holds a tensor."""
+    return model.get_submodule(name.rpartition(".")[0])
 
 
 def _files(folder: Path) -> list[Path]:

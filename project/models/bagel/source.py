@@ -19,7 +19,8 @@ class BagelCheckpoint(ModelSource):
     Args:
         directory: e.g. `data/shapes/umm` or `ByteDance-Seed/BAGEL-7B-MoT`.
         adapter: a PEFT LoRA adapter (folder or hub id) that is added to the weights, e.g. `data/shapes/reflection`.
-        dtype: of the weights in memory; trainable ones are widened to fp32 by the module that trains them.
+        dtype: of the weights in memory, except those of the heads and the autoencoder, which are fp32; trainable ones
+            are widened to fp32 by the module that trains them.
         gradient_checkpointing: recompute layers in the backward pass to save activation memory.
         freeze_und: train the generation expert and the output head alone, as upstream's option of that name.
         random_weights: read the configuration files and the tokenizer only, to measure time and memory before the
