@@ -1,7 +1,8 @@
 """Measure a judge on questions about pictures whose answers are known.
 
 Writes `results.json`, `reliability.png` and `answers.jsonl` into a folder. An audit that was interrupted goes on: give
-the same command again.
+the same command again. A judge that is a model in this process has its own arguments for where and how it is held, for
+instance `--judge.device cuda:1 --judge.dtype bfloat16`.
 """
 
 from __future__ import annotations
