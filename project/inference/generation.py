@@ -239,6 +239,6 @@ def _sources(prompts: Sequence[Prompt]) -> list[Image.Image]:
 
 def _generator(settings: GenerationSettings, prompt: Prompt, place: Place, round: int = 0) -> Any:
     """Of a prompt's first picture as if it had no other."""
-    sample = ["sample", place.sample] if place.sample else []
+    sample: list[int | str] = ["sample", place.sample] if place.sample else []
     rounds = [round] if round else []
     return keyed_generator(settings.seed, "generate", prompt.text, place.prompt, *sample, *rounds)

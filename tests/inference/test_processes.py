@@ -37,7 +37,6 @@ def test_two_devices_share_the_batches(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("trouble", "error", "message"),
     [
-        ("refused", ValueError, r"^0 cannot be done$"),
         ("mistake", RuntimeError, r"the process on cpu failed:(.|\n)*workers\.py(.|\n)*IndexError: a mistake"),
         ("killed", ChildProcessError, r"the process on cpu was ended by SIGKILL: if memory was short"),
     ],
