@@ -23,7 +23,7 @@ def load_policy(
     weights: Literal["ema", "raw"] = "raw",
     adapter: str | None = None,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Literal["stored"] | None = None,
 ) -> UnifiedModel:
     """The model of a checkpoint folder (or hub id), or the trained policy of a run's `.ckpt` file.
 
@@ -34,18 +34,21 @@ def load_policy(
         weights: of a `.ckpt`, its last parameters or their moving average.
         adapter: a PEFT folder (or hub id) to put over a checkpoint folder.
         device: where the weights are put.
-        dtype: of the weights in memory, adapters too; if None that of the files, or for a `.ckpt` that of its run.
+        dtype: of the weights in memory, adapters too. None: float32, or for a `.ckpt` what its run had. "stored": the
+            type that a folder's files have, so that nothing is widened; for a `.ckpt` as None.
 
     Raises:
         FileNotFoundError, ValueError: naming the file and what to do.
     """
     path = Path(checkpoint)
+    wanted = None if dtype == "stored" else dtype
     if path.suffix != ".ckpt":
+        source = checkpoint_source(checkpoint)
         with torch.device(device):
-            model = checkpoint_source(checkpoint).load_as(dtype).to(device)
+            model = (source.load() if dtype is None else source.load_as(wanted)).to(device)
         if adapter is not None:
             load_adapter(model, adapter)
-            _narrow_adapters(model, dtype)
+            _narrow_adapters(model, wanted)
         return model.eval()
     if adapter is not None:
         raise ValueError(f"{path} is a trained policy: an adapter goes over a checkpoint folder")
@@ -56,9 +59,10 @@ def load_policy(
             f"{config} is missing: it tells what {path.name} was trained from; keep the run folder whole"
         )
     with torch.device(device):
-        policy = _base(config, dtype).to(device)
-    _narrow_adapters(policy, dtype)
-    _fill(policy, {n.removeprefix("policy."): t for n, t in _state(path, saved, weights).items()}, path, config, dtype)
+        policy = _base(config, wanted).to(device)
+    _narrow_adapters(policy, wanted)
+    state = {name.removeprefix("policy."): tensor for name, tensor in _state(path, saved, weights).items()}
+    _fill(policy, state, path, config, wanted)
     return policy.eval()
 
 

@@ -49,7 +49,7 @@ def run(args: Any) -> int:
     limit = parse_size(args.max_shard_size)
     dtype = getattr(torch, args.dtype) if args.dtype else None
     # As stored, whatever `dtype` is: a merge then rounds once.
-    policy = load_policy(args.checkpoint, args.weights, args.adapter, chosen_devices(args.device)[0])
+    policy = load_policy(args.checkpoint, args.weights, args.adapter, chosen_devices(args.device)[0], "stored")
     if args.format == "peft":
         export_adapter(policy, args.out, dtype)
     else:
