@@ -78,7 +78,9 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """A folder to write into that becomes `folder` when the block ends; if it raises, nothing is left.
 
     A folder that holds something already is written into directly, and what was written before an error stays.
-    Raises NotWritten if the folder cannot be made, or cannot take its place.
+
+    Raises NotWritten if the folder cannot be made, or cannot take its place. One that the block raises names the file
+    as it would have been called.
     """
     folder = folder.absolute()
     if folder.is_dir() and any(folder.iterdir()):
@@ -91,6 +93,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         yield partial
         with writing(folder):
             os.replace(partial, folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, NotWritten) and (file := Path(error.filename)).is_relative_to(partial):
+            raise NotWritten(folder / file.relative_to(partial), error) from error
         raise

@@ -38,7 +38,9 @@ def _device(name: str, gpus: int) -> torch.device:
     if device.type == "cuda":
         if not gpus:
             raise ValueError(f"device {name!r}: this machine has no GPU that torch can use: give cpu")
-        if (device.index or 0) >= gpus:
+        if device.index is None:
+            return torch.device("cuda", torch.cuda.current_device())
+        if device.index >= gpus:
             raise ValueError(f"device {name!r}: this machine has {gpus} GPU(s), from cuda:0 to cuda:{gpus - 1}")
     elif device.type == "meta":
         raise ValueError("device 'meta' holds no numbers: give cpu or cuda:0")

@@ -214,6 +214,8 @@ def _serve(line: Connection, make: Any, device: torch.device, threads: int | Non
     except Exception:
         with suppress(_Gone):
             say(FAILED, traceback.format_exc())
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _made(make: Any, device: torch.device) -> Worker[Any, Any, Any]:

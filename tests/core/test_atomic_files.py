@@ -57,6 +57,12 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "other") as place:
         (place / "weights").write_text("half")
         raise KeyboardInterrupt
+    with (
+        pytest.raises(NotWritten, match=f"^{tmp_path}/other/weights could not be"),
+        atomic_folder(tmp_path / "other") as place,
+    ):
+        with atomic_file(place / "weights"):
+            raise OSError(errno.ENOSPC, "full")
     assert [*tmp_path.iterdir()] == [tmp_path / "new"]
 
 

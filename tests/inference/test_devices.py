@@ -23,6 +23,7 @@ def gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
         (0, None, ["cpu"]),
         (2, None, ["cuda:1"]),
         (2, "cpu", ["cpu"]),
+        (2, "cuda", ["cuda:1"]),
         (2, "cuda:0,cuda:1", ["cuda:0", "cuda:1"]),
         (2, "all", ["cuda:0", "cuda:1"]),
         (0, "cpu, cpu", ["cpu", "cpu"]),

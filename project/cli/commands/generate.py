@@ -1,10 +1,10 @@
 """Draw pictures for prompts, edit pictures, or answer questions about them.
 
 The picture of the first prompt is 0000.png, that of the second 0001.png. With --num-images 3 the first prompt also has
-0000_1.png and 0000_2.png; each starts from noise of its own, and 0000.png is the same as without the option.
+0000_1.png and 0000_2.png, each with noise and reasoning of its own; 0000.png is the same as without the option.
 trajectories.jsonl has a row for each picture: file, prompt, reasoning and settings. With --rounds, 0000_round0.png,
 0000_round1.png ... are the pictures of every round, the last of which is 0000.png, and 0000_strip.png shows them side
-by side. With --ask, answers.jsonl has a row for each question.
+by side. With --ask, answers.jsonl has a row for each question. What is not given below is as the checkpoint says.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 DEVICE = (
-    "cpu, cuda:1, several such as cuda:0,cuda:1 (a process each, which share the prompts), or all GPUs with `all`; "
-    "default: a GPU if there is one, else cpu"
+    "cpu; cuda:1; several such as cuda:0,cuda:1, which share the prompts, each with a process and a copy of the model; "
+    "all = every GPU. If not given: a GPU if there is one, else cpu"
 )
-DTYPE = "of the weights in memory; default: bfloat16 on a GPU, float32 on a CPU"
+DTYPE = "of the weights in memory. If not given: bfloat16 on a GPU, float32 on a CPU"
 
 
 def add_arguments(parser: Any) -> None:
@@ -43,8 +43,8 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--height", type=int, help="pixels")
     parser.add_argument("--width", type=int, help="pixels")
     parser.add_argument("--max-tokens", type=int, help="most reasoning tokens")
-    parser.add_argument("--temperature", type=float, help="of the reasoning; 0 = greedy; default: the checkpoint's")
-    parser.add_argument("--top-p", type=float, help="of the reasoning; 0 = greedy; default: the checkpoint's")
+    parser.add_argument("--temperature", type=float, help="of the reasoning; 0 = greedy")
+    parser.add_argument("--top-p", type=float, help="of the reasoning; 0 = greedy")
     parser.add_argument("--think", action=BooleanOptionalAction, default=True, help="reason before drawing")
     parser.add_argument("--image", help="picture that all prompts edit or ask about; JSONL may name one each")
     parser.add_argument("--ask", action="store_true", help="the prompts are questions: write answers.jsonl")
@@ -62,7 +62,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--gate-below", type=float, default=0.5, help="score [0, 1] below which a picture is doubted")
     parser.add_argument("--judge", type=Judge | None, help="class path of who scores every round (DVReward)")
     parser.add_argument("--benchmark", type=Benchmark | None, help="class path of the oracle's benchmark")
-    parser.add_argument("--batch-size", type=int, default=32, help="prompts drawn together")
+    parser.add_argument("--batch-size", type=int, default=32, help="most pictures drawn together")
     parser.add_argument("--resume", action="store_true", help="keep what this same command made before it stopped")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from project.core.atomic_files import atomic_folder, write_atomically
+from project.core.atomic_files import atomic_folder, write_atomically, writing
 from project.core.git_lfs import LFS_REMEDY, is_lfs_pointer
 from project.core.json_files import read_object, section
 from project.models.bagel.autoencoder import Autoencoder
@@ -134,7 +134,7 @@ def save_bagel(
     if has_adapters(model):
         raise ValueError("the model has adapters: merge_adapters adds them to the weights, save_adapter writes them")
     settings = {**model.config.files.get("generation_config", {}), SECTION: asdict(model.defaults)}
-    with atomic_folder(Path(directory)) as folder:
+    with atomic_folder(Path(directory)) as folder, writing(Path(directory)):
         model.config.save(folder)
         write_atomically(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
         _save_tokenizer(model.tokenizer, folder)
