@@ -60,9 +60,9 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with (
         pytest.raises(NotWritten, match=f"^{tmp_path}/other/weights could not be"),
         atomic_folder(tmp_path / "other") as place,
+        atomic_file(place / "weights"),
     ):
-        with atomic_file(place / "weights"):
-            raise OSError(errno.ENOSPC, "full")
+        raise OSError(errno.ENOSPC, "full")
     assert [*tmp_path.iterdir()] == [tmp_path / "new"]
 
 
