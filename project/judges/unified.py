@@ -114,10 +114,12 @@ class UnifiedJudge(Judge):
 
     def _loaded(self) -> UnifiedModel:
         if self._model is None:
-            model = self.policy.load().requires_grad_(False).eval()
+            device = device_of(self.device)
+            with torch.device(device):
+                model = self.policy.load().requires_grad_(False).eval()
             try:
                 self._ids = answer_ids(model.tokenizer.get_vocab())
             except ValueError as error:
                 raise ValueError(f"judge {self.name}: {error}") from None
-            self._model = model.to(device_of(self.device))
+            self._model = model.to(device)
         return self._model

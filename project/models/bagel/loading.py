@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from project.core.atomic_files import atomic_folder, write_atomically, writing
 from project.core.git_lfs import LFS_REMEDY, is_lfs_pointer
 from project.core.json_files import read_object, section
 from project.models.bagel.autoencoder import Autoencoder
@@ -50,10 +51,18 @@ ASK_THINK_PROMPT = (
     "i.e. <think> reasoning process here </think> answer here"
 )
 """The same before it answers a question (upstream's words)."""
+PUBLISHED = {"max_tokens": 2048, "temperature": 0.3, "top_p": 1.0}
+"""How the paper's evaluations of BAGEL sample the reasoning."""
 
 
-def load_bagel(make: type[Bagel], directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
+def load_bagel(make: type[Bagel], directory: str, dtype: torch.dtype | None = torch.float32) -> Bagel:
     """The model of a folder, or of a hub id (fetched through huggingface_hub).
+
+    The network is made without weights, and they are read one by one, so that memory holds them once, in `dtype`, and
+    the one that is being read. They are put on the default device (`with torch.device("cuda:1"):`).
+
+    Args:
+        dtype: of the weights in memory; that of the files if None. The autoencoder is fp32.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -112,7 +121,9 @@ def outline_bagel(make: type[Bagel], directory: str, dtype: torch.dtype = torch.
 def save_bagel(
     model: Bagel, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: int | None = None
 ) -> None:
-    """Write weights, autoencoder, configurations and tokenizer; a half-written file never takes a final name.
+    """Write weights, autoencoder, configurations and tokenizer.
+
+    A new folder is there when it is whole; in one that holds something already each weight file is.
 
     Args:
         dtype: of the weights in the files; their own if None.
@@ -120,17 +131,17 @@ def save_bagel(
 
     Raises:
         ValueError: the model has adapters, which the layout has no place for.
+        NotWritten: the disk is full, and the like.
     """
     if has_adapters(model):
         raise ValueError("the model has adapters: merge_adapters adds them to the weights, save_adapter writes them")
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.config.save(folder)
     settings = {**model.config.files.get("generation_config", {}), SECTION: asdict(model.defaults)}
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
-    _save_tokenizer(model.tokenizer, folder)
-    model.autoencoder.save(folder)
-    save_weights(model.state_dict(), folder, WEIGHTS, dtype, max_shard_size)
+    with atomic_folder(Path(directory)) as folder, writing(Path(directory)):
+        model.config.save(folder)
+        write_atomically(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+        _save_tokenizer(model.tokenizer, folder)
+        model.autoencoder.save(folder)
+        save_weights(model.state_dict(), folder, WEIGHTS, dtype, max_shard_size)
 
 
 def _on_meta(
@@ -202,10 +213,10 @@ def _description(directory: str) -> Path:
         return Path(directory)
 
 
-def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
+def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype | None) -> None:
     """Stream safetensors files into a model built on the meta device: one tensor in flight, no second copy.
 
-    Weights are put in `dtype`, those of heads in fp32 (`Head`).
+    Tensors become `dtype`; they keep their own if it is None. Those of heads become fp32 (`Head`).
     """
     expected = dict(model.state_dict())
     found: set[str] = set()
@@ -217,7 +228,9 @@ def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
             faults += misfits(shapes, expected, file.name)
             if not faults:
                 for name in shapes:
-                    _assign(model, name, tensors.tensor(name).to(stored_dtype(_owner(model, name), dtype)))
+                    tensor = tensors.tensor(name)
+                    wanted = stored_dtype(_owner(model, name), dtype or tensor.dtype)
+                    _assign(model, name, tensor.to(wanted))
     faults += [f"missing {name}" for name in expected if name not in found]
     if faults:
         raise ValueError(f"{files[0].parent} does not fit its configuration files:\n  {listed(faults)}")
@@ -254,9 +267,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _defaults(settings: dict[str, Any], file: Path) -> BagelDefaults:
-    """The project's own section of `generation_config.json`; upstream's file has none and means BAGEL's defaults."""
+    """The project's own section of `generation_config.json`. Upstream's file has none: `PUBLISHED` stands for it."""
     own = section(settings, SECTION, file)
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()} or PUBLISHED
     standard = asdict(BagelDefaults(think_prompt=THINK_PROMPT, ask_think_prompt=ASK_THINK_PROMPT))
     for key, value in values.items():
         if key not in standard:

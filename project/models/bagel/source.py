@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from project.models.bagel.loading import outline_bagel, random_bagel
+from project.models.bagel.loading import load_bagel, outline_bagel, random_bagel
 from project.models.bagel.model import Bagel
 from project.models.base import ModelSource
 from project.models.lora import add_in
@@ -44,10 +44,13 @@ class BagelCheckpoint(ModelSource):
         self.random_weights = random_weights
 
     def load(self) -> Bagel:
+        return self.load_as(getattr(torch, self.dtype))
+
+    def load_as(self, dtype: torch.dtype | None) -> Bagel:
         if self.random_weights:
-            model = random_bagel(Bagel, self.directory, getattr(torch, self.dtype))
+            model = random_bagel(Bagel, self.directory, dtype or getattr(torch, self.dtype))
         else:
-            model = Bagel.from_pretrained(self.directory, self.dtype)
+            model = load_bagel(Bagel, self.directory, dtype)
             if self.adapter is not None:
                 add_in(model, self.adapter)
         model.gradient_checkpointing = self.gradient_checkpointing
