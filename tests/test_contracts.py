@@ -134,6 +134,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "OpenAIJudge": [
         {"server": {"base_url": "$server", "model": "tiny-vlm"}},
         {"server": {"base_url": ["$server", "$server"], "model": "tiny-vlm"}, "image_size": 64, "text_fallback": True},
+        {"server": {"base_url": "$server", "model": "tiny-vlm"}, "show_request": True},
     ],
     "OpenAITextJudge": [{"server": {"base_url": "$server", "model": "tiny-vlm"}}],
     "ReasoningT2I": [
@@ -152,7 +153,9 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"first": FIRST, "max_tokens": 4},
         {"first": FIRST, "max_tokens": 4, "rounds": 2, "train_first": True, "credit": "own", "requests_per_forward": 2},
         {"first": FIRST, "max_tokens": 2, "rounds": 2, "pick": "softmax", "credit": "improvement", "think": False},
+        {"first": FIRST, "max_tokens": 2, "wording": "Asked for: {prompt}. What is wrong?"},
     ],
+    "ThinkTags": [{}, {"text_only": False, "weight": 1.0}],
     "TransformersJudge": [
         {"model": "$vlm", "dtype": "float32", "minimum_mass": 0.0},
         {"model": "$vlm", "quantization": "4bit", "batch_size": 3, "minimum_mass": 0.0},
