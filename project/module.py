@@ -38,7 +38,8 @@ from project.training.trainable import Trainable, optimizer_over, prepare
 from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
 
 NO_REWARDS = (
-    "no group has two samples with a reward, look at judge/unanswered, reward/dropped_groups and srr/1/skipped "
+    "no prompt has two samples with a reward: the rewards gave NaN, the judge did not answer, or no round improved "
+    "a picture; look at reward/dropped_samples, judge/unanswered and srr/1/skipped "
     "(model.init_args.update.max_skipped sets how many such updates in a row are borne)"
 )
 ALL_EQUAL = "every advantage is zero: the samples of each prompt have equal rewards, look at reward/zero_std_ratio"

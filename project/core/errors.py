@@ -183,6 +183,9 @@ def _wrong_class(cause: Cause, files: Sequence[Path]) -> str | None:
 
 def _other(cause: Cause, same: list[str], message: str, files: Sequence[Path]) -> str:
     where = ".".join(cause.keys)
+    if found := re.search(r"Parameter '(\w+)' from '([\w.]+)\.__init__' does not specify a type", cause.text):
+        place = place_of(files, found[2])
+        return f"{place}argument {found[1]!r} of {found[2]} has no type: give it one, such as `{found[1]}: float`"
     if found := re.match(r"the following arguments are required: (.+)", cause.text):
         names = ", ".join(repr(name.strip().partition(".")[2] or name.strip()) for name in found[1].split(","))
         place = place_of(files, cause.owner) if cause.owner else (f"{files[-1]}: " if files else "")

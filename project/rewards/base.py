@@ -127,6 +127,12 @@ def ask(reward: Reward, trajectories: Sequence[Trajectory]) -> RewardOutput:
     except WrongReturn as error:
         raise RewardFailed(f"reward {reward.name} failed: {error}") from error
     except Exception as error:
+        assert error.__traceback__ is not None
+        if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # raised by the call itself
+            raise RewardFailed(
+                f"reward {reward.name} failed: its score{place_of_code(reward.score)} cannot be called as "
+                f"score(trajectories): {error}"
+            ) from error
         raise _failed(reward, error) from error
 
 

@@ -80,6 +80,30 @@ def test_an_error_is_named_by_the_users_own_line(trajectory: Any) -> None:
             score([trajectory(asked)], [reward])
 
 
+def test_a_score_with_other_arguments_is_named() -> None:
+    class Older(Reward):
+        def score(self, trajectories: Any, group_size: int) -> RewardOutput:  # type: ignore[override]
+            raise NotImplementedError
+
+    with pytest.raises(
+        RewardFailed, match=rf"its score at .*{Path(__file__).name}:\d+ cannot be called as score\(traj"
+    ):
+        score([], [Older()])
+
+
+def test_rewards_that_are_no_tensor_or_too_few_are_named() -> None:
+    class Few(Reward):
+        def score(self, trajectories: Any) -> RewardOutput:
+            return RewardOutput(reward_N=torch.zeros(1))
+
+    with pytest.raises(
+        RewardFailed, match=r"reward Few .* reward_N of shape \(1,\) for 2 samples: give one number for"
+    ):
+        score([None] * 2, [Few()])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="reward_N is a list: give a tensor"):
+        RewardOutput(reward_N=[0.0])  # type: ignore[arg-type]
+
+
 def test_a_metric_that_does_not_say_how_it_adds_up_is_refused() -> None:
     with pytest.raises(TypeError, match=r"metric 'm' is a float.*Mean or a Sum of project.core.metrics"):
         RewardOutput(reward_N=torch.zeros(1), metrics={"m": 1.0})  # type: ignore[dict-item]
