@@ -58,7 +58,8 @@ def run(base, folder, dtype="float32"):
                 "task": {"init_args": {"height": height, "width": width, "max_tokens": 4}},
             }
         },
-        "data": {"init_args": {"train": str(folder / "train.jsonl"), "prompts_per_update": 2}},
+        "data": {"init_args": {"train": str(folder / "train.jsonl"), "val": None, "prompts_per_update": 2}},
+        "benchmarks": [],
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(small))
     rows = [{"prompt": text} for text in ("a red circle", "a blue square")]

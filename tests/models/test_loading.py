@@ -313,7 +313,7 @@ def test_weights_keep_the_type_of_the_files(model, tmp_path):
     for dtype in (torch.bfloat16, torch.float32):
         model.save_pretrained(tmp_path / str(dtype), dtype)
         loaded = BagelCheckpoint(str(tmp_path / str(dtype)), dtype="float32").load_as(None)
-        assert {parameter.dtype for parameter in loaded.parameters()} == {dtype}
+        assert {p.dtype for name, p in loaded.named_parameters() if not name.startswith(HEADS)} == {dtype}
 
 
 def test_a_folder_is_there_when_it_is_whole(model, tmp_path, monkeypatch):
