@@ -24,6 +24,14 @@ def chosen_devices(names: str | None = None) -> list[torch.device]:
     return [_device(name.strip(), gpus) for name in names.split(",")]
 
 
+def one_device(name: torch.device | str | None = None) -> torch.device:
+    """The device that is named, or chosen as by `chosen_devices`. Raises as that does, and for several devices."""
+    chosen = chosen_devices(None if name is None else str(name))
+    if len(chosen) > 1:
+        raise ValueError(f"device {str(name)!r} names {len(chosen)} devices: give one")
+    return chosen[0]
+
+
 def usual_dtype(device: torch.device) -> torch.dtype:
     """Of weights that nothing is said about: bfloat16 on a GPU, float32 on a CPU."""
     return torch.float32 if device.type == "cpu" else torch.bfloat16

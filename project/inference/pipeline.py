@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from project.inference.devices import chosen_devices, usual_dtype
+from project.inference.devices import one_device, usual_dtype
 from project.models.base import UnifiedModel
 from project.models.context import Context
 from project.models.reading import Read, Reading, read
@@ -92,10 +92,8 @@ class UnifiedPipeline:
 
         Raises as `project.training.checkpoints.load_policy`, and ValueError for a device that is not there.
         """
-        chosen = chosen_devices(None if device is None else str(device))
-        if len(chosen) > 1:
-            raise ValueError(f"device {device!r} names {len(chosen)}: a pipeline has one; make one for each device")
-        return cls(load_policy(checkpoint, weights, adapter, chosen[0], dtype or usual_dtype(chosen[0])))
+        device = one_device(device)
+        return cls(load_policy(checkpoint, weights, adapter, device, dtype or usual_dtype(device)))
 
     @torch.no_grad()
     def __call__(

@@ -88,7 +88,7 @@ def _narrow_adapters(model: UnifiedModel, dtype: torch.dtype | None) -> None:
 def _fill(
     policy: UnifiedModel, state: Mapping[str, torch.Tensor], path: Path, config: Path, dtype: torch.dtype | None
 ) -> None:
-    """Puts trained tensors into the policy, one by one, in `dtype` (their own if None).
+    """Puts trained tensors into the policy, one by one: in their own type, or in that of the policy if it was chosen.
 
     Raises ValueError, listing all of them, for tensors that do not fit.
     """
@@ -96,8 +96,8 @@ def _fill(
     if faults := misfits({name: tuple(tensor.shape) for name, tensor in state.items()}, own):
         raise ValueError(f"{path} does not belong to the policy of {config}:\n  {listed(faults)}")
     for name, tensor in state.items():
-        narrowed = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        own[name].data = finite(name, tensor, path).to(own[name].device, narrowed)
+        kept = tensor.dtype if dtype is None else own[name].dtype
+        own[name].data = finite(name, tensor, path).to(own[name].device, kept)
 
 
 def _model_settings(config: Path) -> dict[str, Any]:

@@ -57,5 +57,5 @@ def test_a_gpu_holds_bf16_and_a_cpu_fp32() -> None:
 
 
 def test_a_pipeline_has_one_device() -> None:
-    with pytest.raises(ValueError, match=r"'cpu,cpu' names 2: a pipeline has one"):
+    with pytest.raises(ValueError, match=r"'cpu,cpu' names 2 devices: give one"):
         UnifiedPipeline.from_pretrained("data/shapes/umm", device="cpu,cpu")

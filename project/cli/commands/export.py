@@ -41,7 +41,7 @@ def run(args: Any) -> int:
     """Write the folder. Raises ValueError or FileNotFoundError for what cannot be."""
     import torch
 
-    from project.inference.devices import chosen_devices
+    from project.inference.devices import one_device
     from project.inference.export import check_unused, export_adapter, export_merged, parse_size
     from project.training.checkpoints import load_policy
 
@@ -49,7 +49,7 @@ def run(args: Any) -> int:
     limit = parse_size(args.max_shard_size)
     dtype = getattr(torch, args.dtype) if args.dtype else None
     # As stored, whatever `dtype` is: a merge then rounds once.
-    policy = load_policy(args.checkpoint, args.weights, args.adapter, chosen_devices(args.device)[0], "stored")
+    policy = load_policy(args.checkpoint, args.weights, args.adapter, one_device(args.device), "stored")
     if args.format == "peft":
         export_adapter(policy, args.out, dtype)
     else:
