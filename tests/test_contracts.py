@@ -12,11 +12,12 @@ import dataclasses
 import importlib
 import importlib.util
 import inspect
+import itertools
 import json
 import math
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -532,11 +533,26 @@ def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory]
         assert [len(row) for row in output.confidence_NQ] == [len(t.prompt.questions) for t in trajectories]
     again = reward.score(trajectories)
     torch.testing.assert_close(again.reward_N, output.reward_N, equal_nan=True)
-    # Groups do not see each other: the last one alone scores what it scored in company.
+    # Samples do not see each other: the last ones alone score what they scored in company.
     torch.testing.assert_close(reward.score(trajectories[-2:]).reward_N, output.reward_N[-2:], equal_nan=True)
-    scores = score(trajectories, 2, [reward])
+    whole = within_groups(reward, trajectories)
+    assert whole.shape == output.reward_N.shape
+    # Nor do groups, and other ranks may have some of a group's samples.
+    torch.testing.assert_close(within_groups(reward, trajectories[-2:]), whole[-2:], equal_nan=True)
+    torch.testing.assert_close(within_groups(reward, trajectories, parts=(3, 1)), whole, equal_nan=True)
+    scores = score(trajectories, [reward])
     weighted = reward.weight * output.reward_N
     torch.testing.assert_close(scores.text_reward_N if reward.text_only else scores.reward_N, weighted, equal_nan=True)
+
+
+def within_groups(reward: Reward, trajectories: list[Trajectory], parts: Sequence[int] = ()) -> torch.Tensor:
+    """The rewards within groups of two, of samples that are scored in parts of these sizes (and the rest)."""
+    scorer, start, pending = Scorer([reward]), 0, []
+    for stop in (*itertools.accumulate(parts), len(trajectories)):
+        pending.append(scorer(trajectories[start:stop]))
+        start = stop
+    scores = scorer.collect(Group(trajectories=tuple(trajectories), size=2, pending=tuple(pending)))
+    return (scores.text_reward_N if reward.text_only else scores.reward_N) / (reward.weight or 1.0)
 
 
 @pytest.mark.parametrize("case", cases(Reward))

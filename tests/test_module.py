@@ -75,7 +75,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("ranks")
 
 
-@pytest.mark.parametrize(("task", "number", "strategy"), [("rt2i", 3, "auto"), ("rt2i", 7, "ddp"), ("mixed", 3, "ddp")])
+@pytest.mark.parametrize(
+    ("task", "number", "strategy"), [("rt2i", 3, "auto"), ("rt2i", 7, "ddp"), ("mixed", 3, "ddp"), ("t2i", 2, "ddp")]
+)
 def test_any_number_of_ranks_with_unequal_work_equals_one(folder, task, number, strategy):
     """RT2I: 4 prompts x 14 samples, so that groups cross ranks; two of the prompts never get a reward.
 

@@ -1,6 +1,6 @@
 """Trains a tiny policy on N ranks and saves its parameters.
 
-    python -m tests.helpers.several_ranks N FILE rt2i|mixed STRATEGY
+    python -m tests.helpers.several_ranks N FILE rt2i|mixed|t2i STRATEGY
 
 Prompts "1" and "3" never get a reward, so the ranks have unequal numbers of samples to replay.
 """
