@@ -24,7 +24,7 @@ class Workload:
     """What one rank does in an update. Tokens are those of one sample, delimiters included.
 
     Attributes:
-        prompts: of an update; `prompts_per_forward` of them are drawn together.
+        samples: of an update; `prompts_per_forward` * G of them are drawn together.
         group: G, samples of a prompt.
         micro_batch: samples of a backward.
         prefix, prompt, reasoning: tokens of the system prompt, of the prompt, and of the longest reasoning.
@@ -35,7 +35,7 @@ class Workload:
         branches: contexts that guidance reads beside the main one.
     """
 
-    prompts: int
+    samples: int
     prompts_per_forward: int
     group: int
     micro_batch: int
@@ -49,6 +49,11 @@ class Workload:
     trained: int
     trained_guided: int
     branches: int
+
+    @property
+    def prompts(self) -> int:
+        """Prompts that there are samples of."""
+        return -(-self.samples // self.group)
 
     @property
     def rows(self) -> int:
@@ -271,7 +276,7 @@ def flops(work: Workload, sizes: Sizes, how: Arithmetic, decoding: float = 0.0) 
     Args:
         decoding: of the autoencoder, for one picture.
     """
-    samples = work.prompts * work.group
+    samples = work.samples
     read_once = work.prefix + work.picture + work.prompt
 
     def forward(tokens: float, pairs: float) -> tuple[float, float]:
@@ -310,7 +315,7 @@ def seconds(
     """
     taken = {name: count / speed for name, count in operations.items()}
     read = sizes.layers * sizes.matrix_weights * how.stored + sizes.hidden * sizes.vocabulary * FP32
-    forwards = -(-work.prompts // work.prompts_per_forward) * work.reasoning
+    forwards = -(-work.samples // work.rows) * work.reasoning
     taken["rollout_text"] = max(taken["rollout_text"], forwards * read / bandwidth)
     taken["backward"] += taken.pop("recomputation")
     return taken

@@ -42,7 +42,7 @@ from tests.helpers.sampling import roll, sde
 
 SIZES = Sizes(layers=2, hidden=3, inner=5, query=4, key=2, heads=2, vocabulary=7, latent=1, autoencoder=11)
 WORK = Workload(
-    prompts=4,
+    samples=12,
     prompts_per_forward=2,
     group=3,
     micro_batch=2,
