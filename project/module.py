@@ -21,7 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from project.benchmarks.base import Benchmark
 from project.core.metrics import Mean, values
-from project.core.ranks import Ranks
+from project.core.ranks import ALONE, Ranks
 from project.core.timing import Stopwatch
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import adapters_at_start, adapters_off, keep_start
@@ -349,6 +349,8 @@ class AlphaGRPO(EvaluatedModule):
     @property
     def ranks(self) -> Ranks:
         """The processes that train together."""
+        if self._trainer is None:
+            return ALONE
         return Ranks(rank=self.trainer.global_rank, size=self.trainer.world_size)
 
     @property

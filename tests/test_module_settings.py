@@ -207,7 +207,7 @@ def scored_group():
 def test_samples_are_compared_as_the_settings_say(given, meant):
     module, group = make_module(**given), scored_group()
     module.log_dict = lambda *args, **settings: None
-    module._trainer = types.SimpleNamespace(world_size=1)
+    module._trainer = types.SimpleNamespace(world_size=1, global_rank=0)
     ours = module.advantages(group).advantages
     usual = {"scale": "global", "clip": 5.0, "eps": 1e-4, "image_mask_N": group.scores.well_formed_N}
     theirs = advantages(REWARDS, group.scores.text_reward_N, 4, **{**usual, **meant})

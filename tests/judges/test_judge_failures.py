@@ -63,7 +63,7 @@ class Driven(AlphaGRPO):
         (drawn,) = self.rollout(prompts)
         group = self.change(drawn)
         if group is not drawn:
-            group = dataclasses.replace(group, pending=(self.scorer(group.trajectories, group.size),))
+            group = dataclasses.replace(group, pending=(self.scorer(group.trajectories),))
         group = self.advantages(self.score(group))
         self.update([group], first=True)
         self.updates += 1

@@ -62,7 +62,7 @@ def test_shared_it_counts_for_text_and_picture(trajectory):
     bright = FunctionReward("tests.helpers.reward_functions.brightness")
     for text_only in (True, False):
         rewards = [bright, ThinkTags(weight=1.0, text_only=text_only)]
-        scores = score(samples, 4, rewards)
+        scores = score(samples, rewards)
         # By hand: 51 / 255 each, and 1 for tags where they count; NaN stays NaN whatever the tags say.
         total = [1.2, 0.2, math.nan, 1.2]
         shared = [0.2, 0.2, math.nan, 0.2] if text_only else total
