@@ -31,8 +31,8 @@ USAGE_ERROR, FAILED = 2, 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 wrong usage, 128 + n ended by signal n.
 
-    What a user can mend (ValueError, which UsageError is too, OSError, scoring that failed) becomes one message on
-    stderr; with `--debug` the traceback follows.
+    What a user can mend (ValueError, which UsageError is too, OSError, SyntaxError of a file of his, scoring that
+    failed) becomes one message on stderr; with `--debug` the traceback follows.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
@@ -57,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, UsageError):
             return complain(str(error), USAGE_ERROR)
         return complain(str(error), FAILED, "" if debug else "(--debug shows the traceback)")
+    except SyntaxError as error:
+        if debug:
+            traceback.print_exc()
+        line = (error.text or "").strip()
+        return complain(f"{error.filename}:{error.lineno}: {error.msg}: {line!r}: correct this line", USAGE_ERROR)
 
 
 def command_files() -> dict[str, Path]:

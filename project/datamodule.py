@@ -1,4 +1,4 @@
-"""`PromptDataModule`: prompt files -> batches of `Prompt`, in an order that resumes exactly and shards by rank."""
+"""`PromptDataModule`: prompt files -> batches of `Prompt`, in an order that resumes exactly."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["EvaluationLoader", "PromptDataModule", "PromptLoader", "read_prompts
 
 
 class PromptLoader:
-    """Lists of P / `world_size` prompts, one list an update; an epoch is one shuffled pass without the rest.
+    """Lists of P prompts, one list an update; an epoch is one shuffled pass without the rest.
 
-    The order of an epoch is a function of (seed, epoch) alone, and rank r takes the prompts r, r + world_size, ...
-    of the P prompts of an update: the union over ranks does not depend on their number.
+    The order of an epoch is a function of (seed, epoch) alone. Every rank gets all prompts of an update: what is dealt
+    to the ranks are the samples (`AlphaGRPO.rollout`).
 
     Lightning saves `state_dict` with a checkpoint and goes on in mid-epoch after `load_state_dict`.
 
-    Raises ValueError if P cannot be dealt out evenly or is more than there are prompts.
+    Raises ValueError if P is below 1 or more than there are prompts.
     """
 
     def __init__(
@@ -35,14 +35,9 @@ class PromptLoader:
         prompts_per_update: int,
         seed: int = 0,
         shuffle: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
-        if prompts_per_update < 1 or prompts_per_update % world_size:
-            raise ValueError(
-                f"prompts_per_update = {prompts_per_update} cannot be dealt to {world_size} rank(s): "
-                f"choose a positive multiple of {world_size}"
-            )
+        if prompts_per_update < 1:
+            raise ValueError(f"prompts_per_update = {prompts_per_update}: give at least 1")
         if len(prompts) < prompts_per_update:
             raise ValueError(
                 f"{len(prompts)} training prompt(s) are fewer than prompts_per_update = {prompts_per_update}: "
@@ -52,8 +47,6 @@ class PromptLoader:
         self.prompts_per_update = prompts_per_update
         self.seed = seed
         self.shuffle = shuffle
-        self.rank = rank
-        self.world_size = world_size
         self.epoch = 0
         self.position = 0
         """Updates of this epoch whose prompts were handed out."""
@@ -76,7 +69,7 @@ class PromptLoader:
             start = self.position * self.prompts_per_update
             chosen = order[start : start + self.prompts_per_update]
             self.position += 1
-            yield [self.prompts[n] for n in chosen[self.rank :: self.world_size]]
+            yield [self.prompts[n] for n in chosen]
         self.set_epoch(self.epoch + 1)
 
     def _order(self) -> list[int]:
@@ -185,14 +178,8 @@ class PromptDataModule(LightningDataModule):
             self.train_dataloader()  # Refuses now what else would be refused after the evaluation before training.
 
     def train_dataloader(self) -> PromptLoader:
-        rank, world_size = self._place()
         return PromptLoader(
-            self.prompts["train"],
-            prompts_per_update=self.prompts_per_update,
-            seed=self.seed,
-            shuffle=self.shuffle,
-            rank=rank,
-            world_size=world_size,
+            self.prompts["train"], prompts_per_update=self.prompts_per_update, seed=self.seed, shuffle=self.shuffle
         )
 
     def val_dataloader(self) -> list[EvaluationLoader]:

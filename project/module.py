@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,25 +21,28 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from project.benchmarks.base import Benchmark
 from project.core.metrics import Mean, values
+from project.core.ranks import ALONE, Ranks
 from project.core.timing import Stopwatch
-from project.judges.agreement import together
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import adapters_at_start, adapters_off, keep_start
 from project.objectives.base import Counts, LossInputs, Objective
-from project.rewards.scoring import Scorer, collected
+from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
 from project.tasks.base import Rollout, Task
 from project.training.advantages import advantages
 from project.training.evaluated import EvaluatedModule, Evaluation
+from project.training.gradients import average_over_ranks
 from project.training.lr_schedules import over_whole_run
 from project.training.settings import MOST_NOT_FINITE, AdvantageSettings, UpdateSettings
 from project.training.trainable import Trainable, optimizer_over, prepare
 from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
 
 NO_REWARDS = (
-    "no group has two samples with a reward, look at judge/unanswered, reward/dropped_groups and srr/1/skipped "
+    "no prompt has two samples with a reward: the rewards gave NaN, the judge did not answer, or no round improved "
+    "a picture; look at reward/dropped_samples, judge/unanswered and srr/1/skipped "
     "(model.init_args.update.max_skipped sets how many such updates in a row are borne)"
 )
+ALL_EQUAL = "every advantage is zero: the samples of each prompt have equal rewards, look at reward/zero_std_ratio"
 NOT_FINITE = "its gradient is not finite, look at the rewards, the learning rate and the precision"
 log = logging.getLogger(__name__)
 
@@ -89,6 +91,7 @@ class AlphaGRPO(EvaluatedModule):
                 f"num_generations={num_generations}: an advantage compares samples of one prompt, "
                 "set model.init_args.num_generations to 2 or more"
             )
+        task.check_group(num_generations)
         if any(turn.think and turn.temperature == 0 for turn in task.turns):
             raise ValueError(
                 "temperature=0 is for evaluation: greedy reasoning is the same in every sample, set "
@@ -124,10 +127,9 @@ class AlphaGRPO(EvaluatedModule):
 
     def training_step(self, prompts: Sequence[Prompt], batch_idx: int) -> dict[str, Any]:
         """One rollout and the optimizer steps on it."""
-        with together(self._on_any_rank):  # scoring that fails on one rank ends the run of all
-            groups = self.rollout(prompts)
-            groups = [self.score(group) for group in groups]
-        groups = self.task.credit(groups, self._sum_over_ranks)
+        groups = self.rollout(prompts)
+        groups = [self.score(group) for group in groups]
+        groups = self.task.credit(groups, self.ranks)
         groups = [self.advantages(group) for group in groups]
         for step in range(self.updating.per_rollout):
             self.update(groups, first=step == 0)
@@ -138,7 +140,10 @@ class AlphaGRPO(EvaluatedModule):
         return {"group": groups[-1], "groups": tuple(groups)}
 
     def rollout(self, prompts: Sequence[Prompt]) -> list[Group]:
-        """G trajectories of each prompt under the present weights, in a group for each task and round."""
+        """G trajectories of each prompt under the present weights, in a group for each task and round.
+
+        All samples of the update are dealt to the ranks, whatever their number: this rank's are returned.
+        """
         keys = self._keys(prompts, self.num_generations, self.updates)
         return self.task.rollout(
             Rollout(
@@ -146,38 +151,44 @@ class AlphaGRPO(EvaluatedModule):
                 prompts=prompts,
                 keys=keys,
                 sampler=self.sampler,
-                steps=self.sampler.steps(self.seed, self.updates),
                 training=True,
+                stochastic=True,
                 score=self.scorer,
                 stopwatch=self.stopwatch,
                 keep_means=self.objective.needs.rollout_means,
+                ranks=self.ranks,
             )
         )
 
     def score(self, group: Group) -> Group:
         """The rewards of a group; the reward callbacks were asked as soon as its pictures were drawn."""
-        scores = collected(group.pending, self.stopwatch)
+        assert self.scorer is not None
+        scores = self.scorer.collect(group)
         self.log_dict({f"{group.log_prefix}{name}": value for name, value in values(scores.metrics).items()})
         self.log("reward", scores.reward_N.nanmean(), prog_bar=True, logger=False)
-        return dataclasses.replace(group, scores=scores, pending=())
+        return dataclasses.replace(group, scores=scores, pending=(), metrics={})
 
     def advantages(self, group: Group) -> Group:
-        """How much better each sample is than its group."""
+        """How much better each sample is than its group, of which other ranks may have a part."""
         assert group.scores is not None
+        context_N = group.context_N if self.comparison.image_baseline == "context" else None
+        reward_N, text_reward_N, context_N, well_formed_N = self.ranks.whole(
+            group.scores.reward_N, group.scores.text_reward_N, context_N, group.scores.well_formed_N
+        )
+        assert reward_N is not None and text_reward_N is not None
         better = advantages(
-            group.scores.reward_N,
-            group.scores.text_reward_N,
+            reward_N,
+            text_reward_N,
             group.size,
             scale=self.comparison.scale_rewards,
             clip=self.comparison.clip,
             eps=self.comparison.scale_floor,
-            image_context_N=group.context_N if self.comparison.image_baseline == "context" else None,
-            image_mask_N=group.scores.well_formed_N,
-            reduce=self._sum_over_ranks,
+            image_context_N=context_N,
+            image_mask_N=well_formed_N,
         )
-        self.log_dict({f"{group.log_prefix}{name}": value for name, value in better.metrics.items()})
-        self.log_dict({f"{group.log_prefix}{name}": value for name, value in group.metrics.items()}, sync_dist=True)
-        return group.with_advantages(better)
+        metrics = {**better.metrics, **values(group.metrics)}
+        self.log_dict({f"{group.log_prefix}{name}": value for name, value in metrics.items()})
+        return dataclasses.replace(group, advantages=better.of(self.ranks.share(len(reward_N))))
 
     def replay(self, batch: MicroBatch) -> Replay:
         """Log-probabilities of a micro-batch under the present weights, and under the reference if it is needed."""
@@ -191,7 +202,8 @@ class AlphaGRPO(EvaluatedModule):
     def update(self, groups: Sequence[Group], first: bool) -> None:
         """One optimizer step on all groups; micro-batches only accumulate.
 
-        The step is skipped if no sample of any rank survived, or if the gradient is not finite: it would make every
+        The step is skipped if no sample of any rank survived; if every advantage is zero, because the optimizer's
+        momentum would move the weights all the same; and if the gradient is not finite, because it would make every
         weight NaN, also in the next `last.ckpt`.
         """
         tasks: dict[str, list[Group]] = defaultdict(list)
@@ -204,11 +216,16 @@ class AlphaGRPO(EvaluatedModule):
         if not any(count.samples for count in counts.values()):
             self._skip(NO_REWARDS, self.updating.max_skipped)
             return
+        if not self._on_any_rank(any(group.teaches for group in groups)):
+            self._skip(ALL_EQUAL, self.updating.max_skipped)
+            return
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
-        metrics, maxima = self._accumulate(groups, counts)
+        metrics, maxima = self._accumulate(groups, counts, first)
         with self.stopwatch.phase("optimizer"):
+            if isinstance(self.trainer.model, DistributedDataParallel):
+                average_over_ranks(self.trained)
             norm = nn.utils.clip_grad_norm_(self.trained, self.updating.gradient_clip)
             norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
             if self._on_any_rank(not bool(norm.isfinite())):
@@ -221,7 +238,7 @@ class AlphaGRPO(EvaluatedModule):
         self._skipped = 0
         if first:
             self.log_dict({f"on_policy/{name}": value for name, value in maxima.items()})
-        self.log_dict({name: mean.value for name, mean in metrics.items()})
+        self.log_dict({name: mean.value for name, mean in metrics.items() if mean.count})
         self.log("grad_norm", norm)
 
     def _skip(self, reason: str, most: int) -> None:
@@ -235,14 +252,13 @@ class AlphaGRPO(EvaluatedModule):
             self.trainer.should_stop = True
 
     def _accumulate(
-        self, groups: Sequence[Group], counts: Mapping[str, Counts]
+        self, groups: Sequence[Group], counts: Mapping[str, Counts], first: bool
     ) -> tuple[dict[str, Mean[Tensor]], dict[str, Tensor]]:
         """Accumulate the gradient of the update's loss, and return what to log, over all ranks.
 
         Every rank replays as many micro-batches of a group as the rank with most of them, so that collectives match.
         """
         numbers = self._over_ranks(torch.tensor([self._micro_batches(group) for group in groups]), "max").tolist()
-        left = sum(numbers)
         totals: dict[str, Mean[Tensor]] = {}
         maxima: dict[str, Tensor] = {}
         for group, number in zip(groups, numbers, strict=True):
@@ -254,10 +270,10 @@ class AlphaGRPO(EvaluatedModule):
                         text_advantage_B=batch.text_advantage_B.to(self.device),
                         counts=counts[group.task],
                         text_weight=batch.text_weight,
+                        first=first,
                     )
                 )
-                left -= 1
-                with self.stopwatch.phase("backward"), self._gradients_stay(left > 0):
+                with self.stopwatch.phase("backward"), self._gradients_stay():
                     self.manual_backward(outputs.loss * batch.weight)
                 for name, mean in outputs.metrics.items():
                     name, mean = f"{group.log_prefix}{name}", mean.times(batch.weight)
@@ -275,8 +291,7 @@ class AlphaGRPO(EvaluatedModule):
 
     def _micro_batches(self, group: Group) -> int:
         """How many this rank has work for."""
-        assert group.advantages is not None
-        return math.ceil(int(group.advantages.valid_N.sum()) / self.updating.micro_batch_size)
+        return sum(1 for _ in group.micro_batches(self.updating.micro_batch_size))
 
     # ----------------------------------------------------------------- set-up
 
@@ -307,11 +322,17 @@ class AlphaGRPO(EvaluatedModule):
 
     def on_fit_start(self) -> None:
         """Check before training that the rewards can work on these prompts."""
-        self.scorer = Scorer(self.rewards, self.overlap, self.stopwatch)
+        self.scorer = Scorer(self.rewards, self.overlap, self.stopwatch, self.ranks, skip_stopped=True)
         if not self.rewards:
             raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.DVReward")
         for turn in (turn for task in (self.task, *self._evaluation_tasks()) for turn in task.turns):
             self.model.latent_grid(turn.canvas.height, turn.canvas.width)  # raises for pictures that cannot be drawn
+        prompts = getattr(getattr(self.trainer, "datamodule", None), "prompts_per_update", self.ranks.size)
+        if prompts * self.num_generations < self.ranks.size:
+            raise ValueError(
+                f"an update has {prompts} x {self.num_generations} samples, which cannot be dealt to {self.ranks.size} "
+                "ranks: raise data.init_args.prompts_per_update, or take fewer devices"
+            )
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         asking = [c for c in callbacks if isinstance(c, Benchmark) and c.reward is None]
         evaluated = [prompt for benchmark in asking for prompt in benchmark.prompts(self.trainer)]
@@ -324,6 +345,13 @@ class AlphaGRPO(EvaluatedModule):
             self.scorer.close()
 
     # ----------------------------------------------------------------- helpers
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes that train together."""
+        if self._trainer is None:
+            return ALONE
+        return Ranks(rank=self.trainer.global_rank, size=self.trainer.world_size)
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -343,10 +371,10 @@ class AlphaGRPO(EvaluatedModule):
         reduced = self.trainer.strategy.reduce(tensor.detach().to(self.device, copy=True), reduce_op=operation)
         return torch.as_tensor(reduced).cpu()
 
-    def _gradients_stay(self, stay: bool) -> AbstractContextManager[Any]:
-        """Whether gradients are kept on their ranks for now: they need to be averaged only once an update."""
+    def _gradients_stay(self) -> AbstractContextManager[Any]:
+        """Gradients are kept on their ranks, and averaged once an update."""
         wrapper = self.trainer.model
-        return wrapper.no_sync() if stay and isinstance(wrapper, DistributedDataParallel) else nullcontext()
+        return wrapper.no_sync() if isinstance(wrapper, DistributedDataParallel) else nullcontext()
 
     def _keys(self, prompts: Sequence[Prompt], size: int, update: int) -> list[SampleKey]:
         seen: dict[str, int] = defaultdict(int)

@@ -13,15 +13,16 @@ Sample `n` belongs to prompt `n // G`: a group is contiguous.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from project.core.digest import digest, image_digest
 from project.core.metrics import Metric
 
 
@@ -164,7 +165,18 @@ class Scores:
     well_formed_N: Tensor | None = None
     """bool: samples whose text is as the rewards with `mask_image` want it; None if there is no such reward."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
-    """To log, by name."""
+    """To log, by name: of all samples of the update, also those of other ranks."""
+
+    def of(self, places: range) -> Scores:
+        """Those of some samples; the metrics stay."""
+        part = slice(places.start, places.stop)
+        return dataclasses.replace(
+            self,
+            reward_N=self.reward_N[part],
+            text_reward_N=self.text_reward_N[part],
+            confidence_NQ=self.confidence_NQ[part],
+            well_formed_N=None if self.well_formed_N is None else self.well_formed_N[part],
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,11 +187,22 @@ class Advantages:
     text_N: Tensor
     valid_N: Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of all samples of the update."""
+
+    def of(self, places: range) -> Advantages:
+        """Those of some samples; the metrics stay."""
+        part = slice(places.start, places.stop)
+        return dataclasses.replace(
+            self, image_N=self.image_N[part], text_N=self.text_N[part], valid_N=self.valid_N[part]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """P prompts with G samples each, prompt by prompt: what one task made in an update, in one round."""
+    """Samples of P prompts, G of each, prompt by prompt: what one task made in an update, in one round.
+
+    On several ranks each has a part of them, which may begin and end within the G samples of a prompt.
+    """
 
     trajectories: tuple[Trajectory, ...]
     size: int
@@ -194,14 +217,14 @@ class Group:
     """What an evaluation arrives at from its first pictures: `round1`, `best2` ...; None = the first pictures."""
     text_weight: float = 1.0
     """Of the text loss, on top of the objective's own."""
-    pending: tuple[Future[Scores], ...] = ()
-    """Scores on their way, each of some whole groups, in order."""
+    pending: tuple[Future[Any], ...] = ()
+    """What the rewards say, on its way: of some of the samples each, in order. `Scorer.collect` waits for it."""
     before_N: Tensor | None = None
     """Rewards of the pictures that the first round refines; NaN = unjudged."""
     spare: tuple[Trajectory, ...] = ()
     """What an idle micro-batch replays; the first trajectory if empty."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Scalars of the rollout to log, by name."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """Of what was made or computed last, to log, by name."""
     scores: Scores | None = None
     advantages: Advantages | None = None
 
@@ -210,37 +233,49 @@ class Group:
 
     @property
     def context_N(self) -> Tensor:
-        """int64, equal for samples of one prompt whose pictures were drawn from the same text and source picture."""
-        label: dict[Any, int] = {}
-        contexts = [
-            (n // self.size, id(t.source), *(tuple(text.ids_T.tolist()) for text in t.texts))
-            for n, t in enumerate(self.trajectories)
-        ]
-        return torch.tensor([label.setdefault(context, len(label)) for context in contexts], dtype=torch.long)
+        """int64, equal for samples of one prompt whose pictures were drawn from the same text and source picture.
 
-    def with_scores(self, scores: Scores) -> Group:
-        return dataclasses.replace(self, scores=scores)
+        A digest, so that samples of other ranks can be told to have the same.
+        """
+        return torch.tensor([_context(t) for t in self.trajectories], dtype=torch.long)
 
-    def with_advantages(self, advantages: Advantages) -> Group:
-        return dataclasses.replace(self, advantages=advantages)
+    @property
+    def parts(self) -> list[range]:
+        """Places of the samples of each prompt: G, or fewer where other ranks have the others."""
+        found: list[range] = []
+        for _, some in groupby(self.trajectories, lambda t: (t.prompt.id, t.key.occurrence)):
+            start = found[-1].stop if found else 0
+            found.append(range(start, start + len(list(some))))
+        return found
+
+    @property
+    def teaches(self) -> bool:
+        """Whether a sample has an advantage other than zero."""
+        return self.advantages is not None and bool(self.advantages.image_N.any() or self.advantages.text_N.any())
 
     def micro_batches(self, size: int, at_least: int = 0) -> Iterator[MicroBatch]:
         """Surviving samples in order, at most `size` at a time; then idle ones until there are `at_least`.
 
+        Samples of one micro-batch have the same trained steps, because they are replayed at the same flow times.
         Raises ValueError before `advantages` ran.
         """
         if self.advantages is None:
             raise ValueError("micro_batches needs advantages: call `advantages` on the scored group first")
         survivors: Sequence[int] = torch.nonzero(self.advantages.valid_N).flatten().tolist()
-        for start in range(0, len(survivors), size):
-            chosen = survivors[start : start + size]
+        parts = [
+            part[start : start + size]
+            for _, some in groupby(survivors, self._trained_steps)
+            for part in [list(some)]
+            for start in range(0, len(part), size)
+        ]
+        for chosen in parts:
             yield MicroBatch(
                 trajectories=tuple(self.trajectories[n] for n in chosen),
                 image_advantage_B=self.advantages.image_N[chosen],
                 text_advantage_B=self.advantages.text_N[chosen],
                 text_weight=self.text_weight,
             )
-        for _ in range(math.ceil(len(survivors) / size), at_least):
+        for _ in range(len(parts), at_least):
             nothing = torch.zeros(1)
             yield MicroBatch(
                 trajectories=(self.spare or self.trajectories)[:1],
@@ -248,6 +283,16 @@ class Group:
                 text_advantage_B=nothing,
                 weight=0.0,
             )
+
+    def _trained_steps(self, n: int) -> list[list[int]]:
+        return [image.step_K.tolist() for image in self.trajectories[n].images]
+
+
+def _context(trajectory: Trajectory) -> int:
+    """A 64-bit digest of what a picture was drawn from."""
+    source = b"" if trajectory.source is None else image_digest(trajectory.source.pixels_HWC.numpy())
+    texts = [repr(text.ids_T.tolist()).encode() for text in trajectory.texts]
+    return int.from_bytes(digest(trajectory.prompt.id.encode(), source, *texts)[:8], "big", signed=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

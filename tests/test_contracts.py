@@ -7,15 +7,17 @@ required arguments needs an example of them in `ARGUMENTS`.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import importlib.util
 import inspect
+import itertools
 import json
 import math
 import pkgutil
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ from project.models.context import Contexts
 from project.objectives.base import LossInputs, Objective
 from project.rewards.base import Reward, score
 from project.rewards.random import RandomReward
-from project.rewards.scoring import Scorer, joined
+from project.rewards.scoring import Scorer
 from project.samplers.guidance import Guidance
 from project.samplers.schedule import Schedule
 from project.samplers.transition import Transition
@@ -51,7 +53,7 @@ from project.tasks.base import EvaluationTask, Task
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, TextSegment, Trajectory
 from tests.helpers import ROOT, backbones, chat_server, llm_server, tiny_vlms
-from tests.helpers.sampling import roll, sde
+from tests.helpers.sampling import at, roll, sde
 
 FAMILIES = (
     Schedule,
@@ -113,10 +115,14 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"kl_image": 0.1, "kl_text": 0.1},
         {"importance_sampling_level": "token", "text_reduction": "sequences", "kl_image_form": "exact"},
         {"top_entropy_quantile": 0.5, "clip_text": [0.1, 0.1], "text_weight": 0.5},
+        {"first_step_ratio": "one"},
     ],
     "HolisticReward": [
         {"judge": DETECTOR, "instruction": "is there {prompt} ?"},
         {"judge": DETECTOR, "instruction": "is there {prompt} ?", "binary": True},
+    ],
+    "MeanReward": [
+        {"reward": {"class_path": "project.rewards.dvreward.DVReward", "init_args": {"judge": DETECTOR}}},
     ],
     "JudgedStructure": [
         {"judge": REFLECTION, "mask_image": True},
@@ -129,6 +135,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "OpenAIJudge": [
         {"server": {"base_url": "$server", "model": "tiny-vlm"}},
         {"server": {"base_url": ["$server", "$server"], "model": "tiny-vlm"}, "image_size": 64, "text_fallback": True},
+        {"server": {"base_url": "$server", "model": "tiny-vlm"}, "show_request": True},
     ],
     "OpenAITextJudge": [{"server": {"base_url": "$server", "model": "tiny-vlm"}}],
     "ReasoningT2I": [
@@ -147,7 +154,9 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"first": FIRST, "max_tokens": 4},
         {"first": FIRST, "max_tokens": 4, "rounds": 2, "train_first": True, "credit": "own", "requests_per_forward": 2},
         {"first": FIRST, "max_tokens": 2, "rounds": 2, "pick": "softmax", "credit": "improvement", "think": False},
+        {"first": FIRST, "max_tokens": 2, "wording": "Asked for: {prompt}. What is wrong?"},
     ],
+    "ThinkTags": [{}, {"text_only": False, "weight": 1.0}],
     "TransformersJudge": [
         {"model": "$vlm", "dtype": "float32", "minimum_mass": 0.0},
         {"model": "$vlm", "quantization": "4bit", "batch_size": 3, "minimum_mass": 0.0},
@@ -421,8 +430,8 @@ def test_a_schedule_falls_from_noise_to_data(case: Case) -> None:
 def test_a_window_lies_where_it_may_and_is_the_same_for_every_rank(case: Case) -> None:
     window = case.make()
     lo, hi, size = window.fitted(6)
-    drawn = [window.steps(6, seed=1, update=update) for update in range(50)]
-    assert drawn == [window.steps(6, seed=1, update=update) for update in range(50)]
+    drawn = [window.steps(6, at(1, update, prompt="a", sample=0)) for update in range(50)]
+    assert drawn == [window.steps(6, at(1, update, prompt="a", sample=5)) for update in range(50)], "shared by a group"
     assert all(lo <= steps.start and steps.stop <= hi and len(steps) == size for steps in drawn)
 
 
@@ -438,7 +447,7 @@ def group() -> Group:
     (drawn,) = roll(dense_task(), model, prompts, keys, sde(5), range(1, 3))
     valid_N = torch.tensor([True, True, False, True, True, True])
     advantage_N = torch.linspace(-1, 1.5, 6) * valid_N
-    return drawn.with_advantages(Advantages(image_N=advantage_N, text_N=-advantage_N, valid_N=valid_N))
+    return dataclasses.replace(drawn, advantages=Advantages(image_N=advantage_N, text_N=-advantage_N, valid_N=valid_N))
 
 
 def dense_task() -> ReasoningT2I:
@@ -464,6 +473,7 @@ def losses(objective: Objective, group: Group, size: int, world_size: int = 1) -
                     image_advantage_B=batch.image_advantage_B,
                     text_advantage_B=batch.text_advantage_B,
                     counts=objective.count([group], world_size=world_size),
+                    first=True,
                 )
             )
         )
@@ -514,20 +524,35 @@ def test_an_objective_counts_ranks_and_tells_the_gate(case: Case, group: Group) 
 def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory], prompts: list[Prompt]) -> None:
     reward = case.make()
     assert reward.check(prompts) is None and reward.preflight() is None
-    output = reward.score(trajectories, 2)
+    output = reward.score(trajectories)
     assert output.reward_N.shape == (len(trajectories),) and output.reward_N.is_floating_point()
     assert output.well_formed_N is None or output.well_formed_N.shape == output.reward_N.shape
     assert not output.reward_N.isinf().any(), "what cannot be scored is NaN"
     assert all(isinstance(metric, Mean | Sum) for metric in output.metrics.values())
     if output.confidence_NQ is not None:
         assert [len(row) for row in output.confidence_NQ] == [len(t.prompt.questions) for t in trajectories]
-    again = reward.score(trajectories, 2)
+    again = reward.score(trajectories)
     torch.testing.assert_close(again.reward_N, output.reward_N, equal_nan=True)
-    # Groups do not see each other: the last one alone scores what it scored in company.
-    torch.testing.assert_close(reward.score(trajectories[-2:], 2).reward_N, output.reward_N[-2:], equal_nan=True)
-    scores = score(trajectories, 2, [reward])
+    # Samples do not see each other: the last ones alone score what they scored in company.
+    torch.testing.assert_close(reward.score(trajectories[-2:]).reward_N, output.reward_N[-2:], equal_nan=True)
+    whole = within_groups(reward, trajectories)
+    assert whole.shape == output.reward_N.shape
+    # Nor do groups, and other ranks may have some of a group's samples.
+    torch.testing.assert_close(within_groups(reward, trajectories[-2:]), whole[-2:], equal_nan=True)
+    torch.testing.assert_close(within_groups(reward, trajectories, parts=(3, 1)), whole, equal_nan=True)
+    scores = score(trajectories, [reward])
     weighted = reward.weight * output.reward_N
     torch.testing.assert_close(scores.text_reward_N if reward.text_only else scores.reward_N, weighted, equal_nan=True)
+
+
+def within_groups(reward: Reward, trajectories: list[Trajectory], parts: Sequence[int] = ()) -> torch.Tensor:
+    """The rewards within groups of two, of samples that are scored in parts of these sizes (and the rest)."""
+    scorer, start, pending = Scorer([reward]), 0, []
+    for stop in (*itertools.accumulate(parts), len(trajectories)):
+        pending.append(scorer(trajectories[start:stop]))
+        start = stop
+    scores = scorer.collect(Group(trajectories=tuple(trajectories), size=2, pending=tuple(pending)))
+    return (scores.text_reward_N if reward.text_only else scores.reward_N) / (reward.weight or 1.0)
 
 
 @pytest.mark.parametrize("case", cases(Reward))
@@ -613,7 +638,7 @@ def test_a_task_replays_what_it_rolled_out(case: Case, model: UnifiedModel) -> N
     if case.cls.__name__ in LOOKS and type(model).__name__ in READS_NO_PICTURES:
         pytest.skip(f"{type(model).__name__} reads no pictures, which {case.cls.__name__} needs")
     sampler = sde(7, 2, (0, 4))
-    steps = sampler.steps(0, 0)
+    steps = sampler.steps(at(0, 0))
     prompts = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]
     keys = [SampleKey(seed=0, update=0, prompt=p.id, sample=g) for p in prompts for g in range(2)]
     stopwatch = Stopwatch()
@@ -627,7 +652,7 @@ def test_a_task_replays_what_it_rolled_out(case: Case, model: UnifiedModel) -> N
         for group in groups:
             assert group.size == 2 and [t.key for t in group.trajectories] == keys
             assert [t.prompt.id for t in group.trajectories] == ["a", "a", "b", "b"]
-            assert len(joined([pending.result() for pending in group.pending]).reward_N) == 4
+            assert len(score.collect(group).reward_N) == 4
             replays_what_was_drawn(task, model, [t for t in group.trajectories if t.segments], sampler, steps)
     evaluated = roll(task, model, prompts, keys[::2], sampler, None, score)
     assert all(len(t.image.step_K) == 0 for group in evaluated for t in group.trajectories), "nothing is stochastic"
@@ -664,16 +689,17 @@ def test_a_benchmark_measures_every_prompt(case: Case, trajectories: list[Trajec
     outcomes = benchmark.measure(shown, rewards)
     assert len(outcomes) == len(shown)
     assert [outcome["reward"] for outcome in json.loads(json.dumps(outcomes))] == rewards
-    benchmark.update(Group(trajectories=tuple(shown), size=1))
+    own = [benchmark.reward] if benchmark.reward else []
+    benchmark.update(Group(trajectories=tuple(shown), size=1), own)
     figures = flatten(benchmark.figures(), benchmark.name)
     assert figures and all(math.isfinite(value) for value in figures.values())
     # Prompts that only fill up a batch change nothing.
     empty = trajectories[-1]
     filler = dataclasses.replace(empty.prompt, padding=True)
-    benchmark.update(Group(trajectories=(dataclasses.replace(empty, prompt=filler),), size=1))
+    benchmark.update(Group(trajectories=(dataclasses.replace(empty, prompt=filler),), size=1), own)
     assert flatten(benchmark.figures(), benchmark.name) == figures
     benchmark.reset()
-    benchmark.update(Group(trajectories=tuple(trajectories[1::2]), size=1))
+    benchmark.update(Group(trajectories=tuple(trajectories[1::2]), size=1), own)
     assert flatten(benchmark.figures(), benchmark.name) != figures, "empty pictures measure the same"
 
 
@@ -756,6 +782,26 @@ def test_both_kinds_of_context_say_the_same(model: UnifiedModel, with_picture: b
         if kind is static:
             first_ids = ids
     assert all(torch.equal(a, b) for a, b in zip(first_ids, ids, strict=True)), "the same numbers, the same tokens"
+
+
+@pytest.mark.parametrize("narrow", ["autocast", "weights"])
+@torch.no_grad()
+def test_heads_and_pictures_are_fp32_whatever_the_precision(model: UnifiedModel, narrow: str) -> None:
+    """bf16 heads would round logits and velocities (project/models/precision.py)."""
+    latents, sigma, grid = noised(model)
+    drawn = model.decode_latents(latents[:, 0], grid)
+    if narrow == "weights":
+        model = copy.deepcopy(model).to(torch.bfloat16)
+    said: list[Any] = []
+    with torch.autocast("cpu", torch.bfloat16, enabled=narrow == "autocast"):
+        contexts = read(model, "functional", TEXTS)
+        hook = model.register_forward_hook(lambda module, arguments, output: said.append(output))
+        model.first_token_log_probs(contexts.main)
+        model.velocity(latents, sigma, contexts, GUIDANCE, grid)
+        hook.remove()
+        assert torch.equal(model.decode_latents(latents[:, 0], grid), drawn), "pictures are decoded in fp32"
+    logits, velocity = said[0].logits, said[1].velocity_RLD
+    assert logits.dtype == velocity.dtype == torch.float32, "make both heads of project.models.Head"
 
 
 @torch.no_grad()

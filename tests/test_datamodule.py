@@ -35,12 +35,6 @@ def test_an_epoch_is_one_pass_and_the_next_another() -> None:
     assert ids(unshuffled) == [["0", "1", "2", "3"], ["4", "5", "6", "7"]]
 
 
-def test_ranks_deal_out_the_same_prompts() -> None:
-    parts = [ids(loader(rank=rank, world_size=2)) for rank in range(2)]
-    together = [[i for pair in zip(*batches, strict=True) for i in pair] for batches in zip(*parts, strict=True)]
-    assert together == ids(loader())
-
-
 @pytest.mark.parametrize("done", range(5))
 def test_goes_on_where_it_stopped(done: int) -> None:
     """Three epochs of two updates, cut after `done` updates."""
@@ -69,9 +63,9 @@ def test_a_position_among_other_prompts_is_refused() -> None:
         other.load_state_dict(loader().state_dict())
 
 
-def test_refuses_what_cannot_be_dealt() -> None:
-    with pytest.raises(ValueError, match=r"cannot be dealt to 3 rank\(s\): choose a positive multiple of 3"):
-        loader(world_size=3)
+def test_refuses_what_is_no_update() -> None:
+    with pytest.raises(ValueError, match="prompts_per_update = 0: give at least 1"):
+        PromptLoader(PROMPTS, prompts_per_update=0)
     with pytest.raises(ValueError, match=r"11 training prompt.* fewer than prompts_per_update = 12"):
         PromptLoader(PROMPTS, prompts_per_update=12)
 
@@ -131,7 +125,7 @@ def test_the_settings_of_the_datamodule_are_those_of_its_loaders(tmp_path: Path)
     assert [len(batch) for batch in evaluation] == [7, 2]
     assert texts(loaders(prompts_per_update=4, shuffle=False)[0])[0] == ["0", "1", "2", "3"]
     ranks = [loaders(rank, 2, prompts_per_update=4, shuffle=False) for rank in range(2)]
-    assert [texts(one)[0] for one, _ in ranks] == [["0", "2"], ["1", "3"]]
+    assert [texts(one)[0] for one, _ in ranks] == [["0", "1", "2", "3"]] * 2, "samples are dealt, not prompts"
     assert [texts(one)[0][:2] for _, (one,) in ranks] == [["0", "2"], ["1", "3"]]
     plain = PromptDataModule(train=file, columns=names, prompts_per_update=3)
     plain.setup("fit")

@@ -232,7 +232,7 @@ def test_generate_gives_the_same_bytes_for_the_same_seed(world: Path, run: Path,
     assert all(first[name] != other[name] for name in first)
     rows = [json.loads(line) for line in first["trajectories.jsonl"].splitlines()]
     assert [row["file"] for row in rows] == list(first)[:-1]
-    assert all({"file", "prompt", "image", "reasoning", "seed", "settings"} == set(row) for row in rows)
+    assert all({"file", "sample", "prompt", "image", "reasoning", "seed", "settings"} == set(row) for row in rows)
     assert rows[0]["seed"] == 3 and rows[0]["settings"]["num_steps"] == 4
 
 

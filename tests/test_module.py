@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
 import types
@@ -18,6 +19,7 @@ from project.datamodule import PromptLoader
 from project.models.lora import LoRA
 from project.objectives.grpo import GRPO
 from project.rewards.base import Reward, RewardOutput
+from project.rewards.format import ThinkTags
 from project.rewards.random import RandomReward
 from project.samplers.flow_sde import FlowSDE
 from project.samplers.guidance import Guidance
@@ -59,28 +61,37 @@ def test_the_update_does_not_depend_on_the_micro_batch(size):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("task", ["rt2i", "mixed"])
-def test_two_ranks_with_unequal_work_equal_one(tmp_path, task):
-    """Both prompts of the second rank never get a reward: it has nothing to replay but what keeps it in step.
+def trained_on(folder, ranks, task, strategy):
+    file = folder / f"{task}_{ranks}.pt"
+    if not file.is_file():
+        command = [sys.executable, "-m", "tests.helpers.several_ranks", str(ranks), str(file), task, strategy]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
+        assert done.returncode == 0, done.stderr[-2000:]
+    return torch.load(file)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.mark.parametrize(
+    ("task", "number", "strategy"), [("rt2i", 3, "auto"), ("rt2i", 7, "ddp"), ("mixed", 3, "ddp"), ("t2i", 2, "ddp")]
+)
+def test_any_number_of_ranks_with_unequal_work_equals_one(folder, task, number, strategy):
+    """RT2I: 4 prompts x 14 samples, so that groups cross ranks; two of the prompts never get a reward.
 
     Mixed training has three groups an update, of which the last (a second round) is drawn by half of the samples.
     """
-    saved = []
-    for ranks in (1, 2):
-        file = tmp_path / f"{ranks}.pt"
-        command = [sys.executable, "-m", "tests.helpers.two_ranks", str(ranks), str(file), task]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
-        assert done.returncode == 0, done.stderr[-2000:]
-        saved.append(torch.load(file))
-    one, two = saved
+    one, several = trained_on(folder, 1, task, "auto"), trained_on(folder, number, task, strategy)
     for name, weight in one["weights"].items():
-        torch.testing.assert_close(two["weights"][name], weight, atol=1e-6, rtol=1e-5, msg=name)
-    assert one["logged"].keys() == two["logged"].keys()
+        torch.testing.assert_close(several["weights"][name], weight, atol=1e-6, rtol=1e-5, msg=name)
+    assert one["logged"].keys() == several["logged"].keys()
     for name, value in one["logged"].items():
-        if name.endswith("reward/random") or name == "reward":
-            continue  # what a reward says of its own work is its rank's, and so is the progress bar
+        if name == "reward":
+            continue  # the progress bar is that of its rank
         # Rounding errors themselves are what the on_policy and ratio-error figures show.
-        assert two["logged"][name] == pytest.approx(value, rel=1e-4, abs=2e-6, nan_ok=True), name
+        assert several["logged"][name] == pytest.approx(value, rel=1e-4, abs=2e-6, nan_ok=True), name
 
 
 def test_an_update_without_survivors_is_skipped_and_counted():
@@ -104,8 +115,8 @@ class Sometimes(RandomReward):
         super().__init__(seed=1)
         self.module, self.silent = module, silent
 
-    def score(self, trajectories, group_size):
-        output = super().score(trajectories, group_size)
+    def score(self, trajectories):
+        output = super().score(trajectories)
         if self.module.updates in self.silent:
             output.reward_N[:] = float("nan")
         return output
@@ -168,7 +179,7 @@ class WordReward(Reward):
         super().__init__()
         self.wanted = wanted
 
-    def score(self, trajectories, group_size):
+    def score(self, trajectories):
         return RewardOutput(reward_N=torch.tensor([float(t.texts[0].ids_T[0] == self.wanted) for t in trajectories]))
 
 
@@ -193,7 +204,7 @@ class PartlyUnscored(Reward):
         super().__init__()
         self.unscored, self.kept = unscored, kept
 
-    def score(self, trajectories, group_size):
+    def score(self, trajectories):
         rewards = torch.tensor([t.key.sample * 0.3 + len(t.prompt.text) * 0.1 for t in trajectories])
         rewards[list(self.unscored)] = torch.nan
         return RewardOutput(reward_N=rewards)
@@ -303,10 +314,30 @@ def test_refinement_and_first_pictures_are_trained_together(tmp_path):
         torch.testing.assert_close(trained[12][name], value, atol=1e-6, rtol=1e-5, msg=name)
 
 
+def test_first_pictures_without_thinking_are_trained_beside_their_refinement():
+    first = ReasoningT2I(height=8, width=8, think=False, guidance=Guidance(text=2.0, interval=(0.0, 1.0)))
+    task = SelfReflection(first=first, train_first=True, max_tokens=4, credit="own")
+    settings = {"image_baseline": "context", "micro_batch_size": 3, "optimizer": plain_descent}
+    module = make_module(policy=TinyBagel(), task=task, **settings)
+    logged = train(module, rewards=[RandomReward(seed=2), ThinkTags()], callbacks=[OnPolicyGate()]).callback_metrics
+    assert logged["on_policy/max_ratio_error"] <= 1e-5
+    assert "srr/1/text/empty" in logged and "text/empty" not in logged
+    assert all(math.isfinite(value) for value in logged.values())
+    assert "srr/1/loss/text" in logged and "loss/text" not in logged, "of what is not there nothing is said"
+    drawn, refined = module.validation_step(PROMPTS[:2], 0)["groups"]
+    assert not any(t.texts for t in drawn.trajectories) and all(t.texts for t in refined.trajectories)
+
+
+def test_more_candidates_than_samples_are_refused():
+    first = ReasoningT2I(height=8, width=8, think=False)
+    with pytest.raises(ValueError, match="candidates=5, but a prompt has num_generations=4 samples"):
+        make_module(task=SelfReflection(first, candidates=5))
+
+
 class Worse(Reward):
     """Refined pictures are never better than first ones."""
 
-    def score(self, trajectories, group_size):
+    def score(self, trajectories):
         return RewardOutput(reward_N=torch.tensor([0.9 - 0.1 * t.round - 0.01 * t.key.sample for t in trajectories]))
 
 
@@ -338,6 +369,27 @@ def test_a_run_that_never_learns_ends(caplog):
     module = make_module(max_skipped=3)
     train(module, updates=50, rewards=[PartlyUnscored(range(12), None)], batches=[PROMPTS] * 50)
     assert module.updates == 3 and "3 updates in a row were skipped" in caplog.text
+
+
+class EqualIn(RandomReward):
+    """The same reward for every sample in the updates given."""
+
+    def __init__(self, module, *updates):
+        super().__init__(seed=1)
+        self.module, self.updates = module, updates
+
+    def score(self, trajectories):
+        output = super().score(trajectories)
+        if self.module.updates in self.updates:
+            output.reward_N[:] = 0.5
+        return output
+
+
+def test_where_every_advantage_is_zero_momentum_moves_no_weight(caplog):
+    module, steps = make_module(), Steps()
+    train(module, updates=3, rewards=[EqualIn(module, 1)], callbacks=[steps])
+    assert steps.skipped == [0, 1, 0, 0] and steps.moved == [True, False, True, True]
+    assert "update 1 is skipped: every advantage is zero" in caplog.text
 
 
 class NotFinite(GRPO):

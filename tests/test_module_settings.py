@@ -24,7 +24,7 @@ from project.trajectory import Group, Prompt, Scores
 from tests.helpers import toys
 from tests.helpers.backbones import NewDenseModel
 from tests.helpers.policies import TinyBagel
-from tests.helpers.sampling import ode, roll, sde
+from tests.helpers.sampling import at, ode, roll, sde
 from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
 
 SIZE = dict(height=8, width=8, max_tokens=4, guidance=Guidance(text=2.0, interval=(0.0, 1.0)))
@@ -70,7 +70,9 @@ def test_a_rollout_takes_the_window_of_its_seed_and_update(seed, update):
     (group,) = module.rollout(PROMPTS)
     assert len(group) == 3 * len(PROMPTS) and group.size == 3
     assert {t.key.update for t in group.trajectories} == {update}
-    assert {tuple(t.image.step_K.tolist()) for t in group.trajectories} == {tuple(module.sampler.steps(seed, update))}
+    assert {tuple(t.image.step_K.tolist()) for t in group.trajectories} == {
+        tuple(module.sampler.steps(at(seed, update)))
+    }
 
 
 # ----------------------------------------------------------------- evaluation
@@ -118,6 +120,27 @@ def test_an_evaluation_that_chooses_by_rewards_asks_them():
     module._trainer = types.SimpleNamespace(callbacks=[RandomReward(seed=1)])
     first, refined = module.validation_step(PROMPTS[:1], 0)["groups"]
     assert first.pending and not refined.trajectories[0].stopped
+
+
+class Waits(RandomReward):
+    longest_wait = 3.0
+
+
+class Waiting(Benchmark):
+    """Whose own reward may be waited for."""
+
+    def __init__(self):
+        super().__init__(toys.MeanOf(), Waits())
+
+    def measure(self, trajectories, rewards):
+        return []
+
+
+def test_ranks_wait_as_long_as_all_judges_of_the_run_may_be_away(monkeypatch):
+    waits = []
+    monkeypatch.setattr("project.training.evaluated.lengthen_timeout", lambda strategy, s: waits.append((strategy, s)))
+    trainer = train(make_module(), updates=1, rewards=[Waits(), RandomReward()], callbacks=[Waiting()])
+    assert waits == [(trainer.strategy, 6.0)]
 
 
 class Named(Benchmark):
@@ -184,7 +207,7 @@ def scored_group():
 def test_samples_are_compared_as_the_settings_say(given, meant):
     module, group = make_module(**given), scored_group()
     module.log_dict = lambda *args, **settings: None
-    module._trainer = types.SimpleNamespace(world_size=1)
+    module._trainer = types.SimpleNamespace(world_size=1, global_rank=0)
     ours = module.advantages(group).advantages
     usual = {"scale": "global", "clip": 5.0, "eps": 1e-4, "image_mask_N": group.scores.well_formed_N}
     theirs = advantages(REWARDS, group.scores.text_reward_N, 4, **{**usual, **meant})
@@ -207,7 +230,8 @@ def test_the_text_weight_of_a_group_is_in_the_loss():
     first = ReasoningT2I(**{**SIZE, "think": False})
 
     def run(weight, **changes):
-        task = SelfReflection(first, max_tokens=3, guidance=SIZE["guidance"], text_weight=weight, rectification=None)
+        settings = {"guidance": SIZE["guidance"], "text_weight": weight, "rectification": None}
+        task = SelfReflection(first, max_tokens=3, candidates=4, **settings)
         return weights(trained(policy=TinyBagel(), task=task, **changes)[0])
 
     none = run(0.0)
@@ -279,8 +303,8 @@ class Silent(RandomReward):
         super().__init__(seed=1)
         self.updates = updates
 
-    def score(self, trajectories, group_size):
-        output = super().score(trajectories, group_size)
+    def score(self, trajectories):
+        output = super().score(trajectories)
         if trajectories[0].key.update in self.updates:
             output.reward_N[:] = float("nan")
         return output
@@ -368,9 +392,9 @@ class Order(RandomReward):
     def preflight(self):
         self.calls.append("preflight")
 
-    def score(self, trajectories, group_size):
+    def score(self, trajectories):
         self.calls.append("score")
-        return super().score(trajectories, group_size)
+        return super().score(trajectories)
 
 
 def test_rewards_are_checked_before_they_are_asked():

@@ -40,7 +40,7 @@ class BenchmarkReward(Reward):
         self.flips = flips
         self.seed = seed
 
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
         if not trajectories:
             return RewardOutput(reward_N=torch.zeros(0))
         outcomes = self.benchmark.measure(trajectories, [None] * len(trajectories))

@@ -27,6 +27,7 @@ Results = dict[str, Any]
 """Figure -> number, or a dict of such."""
 Outcome = dict[str, Any]
 """What was measured on one prompt: JSON values."""
+Confidences = Sequence[float | None]
 
 
 class Benchmark(Callback, ABC):
@@ -82,15 +83,28 @@ class Benchmark(Callback, ABC):
         outcomes = self._outcomes.setdefault(group.label, [])
         if not trajectories:
             return
+        reward_N = torch.full((len(trajectories),), torch.nan)
+        confidence_NQ: Sequence[Confidences] = ()
         if group.scores is not None:
             reward_N = group.scores.reward_N[kept]
+            confidence_NQ = [group.scores.confidence_NQ[n] for n in kept if group.scores.confidence_NQ]
         elif rewards:
-            reward_N = score(trajectories, 1, rewards).reward_N
-        else:
-            reward_N = torch.full((len(trajectories),), torch.nan)
+            scores = score(trajectories, rewards)
+            reward_N, confidence_NQ = scores.reward_N, scores.confidence_NQ
         values = [None if math.isnan(value) else value for value in reward_N.tolist()]
-        for trajectory, outcome in zip(trajectories, self.measure(trajectories, values), strict=True):
-            outcomes.append({"id": trajectory.prompt.id, **outcome})
+        measured = self.measure(trajectories, values)
+        answered = confidence_NQ or [()] * len(trajectories)
+        for trajectory, outcome, confidences in zip(trajectories, measured, answered, strict=True):
+            outcomes.append({"id": trajectory.prompt.id, **outcome, **self.of_answers(trajectory.prompt, confidences)})
+
+    def of_answers(self, prompt: Prompt, confidences: Confidences) -> Outcome:
+        """Further outcomes, from the confidences in the prompt's questions; there are none by default.
+
+        Args:
+            confidences: one for each question of the prompt, None where it was not answered; empty if no reward asks
+                questions.
+        """
+        return {}
 
     def prompts(self, trainer: Trainer) -> list[Prompt]:
         """Those that it measures in evaluations during training."""
@@ -104,6 +118,11 @@ class Benchmark(Callback, ABC):
         if self.reward is not None and (prompts := self.prompts(trainer)):
             self.reward.check(prompts)
             self.reward.preflight()
+
+    @property
+    def longest_wait(self) -> float:
+        """How long a judge of its own may be waited for [s]. See `Reward.longest_wait`."""
+        return 0.0 if self.reward is None else self.reward.longest_wait
 
     def stop_waiting(self) -> None:
         """The run is to end: do not wait for a judge of its own that is away. See `Reward.stop_waiting`."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from project.core.randomness import keyed_generator
 from project.judges.base import Judge, JudgeUnavailable
 from project.rewards.dvreward import AGGREGATIONS, DVReward, group_rewards
-from project.trajectory import Group, Scores
+from project.trajectory import Group
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class GoldJudge(Callback):
     Args:
         judge: who answers; best one that is dearer than the judge that is trained against, or another model.
         every_n_updates: updates between two comparisons.
-        samples: at least so many trajectories are compared, in whole groups drawn at random (all, if there are fewer).
+        samples: at least so many trajectories are compared, in groups drawn at random (all, if there are fewer).
         aggregation: of confidences, see `project.rewards.dvreward.DVReward`.
         use_dependencies: a question counts as no if one that it depends on was answered no.
         threshold: growth of the gap that is worth a warning.
@@ -87,6 +87,11 @@ class GoldJudge(Callback):
         if trainer.is_global_zero:
             self.reward.preflight()
 
+    @property
+    def longest_wait(self) -> float:
+        """How long the judge may be waited for [s]. See `Reward.longest_wait`."""
+        return self.reward.longest_wait
+
     def stop_waiting(self) -> None:
         """The run is to end: do not wait for a judge that is away. See `Reward.stop_waiting`."""
         self.reward.stop_waiting()
@@ -99,14 +104,20 @@ class GoldJudge(Callback):
         group = outputs.get("group") if isinstance(outputs, Mapping) else None
         if updates % self.every_n_updates or not isinstance(group, Group) or group.scores is None:
             return
-        chosen = chosen_samples(len(group), group.size, self.samples, updates)
+        parts = chosen_parts(group.parts, self.samples, updates)
+        places = [n for part in parts for n in part]
         try:
-            gold = self.reward.score([group.trajectories[n] for n in chosen], group.size)
+            gold = self.reward.score([group.trajectories[n] for n in places])
         except JudgeUnavailable as error:
             # It only watches: training does not need it.
             log.warning("update %d is not compared, the gold judge is away: %s", updates, error)
             return
-        found = compare(self._train_rewards(group, group.scores, chosen), gold.reward_N, group.size)
+        assert gold.confidence_NQ is not None
+        asked = dict(zip(places, gold.confidence_NQ, strict=True))
+        train_N = group.scores.reward_N[places]
+        if group.scores.confidence_NQ:
+            train_N = self._aggregated(dict(enumerate(group.scores.confidence_NQ)), group, parts)
+        found = compare(train_N, self._aggregated(asked, group, parts), [len(part) for part in parts])
         figures = {"unanswered": gold.metrics["judge/unanswered"].value, **found.figures}
         logged = {f"gold/{name}": value for name, value in figures.items() if not math.isnan(value)}
         # Not by `log_dict`, which would repeat them at every update until the next comparison.
@@ -115,20 +126,19 @@ class GoldJudge(Callback):
         if found.gaps:
             self._watch(list(found.gaps), updates)
 
-    def _train_rewards(self, group: Group, scores: Scores, chosen: Sequence[int]) -> Tensor:
-        """What training's own confidences come to when they are aggregated as the gold judge's."""
-        if not scores.confidence_NQ:
-            return scores.reward_N[list(chosen)]
-        starts = chosen[:: group.size]
+    def _aggregated(
+        self, confidences: Mapping[int, Sequence[float | None]], group: Group, parts: Sequence[range]
+    ) -> Tensor:
+        """What confidences, by place, come to within each part of a group."""
         return torch.cat(
             [
                 group_rewards(
-                    scores.confidence_NQ[start : start + group.size],
-                    group.trajectories[start].prompt.questions,
+                    [confidences[n] for n in part],
+                    group.trajectories[part.start].prompt.questions,
                     aggregate=self.aggregate,
                     use_dependencies=self.reward.use_dependencies,
                 )
-                for start in starts
+                for part in parts
             ]
         )
 
@@ -193,18 +203,19 @@ class Comparison:
         }
 
 
-def compare(train_N: Tensor, gold_N: Tensor, size: int) -> Comparison:
-    """Means and correlations of two rewards of the same samples, group by group of `size`; NaN = not scored."""
-    both_N = ~(train_N.isnan() | gold_N.isnan())
-    train_PG, gold_PG = (r.double().where(both_N, math.nan).reshape(-1, size) for r in (train_N.cpu(), gold_N.cpu()))
-    centred = [(r - r.nanmean(1, keepdim=True)).flatten()[both_N] for r in (train_PG, gold_PG)]
-    train, gold = train_PG.flatten()[both_N], gold_PG.flatten()[both_N]
+def compare(train_N: Tensor, gold_N: Tensor, sizes: Sequence[int]) -> Comparison:
+    """Means and correlations of two rewards of the same samples, group by group of these sizes; NaN = not scored."""
+    both_N = ~(train_N.isnan() | gold_N.isnan()).cpu()
+    train_N, gold_N = (r.double().cpu().where(both_N, math.nan) for r in (train_N, gold_N))
+    centred = [torch.cat([part - part.nanmean() for part in r.split(list(sizes))])[both_N] for r in (train_N, gold_N)]
+    gaps = [gap for part in (train_N - gold_N).split(list(sizes)) if not math.isnan(gap := part.nanmean().item())]
+    train, gold = train_N[both_N], gold_N[both_N]
     return Comparison(
         reward=gold.mean().item(),
         train_reward=train.mean().item(),
         correlation=correlation(train, gold),
         correlation_in_group=correlation(*centred),
-        gaps=tuple(gap for gap in (train_PG - gold_PG).nanmean(1).tolist() if not math.isnan(gap)),
+        gaps=tuple(gaps),
     )
 
 
@@ -229,8 +240,12 @@ def correlation(x_N: Tensor, y_N: Tensor) -> float:
     return (x_N * y_N).sum().item() / spread if spread > 1e-12 else math.nan
 
 
-def chosen_samples(number: int, size: int, samples: int, updates: int) -> list[int]:
-    """Places of the trajectories to compare: whole groups of `size`, drawn by the update, in order."""
-    groups = number // size
-    drawn = torch.randperm(groups, generator=keyed_generator("gold judge", updates)).tolist()
-    return [g * size + n for g in sorted(drawn[: math.ceil(samples / size)]) for n in range(size)]
+def chosen_parts(parts: Sequence[range], samples: int, updates: int) -> list[range]:
+    """Groups to compare, drawn by the update, in order: the first ones drawn that have so many samples together."""
+    drawn = torch.randperm(len(parts), generator=keyed_generator("gold judge", updates)).tolist()
+    chosen: list[int] = []
+    for place in drawn:
+        if sum(len(parts[other]) for other in chosen) >= samples:
+            break
+        chosen.append(place)
+    return [parts[place] for place in sorted(chosen)]

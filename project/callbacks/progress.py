@@ -26,6 +26,14 @@ class Progress(TQDMProgressBar):
         self.metrics = METRICS if metrics is None else metrics
         self._tokens: float | None = None
 
+    @property
+    def sanity_check_description(self) -> str:
+        return "Evaluation before training"
+
+    @property
+    def validation_description(self) -> str:
+        return "Evaluation"
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from project.benchmarks.base import Benchmark
 from project.callbacks.before_after import BeforeAfter
@@ -226,6 +227,8 @@ class ProjectCLI(LightningCLI):
         measured = self.results.measured_updates == getattr(self.model, "updates", None)
         if self._get(self.config_init, "benchmarks") and self.trainer.enable_validation and not measured:
             self.trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+        if self.results.measured_updates is not None:
+            rank_zero_info(f"scores:   python -m project results {self.trainer.default_root_dir}")
 
     def _options(self, args: Sequence[str]) -> list[str]:
         """Dotted names of all options of the subcommand."""

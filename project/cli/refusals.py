@@ -13,6 +13,8 @@ from lightning.pytorch import LightningModule
 
 from project.core.config_files import place_of
 from project.core.errors import UsageError, explain
+from project.training.evaluated import EvaluatedModule
+from project.training.strategies import check_strategy
 
 MANUAL = {
     "gradient_clip_val": "model.init_args.gradient_clip is the largest norm of the gradient",
@@ -34,7 +36,14 @@ VARIABLES = {
 
 
 def check_trainer(module: LightningModule, options: Mapping[str, Any], files: Sequence[Path]) -> None:
-    """Raises UsageError for trainer options that the module has options of its own for."""
+    """Raises UsageError for a strategy that does not train the module, and for trainer options that the module has
+    options of its own for."""
+    if isinstance(module, EvaluatedModule):
+        try:
+            check_strategy(options["strategy"])
+        except ValueError as error:
+            place = place_of(files, "strategy", group="trainer", value=str(options["strategy"]))
+            raise UsageError(f"{place}{error}") from None
     if module.automatic_optimization:
         return
     for name, instead in MANUAL.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,3 +71,30 @@ def atomic_file(file: Path) -> Iterator[IO[bytes]]:
                 raise
         temporary.chmod(0o644)
         os.replace(temporary, file)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `folder` when the block ends; if it raises, nothing is left.
+
+    A folder that holds something already is written into directly, and what was written before an error stays.
+
+    Raises NotWritten if the folder cannot be made, or cannot take its place. One that the block raises names the file
+    as it would have been called.
+    """
+    folder = folder.absolute()
+    if folder.is_dir() and any(folder.iterdir()):
+        yield folder
+        return
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        with writing(folder):
+            partial.mkdir(parents=True)
+        yield partial
+        with writing(folder):
+            os.replace(partial, folder)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, NotWritten) and (file := Path(error.filename)).is_relative_to(partial):
+            raise NotWritten(folder / file.relative_to(partial), error) from error
+        raise

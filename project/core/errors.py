@@ -15,6 +15,7 @@ import typing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from project.core.config_files import place_of
 from project.core.moved_paths import moved
@@ -35,6 +36,18 @@ CLASS_PATH = re.compile(r"Problem with given class_path '([^']+)':\s*(.*)")
 
 class UsageError(ValueError):
     """The command line or a configuration file is wrong; the message is ready to be shown."""
+
+
+class WrongReturn(ValueError):
+    """What a class or function returned cannot be used; the message says where that one is, and what it must return."""
+
+
+def place_of_code(function: Any) -> str:
+    """ " at FILE:LINE" of a function or method, for messages; empty where nobody knows."""
+    try:
+        return f" at {inspect.getsourcefile(function)}:{inspect.getsourcelines(function)[1]}"
+    except (TypeError, OSError):
+        return ""
 
 
 class ScoringFailed(RuntimeError):
@@ -170,6 +183,9 @@ def _wrong_class(cause: Cause, files: Sequence[Path]) -> str | None:
 
 def _other(cause: Cause, same: list[str], message: str, files: Sequence[Path]) -> str:
     where = ".".join(cause.keys)
+    if found := re.search(r"Parameter '(\w+)' from '([\w.]+)\.__init__' does not specify a type", cause.text):
+        place = place_of(files, found[2])
+        return f"{place}argument {found[1]!r} of {found[2]} has no type: give it one, such as `{found[1]}: float`"
     if found := re.match(r"the following arguments are required: (.+)", cause.text):
         names = ", ".join(repr(name.strip().partition(".")[2] or name.strip()) for name in found[1].split(","))
         place = place_of(files, cause.owner) if cause.owner else (f"{files[-1]}: " if files else "")

@@ -44,7 +44,10 @@ def read_object(file: Path, wanted_by: str = "a checkpoint folder") -> dict[str,
 
 
 def read_lines(file: Path) -> Iterator[tuple[str, str]]:
-    """("file:line", line) of every line that is not blank. Raises ValueError for what is not UTF-8 text."""
+    """("file:line", line) of every line that is not blank. Raises ValueError for what is not UTF-8 text, and for what
+    Git LFS left in place of the file."""
+    if is_lfs_pointer(file):
+        raise ValueError(f"{file} is a Git LFS pointer, not the file itself: {LFS_REMEDY}")
     for number, raw in enumerate(file.read_bytes().splitlines(), start=1):
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from project.decomposition.base import ChatModel, DecomposerUnavailable, Reply
+from project.judges.openai.failures import Failure
 from project.judges.openai.replies import read_message
 from project.judges.openai.server import Server
-from project.judges.openai.servers import ChatServers, Failure, ServersUnavailable, Stopped
+from project.judges.openai.servers import ChatServers, ServersUnavailable, Stopped
 
 PROBE = ({"role": "user", "content": "Answer with the word yes."},)
 TIMEOUT = 300.0

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from project.core.atomic_files import atomic_folder
 from project.models.base import UnifiedModel
 from project.models.lora import has_adapters, merge_adapters, save_adapter
 
@@ -63,18 +62,11 @@ def check_unused(out: str | Path) -> None:
 def whole_folder(out: str | Path) -> Iterator[Path]:
     """A folder to write into, which becomes `out` when it is complete, and is removed when writing fails.
 
-    Raises ValueError as `check_unused`.
+    Raises ValueError as `check_unused`, and NotWritten.
     """
     check_unused(out)
-    final = Path(out).absolute()
-    partial = final.with_name(f".{final.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        os.replace(partial, final)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with atomic_folder(Path(out)) as folder:
+        yield folder
 
 
 def parse_size(text: str) -> int | None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from project.inference.devices import one_device, usual_dtype
 from project.models.base import UnifiedModel
 from project.models.context import Context
 from project.models.reading import Read, Reading, read
@@ -75,13 +76,24 @@ class UnifiedPipeline:
 
     @classmethod
     def from_pretrained(
-        cls, checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter: str | None = None
+        cls,
+        checkpoint: str,
+        weights: Literal["ema", "raw"] = "raw",
+        adapter: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> UnifiedPipeline:
         """A checkpoint folder or hub id (with a PEFT adapter), or a run's `.ckpt`.
 
-        Raises as `project.training.checkpoints.load_policy`.
+        Args:
+            weights: of a `.ckpt`, its last parameters or their moving average.
+            device: a GPU if there is one, else the CPU, if None.
+            dtype: of the weights in memory, where they are never wider; bfloat16 on a GPU and float32 on a CPU if None.
+
+        Raises as `project.training.checkpoints.load_policy`, and ValueError for a device that is not there.
         """
-        return cls(load_policy(checkpoint, weights, adapter))
+        device = one_device(device)
+        return cls(load_policy(checkpoint, weights, adapter, device, dtype or usual_dtype(device)))
 
     @torch.no_grad()
     def __call__(
@@ -114,7 +126,7 @@ class UnifiedPipeline:
             generator: of noise and sampled reasoning: one for all, or one per prompt (an image then does not depend
                 on what it is drawn with).
             latents: initial noise [L, D] per prompt, in place of drawn one.
-            max_tokens, temperature, top_p: of the reasoning; temperature 0 is greedy.
+            max_tokens, temperature, top_p: of the reasoning; temperature 0 and top_p 0 are greedy.
             retokenize: decode the reasoning and encode it again before drawing, as upstream does; what is read then
                 is not what was written, so training never does it.
 
@@ -146,7 +158,7 @@ class UnifiedPipeline:
                 main = known.main.select(known.row_N, room=scratch)
             contexts = known.contexts(main, room=scratch)
             noise = torch.stack([row.noise_LD for row in group if row.noise_LD is not None])
-            segments = draw(self.model, contexts, (), canvas, Sampler(schedule=schedule), range(0), initial_NLD=noise)
+            segments = draw(self.model, contexts, (), canvas, Sampler(schedule=schedule), initial_NLD=noise)
             for row, text, segment in zip(group, texts, segments, strict=True):
                 drawn[row.place] = Image.fromarray(segment.pixels_HWC.numpy()), text
         return PipelineOutput(
@@ -190,6 +202,7 @@ class UnifiedPipeline:
         if latents is not None and len(latents) != len(prompts):
             raise ValueError(f"{len(latents)} latents for {len(prompts)} prompts: give one each")
         generators = _each(generator, len(prompts), "generators")
+        resized: dict[int, Tensor] = {}
         rows = []
         for place, (text, image, own) in enumerate(zip(prompts, images, generators, strict=True)):
             if image is not None and not isinstance(image, Image.Image):
@@ -197,7 +210,9 @@ class UnifiedPipeline:
             height, width = size or (0, 0)
             source = None
             if image is not None:
-                source = torch.from_numpy(np.array(self.vae_transform.resize(image)))
+                if id(image) not in resized:  # rows of one picture share it, and it is then read once
+                    resized[id(image)] = torch.from_numpy(np.array(self.vae_transform.resize(image)))
+                source = resized[id(image)]
                 height, width = source.shape[:2]
             noise_LD = None
             if size is not None:
@@ -244,13 +259,12 @@ class UnifiedPipeline:
         model, d = self.model, self.model.defaults
         limit = d.max_tokens if max_tokens is None else max_tokens
         top_p = d.top_p if top_p is None else top_p
-        if temperature is None:
-            temperature = 1.0 if top_p > 0 else 0.0
+        temperature = d.temperature if temperature is None else temperature
         numbers = torch.stack([torch.rand(limit, generator=row.generator) for row in group])
         after, sampled = model.sample_text(
             known.main.select(known.row_N, room=model.text_room(limit) + room),
             numbers,
-            temperature=temperature,
+            temperature=temperature if top_p > 0 else 0.0,
             top_p=top_p or 1.0,
         )
         lengths = (sampled.length_R - sampled.finished_R.long()).tolist()

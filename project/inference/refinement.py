@@ -21,7 +21,7 @@ from project.inference.pipeline import PipelineOutput
 from project.judges.base import Judge
 from project.rewards.dvreward import DVReward
 from project.tasks.editing import given_picture
-from project.tasks.rounds import RoundRule, instruction
+from project.tasks.rounds import RoundRule, check_wording, instruction
 from project.trajectory import Prompt, SampleKey, Trajectory
 
 Redraw = Callable[[Sequence[str], Sequence[Image.Image], Sequence[torch.Generator]], PipelineOutput]
@@ -57,7 +57,7 @@ class JudgeCritic(Critic):
         self.reward.preflight()
 
     def scores(self, prompts: Sequence[Prompt], images: Sequence[Image.Image]) -> list[float | None]:
-        rewards = self.reward.score(_shown(prompts, images), 1).reward_N.tolist()
+        rewards = self.reward.score(_shown(prompts, images)).reward_N.tolist()
         return [None if math.isnan(reward) else reward for reward in rewards]
 
 
@@ -86,16 +86,23 @@ class Refinement:
         gate: none, or who decides which pictures are refined.
         critic: who scores every round's picture, and decides where there is a gate.
         below: pictures with a lower score are refined; those without a score are not.
+        wording: what is said beside a picture, with "{prompt}" where the prompt is to stand; None = the model's own
+            default.
+
+    Raises:
+        ValueError: for rounds below 0, a gate without its critic, or a wording without "{prompt}".
     """
 
     rounds: int
     gate: Literal["none", "judge", "oracle"] = "none"
     critic: Critic | None = None
     below: float = 0.5
+    wording: str | None = None
 
     def __post_init__(self) -> None:
         if self.rounds < 0:
             raise ValueError(f"rounds={self.rounds}: give 0 or more")
+        check_wording(self.wording)
         if self.gate != "none" and self.critic is None:
             needed = "--judge" if self.gate == "judge" else "--benchmark"
             raise ValueError(f"--gate {self.gate} needs {needed}: name its class path")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from project.core.errors import ScoringFailed
+from project.core.errors import ScoringFailed, WrongReturn, place_of_code
 from project.core.metrics import Metric
 from project.trajectory import Question
 
@@ -32,6 +32,30 @@ def check_texts(texts: Sequence[str], prompts: Sequence[str]) -> None:
         raise ValueError(f"{len(texts)} texts and {len(prompts)} prompts: give one prompt per text")
 
 
+def check_answers(answers: Any, numbers: Sequence[int], name: str, method: Callable[..., Any]) -> None:
+    """Checks what a judge returned.
+
+    Args:
+        answers: a row per picture or text.
+        numbers: how many questions were asked about each.
+        name: of the judge.
+        method: that answered.
+
+    Raises:
+        WrongReturn: unless there is a number in [0, 1], or None, for every question.
+    """
+    judge = f"judge {name!r}{place_of_code(method)}"
+    try:
+        complete = [len(row) for row in answers] == list(numbers)
+        in_range = all(value is None or 0 <= value <= 1 for row in answers for value in row)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WrongReturn(f"{judge} gave no lists of numbers ({error}): return a list of confidences each") from error
+    if not complete:
+        raise WrongReturn(f"{judge} must answer every question, with None if unknown")
+    if not in_range:
+        raise WrongReturn(f"{judge} gave a confidence outside [0, 1]: return None for no answer")
+
+
 class AnyJudge(ABC):
     """What judges of pictures and of texts share."""
 
@@ -43,6 +67,14 @@ class AnyJudge(ABC):
     @abstractmethod
     def preflight(self) -> None:
         """Check, before any training, that the judge can answer. Raises ValueError with the remedy if it cannot."""
+
+    @property
+    def longest_wait(self) -> float:
+        """How long one call may wait for a judge that is away [s].
+
+        The other ranks of a run wait as long for this one.
+        """
+        return 0.0
 
     def stop_waiting(self) -> None:
         """The run is to end: wait no longer for a judge that is away, raise JudgeUnavailable at once.
@@ -57,7 +89,10 @@ class AnyJudge(ABC):
 
 
 class Judge(AnyJudge):
-    """Answers yes/no questions with confidences. It sees the image, the question's text and the prompt's text."""
+    """Answers yes/no questions with confidences.
+
+    It is given the image, the question's text and the prompt's text. Whether it uses the prompt is its own choice.
+    """
 
     @abstractmethod
     def answer(

@@ -15,7 +15,7 @@ import numpy as np
 
 from project.core.digest import digest, image_digest
 from project.core.metrics import Mean, Metric, Sum
-from project.judges.base import Judge, check_pictures
+from project.judges.base import Judge, check_answers, check_pictures
 from project.trajectory import Question
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,10 @@ class CachedJudge(Judge):
     def name(self) -> str:
         return self.judge.name
 
+    @property
+    def longest_wait(self) -> float:
+        return self.judge.longest_wait
+
     def stop_waiting(self) -> None:
         self.judge.stop_waiting()
 
@@ -86,7 +90,7 @@ class CachedJudge(Judge):
         questions: Sequence[Sequence[Question]],
         prompts: Sequence[str],
     ) -> list[list[float | None]]:
-        """See `Judge.answer`. Raises whatever the judge raises."""
+        """See `Judge.answer`. Raises whatever the judge raises, and WrongReturn for answers that are none."""
         check_pictures(images, questions, prompts)
         judge = self.judge.name.encode()
         keys = [
@@ -136,13 +140,13 @@ class CachedJudge(Judge):
             [list(missing.values()) for _, missing in open_rows],
             [prompts[n] for n, _ in open_rows],
         )
+        check_answers(answers, [len(missing) for _, missing in open_rows], self.judge.name, self.judge.answer)
         new = {
             key: value
             for (_, missing), row in zip(open_rows, answers, strict=True)
             for key, value in zip(missing, row, strict=True)
         }
-        # What is out of range is for the caller to refuse, not for the disk to remember.
-        self._store({key: value for key, value in new.items() if value is not None and 0 <= value <= 1})
+        self._store({key: value for key, value in new.items() if value is not None})
         return new
 
     def _stored(self, keys: Sequence[bytes]) -> dict[bytes, float]:

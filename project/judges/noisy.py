@@ -11,7 +11,7 @@ import torch
 from project.core.digest import pixel_key
 from project.core.metrics import Metric
 from project.core.randomness import keyed_generator
-from project.judges.base import Judge
+from project.judges.base import Judge, check_answers
 from project.trajectory import Question
 
 
@@ -41,6 +41,10 @@ class NoisyJudge(Judge):
     def name(self) -> str:
         return f"{self.judge.name}+noise{self.noise:g}-floor{self.floor:g}-seed{self.seed}"
 
+    @property
+    def longest_wait(self) -> float:
+        return self.judge.longest_wait
+
     def stop_waiting(self) -> None:
         self.judge.stop_waiting()
 
@@ -57,6 +61,7 @@ class NoisyJudge(Judge):
         prompts: Sequence[str],
     ) -> list[list[float | None]]:
         answers = self.judge.answer(images, questions, prompts)
+        check_answers(answers, [len(asked) for asked in questions], self.judge.name, self.judge.answer)
         disturbed: list[list[float | None]] = []
         for image, asked, row in zip(images, questions, answers, strict=True):
             picture = pixel_key(image)

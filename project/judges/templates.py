@@ -10,7 +10,7 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-TEMPLATE_VERSION = "1"
+TEMPLATE_VERSION = "2"
 INSTRUCTION = (
     "Look closely at the picture and answer one question about it. Judge only what can be seen: where the picture "
     "does not clearly show it, the answer is No. Answer with a single word, Yes or No."
@@ -24,26 +24,38 @@ _AROUND = string.whitespace + string.punctuation + "▁ĠĊčĉ“”«»…。"
 """What may stand around the word in a token: spaces and line ends (also as tokenizers write them), punctuation."""
 
 
-def judge_text(prompt: str, question: str) -> str:
-    """The words that go with the picture; an empty prompt is not mentioned."""
-    request = f"The picture was made for this request: {prompt.strip()}\n\n" if prompt.strip() else ""
-    return f"{INSTRUCTION}\n\n{request}Question: {question.strip()}\nAnswer:"
+def template_name(show_request: bool) -> str:
+    """The template in a judge's name: with and without the request a judge gives different answers."""
+    return f"template-{TEMPLATE_VERSION}{'-request' if show_request else ''}"
 
 
-def judge_messages(prompt: str, question: str, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+def judge_text(question: str, request: str = "") -> str:
+    """The words that go with the picture.
+
+    Args:
+        question: a yes/no question.
+        request: what the picture was made for; it is not mentioned if empty.
+    """
+    made_for = f"The picture was made for this request: {request.strip()}\n\n" if request.strip() else ""
+    return f"{INSTRUCTION}\n\n{made_for}Question: {question.strip()}\nAnswer:"
+
+
+def judge_messages(question: str, image: Mapping[str, Any], request: str = "") -> list[dict[str, Any]]:
     """The chat of one question: a single user message, as some chat templates know no system role.
 
     Args:
-        prompt: what the picture was made for.
-        question: a yes/no question.
+        question, request: see `judge_text`.
         image: the content part that holds the picture, in the form that the receiver expects: {"type": "image_url",
             "image_url": {"url": ...}} for OpenAI-compatible servers, {"type": "image", "image": ...} for transformers.
     """
-    return [{"role": "user", "content": [dict(image), {"type": "text", "text": judge_text(prompt, question)}]}]
+    return [{"role": "user", "content": [dict(image), {"type": "text", "text": judge_text(question, request)}]}]
 
 
 def text_messages(prompt: str, text: str, question: str) -> list[dict[str, Any]]:
-    """The chat of one question about a text that was written for a prompt; an empty prompt is not mentioned."""
+    """The chat of one question about a text that was written for a prompt; an empty prompt is not mentioned.
+
+    Questions about texts are about their prompt too ("does it say what the request asks for?"), so it is always named.
+    """
     request = f"It was written for this request: {prompt.strip()}\n\n" if prompt.strip() else ""
     asked = f"{TEXT_INSTRUCTION}\n\n{request}Text:\n{text.strip()}\n\nQuestion: {question.strip()}\nAnswer:"
     return [{"role": "user", "content": asked}]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from project.judges.base import Judge
 from project.judges.first_token import Asked, confidences, device_of, one_by_one, regrouped
-from project.judges.templates import TEMPLATE_VERSION, answer_ids, judge_messages
+from project.judges.templates import answer_ids, judge_messages, template_name
 from project.models.hub import local_copy
 from project.models.query import pad
 from project.models.text import parted
@@ -49,6 +49,7 @@ class TransformersJudge(Judge):
         minimum_mass: an answer whose first token says yes or no with less probability than this is no answer.
         share_pictures: read a picture once for all of its questions. A model that answers differently then (it is
             tried when the model is loaded) is asked question by question all the same.
+        show_request: see `OpenAIJudge`.
 
     Raises:
         ValueError: for a batch size below 1 or a minimum mass outside [0, 1].
@@ -63,6 +64,7 @@ class TransformersJudge(Judge):
         batch_size: int = 16,
         minimum_mass: float = 0.01,
         share_pictures: bool = True,
+        show_request: bool = False,
     ) -> None:
         if batch_size < 1 or not 0 <= minimum_mass <= 1:
             raise ValueError(f"{batch_size=}, {minimum_mass=}: give at least 1, and a probability")
@@ -73,13 +75,14 @@ class TransformersJudge(Judge):
         self.batch_size = batch_size
         self.minimum_mass = minimum_mass
         self.share_pictures = share_pictures
+        self.show_request = show_request
         self._loaded: LocalModel | None = None
 
     @property
     def name(self) -> str:
         return (
             f"transformers:{self.model}:{self.quantization}:{self.dtype}"
-            f":template-{TEMPLATE_VERSION}:mass-{self.minimum_mass:g}"
+            f":{template_name(self.show_request)}:mass-{self.minimum_mass:g}"
         )
 
     def preflight(self) -> None:
@@ -109,7 +112,7 @@ class TransformersJudge(Judge):
         for batch in self._batches(asked) if asked else ():
             judge = self._ready()
             together = judge.share and len(batch) > 1 and batch[0].picture == batch[-1].picture
-            chats = judge.chats([(one.prompt, one.question) for one in batch])
+            chats = judge.chats([(one.question, one.prompt if self.show_request else "") for one in batch])
             if together:
                 log_prob_RV = judge.about_one_picture(images[batch[0].picture], chats)
             else:
@@ -149,11 +152,11 @@ class LocalModel:
     """Whether several questions may read a picture together."""
 
     def chats(self, asked: Sequence[tuple[str, str]]) -> list[str]:
-        """The chat of each (prompt, question), up to where the answer begins."""
+        """The chat of each (question, request), up to where the answer begins."""
         tokenizer = self.processor.tokenizer
         messages = [
-            judge_messages(parted(tokenizer, prompt), parted(tokenizer, question), {"type": "image"})
-            for prompt, question in asked
+            judge_messages(parted(tokenizer, question), {"type": "image"}, parted(tokenizer, request))
+            for question, request in asked
         ]
         chats: list[str] = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return chats
@@ -195,7 +198,7 @@ def shares_pictures(judge: LocalModel) -> bool:
     """Whether the model says the same when several questions read a picture together. Tells in the log if not."""
     shade = np.linspace(0, 255, 64 * 96 * 3).astype(np.uint8).reshape(64, 96, 3)
     chats = judge.chats(
-        [("a grey wall", text) for text in ("Is it grey?", "Is it red?", "Is there a small dog on it?")]
+        [(text, "a grey wall") for text in ("Is it grey?", "Is it red?", "Is there a small dog on it?")]
     )
     try:
         together = judge.about_one_picture(shade, chats).exp()

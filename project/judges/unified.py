@@ -11,7 +11,7 @@ from PIL import Image
 
 from project.judges.base import Judge
 from project.judges.first_token import Asked, confidences, device_of, one_by_one, regrouped
-from project.judges.templates import TEMPLATE_VERSION, answer_ids, judge_text
+from project.judges.templates import answer_ids, judge_text, template_name
 from project.models.base import ModelSource, UnifiedModel
 from project.models.reading import Reading, read
 from project.trajectory import Question
@@ -28,13 +28,14 @@ class UnifiedJudge(Judge):
     Args:
         policy: the model, e.g. project.models.bagel.BagelCheckpoint.
         template: plain = the bare question, for models that were trained on it (the embedded one); judge = with the
-            instructions and the prompt that language models as judges are given (`project.judges.templates`).
+            instructions that language models as judges are given (`project.judges.templates`).
         device: e.g. cuda:1; the accelerator if there is one, else the CPU, if None.
         batch_size: questions per forward.
         minimum_mass: an answer whose first token says yes or no with less probability than this is no answer.
+        show_request: with the template `judge`, also tell the model what the picture was made for, see `OpenAIJudge`.
 
     Raises:
-        ValueError: for a batch size below 1 or a minimum mass outside [0, 1].
+        ValueError: for a batch size below 1, a minimum mass outside [0, 1], or `show_request` with the plain template.
     """
 
     def __init__(
@@ -44,21 +45,25 @@ class UnifiedJudge(Judge):
         device: str | None = None,
         batch_size: int = 32,
         minimum_mass: float = 0.01,
+        show_request: bool = False,
     ) -> None:
         if batch_size < 1 or not 0 <= minimum_mass <= 1:
             raise ValueError(f"{batch_size=}, {minimum_mass=}: give at least 1, and a probability")
+        if show_request and template == "plain":
+            raise ValueError("show_request=True: the plain template is the bare question, set template to judge")
         self.policy = policy
         self.template = template
         self.device = device
         self.batch_size = batch_size
         self.minimum_mass = minimum_mass
+        self.show_request = show_request
         self._model: UnifiedModel | None = None
         self._ids: tuple[list[int], list[int]] = ([], [])
 
     @property
     def name(self) -> str:
         arguments = ",".join(f"{name}={value!r}" for name, value in sorted(vars(self.policy).items()))
-        template = f"template-{TEMPLATE_VERSION}" if self.template == "judge" else "plain"
+        template = template_name(self.show_request) if self.template == "judge" else "plain"
         return f"unified:{type(self.policy).__name__}({arguments}):{template}:mass-{self.minimum_mass:g}"
 
     def preflight(self) -> None:
@@ -103,14 +108,18 @@ class UnifiedJudge(Judge):
         return regrouped(answers, questions)
 
     def _text(self, asked: Asked) -> str:
-        return asked.question if self.template == "plain" else judge_text(asked.prompt, asked.question)
+        if self.template == "plain":
+            return asked.question
+        return judge_text(asked.question, asked.prompt if self.show_request else "")
 
     def _loaded(self) -> UnifiedModel:
         if self._model is None:
-            model = self.policy.load().requires_grad_(False).eval()
+            device = device_of(self.device)
+            with torch.device(device):
+                model = self.policy.load().requires_grad_(False).eval()
             try:
                 self._ids = answer_ids(model.tokenizer.get_vocab())
             except ValueError as error:
                 raise ValueError(f"judge {self.name}: {error}") from None
-            self._model = model.to(device_of(self.device))
+            self._model = model.to(device)
         return self._model

@@ -33,7 +33,7 @@ class Defaults:
         height, width: of pictures, in pixels.
         num_steps, shift: of the ODE schedule (num_steps - 1 evaluations).
         guidance, guidance_interval: text guidance.
-        max_tokens, top_p: of the reasoning.
+        max_tokens, temperature, top_p: of the reasoning; temperature 0 is greedy.
     """
 
     think_prompt: str = ""
@@ -50,6 +50,7 @@ class Defaults:
     guidance: float = 4.0
     guidance_interval: tuple[float, float] = (0.4, 1.0)
     max_tokens: int = 1024
+    temperature: float = 1.0
     top_p: float = 0.3
 
 
@@ -59,6 +60,18 @@ class ModelSource(ABC):
     @abstractmethod
     def load(self) -> UnifiedModel:
         """Make the model. Raises FileNotFoundError or ValueError naming what is wrong with the files."""
+
+    def load_as(self, dtype: torch.dtype | None) -> UnifiedModel:
+        """The model for use without training, its weights in `dtype`; None: in the type that its files have.
+
+        This one loads the model as `load` does and then changes its weights one by one. A source that can read them in
+        a type overrides it, so that no wider copy is ever made. Raises as `load`.
+        """
+        model = self.load()
+        for parameter in model.parameters():
+            if dtype is not None and parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+        return model
 
     def outline(self) -> UnifiedModel:
         """The model on the meta device, without reading weights. Raises ValueError for a source that has none."""

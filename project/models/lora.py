@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ from torch import nn
 from project.models.adapter_files import AdapterFiles, read_adapter, write_adapter
 from project.models.base import UnifiedModel
 from project.models.weight_files import listed, misfits
+
+log = logging.getLogger(__name__)
 
 ADAPTER, START = "default", "start"
 """What peft calls the adapters in use, and their frozen copy. Files never hold these names."""
@@ -27,6 +30,13 @@ class LoRA:
 
     Without `target` the model says which layers these are.
     `adapter` is a released PEFT adapter (folder or hub id) to start from; rank, alpha and target must then be its own.
+
+    `init` is how a new adapter starts, as in peft 0.21. B is zero in both, so it changes nothing yet.
+    `default`: A is uniform with standard deviation 1 / sqrt(3 * inputs) (`kaiming_uniform_(a=sqrt(5))`).
+    `gaussian`: A is normal with standard deviation 1 / rank (`init_lora_weights="gaussian"`).
+    A wider A moves the weights further at the same learning rate: at rank 32 in BAGEL-7B, `gaussian` is 3.2 times as
+    wide as `default` for layers with 3584 inputs, and 7.4 times for those with 18944. An `adapter` starts from its own
+    weights: `init` does not touch it, and a log line says so if it is not `default`.
     """
 
     rank: int = 32
@@ -34,6 +44,7 @@ class LoRA:
     dropout: float = 0.0
     target: str | None = None
     adapter: str | None = None
+    init: Literal["default", "gaussian"] = "default"
 
 
 def add_lora(model: nn.Module, lora: LoRA) -> None:
@@ -48,9 +59,17 @@ def add_lora(model: nn.Module, lora: LoRA) -> None:
     target = lora.target or _target_of(model)
     model.requires_grad_(False)
     if lora.adapter is None:
-        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target)
+        config = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=target,
+            init_lora_weights=True if lora.init == "default" else lora.init,
+        )
         _inject(config, model, "lora.target")
         return
+    if lora.init != "default":
+        log.info("lora.init=%s is for new adapters: %s starts from its own weights", lora.init, lora.adapter)
     files = read_adapter(lora.adapter)
     for name, own, theirs in (("rank", lora.rank, files.config.r), ("alpha", lora.alpha, files.config.lora_alpha)):
         if own != theirs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from project.core.atomic_files import write_atomically, writing
 from project.core.git_lfs import LFS_REMEDY, is_lfs_pointer
 
 
@@ -93,38 +95,62 @@ def save_weights(
     Args:
         dtype: of the tensors in the files; each one's own if None.
         max_shard_size: bytes of tensors in a file (a larger tensor has a file of its own); no limit if None.
+
+    Raises:
+        NotWritten: the disk is full, and the like. What was there before is whole.
     """
     sizes = {key: tensor.numel() * (dtype or tensor.dtype).itemsize for key, tensor in weights.items()}
     shards = plan_shards(sizes, max_shard_size)
     stem, _, suffix = name.rpartition(".")
     names = [f"{stem}-{n:05d}-of-{len(shards):05d}.{suffix}" for n in range(1, len(shards) + 1)]
     files = dict(zip(names if len(shards) > 1 else [name], shards, strict=True))
-    for file, keys in files.items():
-        save_tensors({key: weights[key] for key in keys}, folder / f".{file}.partial", dtype)
+    with _partial([folder / file for file in files]) as partial:
+        for file, keys in files.items():
+            _save({key: weights[key] for key in keys}, partial[folder / file], folder / file, dtype)
     index = f"{name}.index.json"
+    written = {*files, *([index] if len(shards) > 1 else [])}
     if len(shards) > 1:
         where = {key: file for file, keys in files.items() for key in keys}
         content = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": where}
-        (folder / f".{index}.partial").write_text(json.dumps(content, indent=2) + "\n")
-    written = {*files, *([index] if len(shards) > 1 else [])}
-    for file in written:
-        os.replace(folder / f".{file}.partial", folder / file)
+        write_atomically(folder / index, json.dumps(content, indent=2) + "\n")
     for old in (folder / name, folder / index, *folder.glob(f"{stem}-*-of-*.{suffix}")):
         if old.name not in written:
             old.unlink(missing_ok=True)
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path, dtype: torch.dtype | None = None) -> None:
-    """Write one safetensors file, tensors in `dtype` (their own if None)."""
-    # safetensors makes files that only their owner may read; weights are shared like any other file.
-    file.touch()
-    mode = file.stat().st_mode
-    save_file(
-        {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in tensors.items()},
-        file,
-        metadata={"format": "pt"},
-    )
-    file.chmod(mode)
+    """Write one safetensors file, tensors in `dtype` (their own if None). Raises as `save_weights`."""
+    with _partial([file]) as partial:
+        _save(tensors, partial[file], file, dtype)
+
+
+@contextmanager
+def _partial(files: Sequence[Path]) -> Iterator[Mapping[Path, Path]]:
+    """Where each of `files` is written; all of them take their names when the block ends, or none does if it raises."""
+    partial = {file: file.with_name(f".{file.name}.partial") for file in files}
+    try:
+        yield partial
+        for file, written in partial.items():
+            with writing(file):
+                os.replace(written, file)
+    finally:
+        for written in partial.values():
+            written.unlink(missing_ok=True)
+
+
+def _save(tensors: Mapping[str, Tensor], place: Path, file: Path, dtype: torch.dtype | None) -> None:
+    """Writes at `place` what will be `file`, which an error names."""
+    with writing(file):
+        # safetensors makes files that only their owner may read; weights are shared like any other file.
+        place.touch()
+        mode = place.stat().st_mode
+        narrowed = {key: tensor.detach().to("cpu", dtype).contiguous() for key, tensor in tensors.items()}
+        try:
+            save_file(narrowed, place, metadata={"format": "pt"})
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else 0, str(error)) from error
+        place.chmod(mode)
 
 
 def plan_shards(sizes: Mapping[str, int], limit: int | None) -> Sequence[Sequence[str]]:

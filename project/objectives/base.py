@@ -46,6 +46,8 @@ class LossInputs:
     counts: Counts
     text_weight: float = 1.0
     """Of the text loss, on top of the objective's own."""
+    first: bool = False
+    """Of the first optimizer step on a rollout: the weights are still those of the rollout, so every ratio is 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

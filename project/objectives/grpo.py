@@ -28,8 +28,9 @@ from project.trajectory import Group, Replay
 class GRPO(Objective):
     """loss = image + kl_image * KL + text_weight * (text + kl_text * KL).
 
-    With one optimizer step per rollout every ratio is 1 by construction: the gradient is the policy gradient, and the
-    clip only sees rounding noise.
+    At the first optimizer step on a rollout every ratio is 1 by construction: the gradient is the policy gradient, and
+    the clip only sees rounding noise. In bf16 this noise is often wider than `clip_image`, so that the clip drops terms
+    at random; `first_step_ratio: one` keeps all of them.
 
     Args:
         clip_image: the image ratio of a step is clipped to 1 +- this. It is small because the log-probability is a mean
@@ -45,6 +46,11 @@ class GRPO(Objective):
         kl_text: weight of the k3 estimate of the text's KL divergence to the reference.
         top_entropy_quantile: only this share of the update's tokens, those with the highest entropy, counts in the text
             policy loss; denominators stay those of all tokens. 1 = all tokens.
+        first_step_ratio: the ratio that the loss uses at the first optimizer step on a rollout. `measured`: as at every
+            other step. `one`: 1 with the exact gradient, `exp(new - new.detach())`, for each image step and each
+            text (or token), so that no term is clipped. It changes the loss alone: `ratio/*`, `mean_ratio_error/*`,
+            `clip_fraction/*` and the maxima `ratio_error/*` are always of the measured ratio. So `clip_fraction/*` is
+            then the share of terms that `measured` would have clipped.
 
     Raises:
         ValueError: if a clip is not positive, a weight negative or the quantile outside (0, 1].
@@ -61,6 +67,7 @@ class GRPO(Objective):
         kl_image_form: Literal["published", "exact"] = "published",
         kl_text: float = 0.0,
         top_entropy_quantile: float = 1.0,
+        first_step_ratio: Literal["measured", "one"] = "measured",
     ) -> None:
         if clip_image <= 0 or min(clip_text) <= 0:
             raise ValueError(f"clip_image={clip_image}, clip_text={clip_text}: a clip must be positive")
@@ -77,6 +84,7 @@ class GRPO(Objective):
         self.kl_image_form = kl_image_form
         self.kl_text = kl_text
         self.top_entropy_quantile = top_entropy_quantile
+        self.first_step_ratio = first_step_ratio
 
     @property
     def needs(self) -> Needs:
@@ -116,7 +124,7 @@ class GRPO(Objective):
         denominator = max(inputs.counts.steps, 1)
         log_ratio_RK = _known(replay.image_log_prob_RK - replay.old_image_log_prob_RK, mask_RK)
         advantage_RK = inputs.image_advantage_B[replay.image_sample_R][:, None].expand_as(log_ratio_RK)
-        loss_RK = clipped_loss(log_ratio_RK, advantage_RK, self.clip_image, self.clip_image)
+        loss_RK = clipped_loss(self._in_loss(log_ratio_RK, inputs), advantage_RK, self.clip_image, self.clip_image)
         metrics = {
             "loss/image": Mean.of(loss_RK, mask_RK),
             **_ratio_metrics("image", log_ratio_RK, advantage_RK, mask_RK, (self.clip_image, self.clip_image)),
@@ -146,7 +154,7 @@ class GRPO(Objective):
         if self.importance_sampling_level == "sequence":
             log_ratio_RT = sequence_mean(log_ratio_RT, selected_RT)
         advantage_RT = inputs.text_advantage_B[replay.text_sample_R][:, None].expand_as(log_ratio_RT)
-        loss_RT = clipped_loss(log_ratio_RT, advantage_RT, *self.clip_text) * selected_RT
+        loss_RT = clipped_loss(self._in_loss(log_ratio_RT, inputs), advantage_RT, *self.clip_text) * selected_RT
         metrics = {
             "loss/text": Mean.of(loss_RT, weight_RT),
             "entropy": Mean.of(replay.entropy_RT, mask_RT),
@@ -162,6 +170,10 @@ class GRPO(Objective):
         return LossOutputs(
             loss=loss, metrics=metrics, maxima={"ratio_error/text": _largest_error(log_ratio_RT, selected_RT)}
         )
+
+    def _in_loss(self, log_ratio: Tensor, inputs: LossInputs) -> Tensor:
+        """The log-ratio that the loss uses, from the measured one: 0 with its gradient where the ratio is 1."""
+        return log_ratio - log_ratio.detach() if inputs.first and self.first_step_ratio == "one" else log_ratio
 
     def _text_weights(self, mask_RT: Tensor, counts: Counts) -> tuple[Tensor, int]:
         """Weight of each token in the sum, and what the sum is divided by."""

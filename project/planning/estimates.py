@@ -3,7 +3,8 @@
 Bytes of weights, gradients and caches follow from shapes. Activations are counted tensor by tensor, as autograd keeps
 them in the layers of a stack with gated MLPs (`Sizes`); tests/planning/test_estimates.py compares them with what is
 measured.
-Left out: latents, masks of short texts and whatever else is below a percent; adapters' own products in the FLOPs.
+Left out: latents, masks of short texts and whatever else is below a percent; adapters' own products in the FLOPs, and
+that the logits' products are slower in fp32 (one or two percent of the time).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from project.models.sizes import Sizes
 
 FP32 = 4
-"""Bytes of a value in norms, log-probabilities and trained weights."""
+"""Bytes of a value in norms, heads (weights, logits), log-probabilities and trained weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class Workload:
     """What one rank does in an update. Tokens are those of one sample, delimiters included.
 
     Attributes:
-        prompts: of an update; `prompts_per_forward` of them are drawn together.
+        samples: of an update; `prompts_per_forward` * G of them are drawn together.
         group: G, samples of a prompt.
         micro_batch: samples of a backward.
         prefix, prompt, reasoning: tokens of the system prompt, of the prompt, and of the longest reasoning.
@@ -34,7 +35,7 @@ class Workload:
         branches: contexts that guidance reads beside the main one.
     """
 
-    prompts: int
+    samples: int
     prompts_per_forward: int
     group: int
     micro_batch: int
@@ -48,6 +49,11 @@ class Workload:
     trained: int
     trained_guided: int
     branches: int
+
+    @property
+    def prompts(self) -> int:
+        """Prompts that there are samples of."""
+        return -(-self.samples // self.group)
 
     @property
     def rows(self) -> int:
@@ -70,8 +76,8 @@ class Arithmetic:
     """Number formats and what is recomputed.
 
     Attributes:
-        stored: bytes of a value of the residual stream and of the caches: of the loaded weights.
-        computed: bytes of what matrix products make.
+        stored: bytes of a value of the residual stream and of the caches: of the loaded weights, except the heads'.
+        computed: bytes of what matrix products make, except the heads'.
         autocast: products choose their format themselves; inputs are then copied for each of them.
         adapters: only low-rank adapters are trained.
         checkpointing: layers are recomputed in the backward pass.
@@ -216,7 +222,7 @@ def replay_memory(work: Workload, sizes: Sizes, how: Arithmetic, trained: int) -
         "activations": float(kept),
         "a layer again": float(max(again, keys)),
         "a layer's own": float(at_once),
-        "logits": 2.0 * FP32 * logits + logits * how.computed,
+        "logits": 4.0 * FP32 * logits,  # log-probabilities, probabilities, gradients of both ends of the softmax
         "narrow copies of weights": _narrow_copies(how, trained),
     }
 
@@ -270,7 +276,7 @@ def flops(work: Workload, sizes: Sizes, how: Arithmetic, decoding: float = 0.0) 
     Args:
         decoding: of the autoencoder, for one picture.
     """
-    samples = work.prompts * work.group
+    samples = work.samples
     read_once = work.prefix + work.picture + work.prompt
 
     def forward(tokens: float, pairs: float) -> tuple[float, float]:
@@ -308,9 +314,9 @@ def seconds(
         bandwidth: bytes per second that the device's memory gives.
     """
     taken = {name: count / speed for name, count in operations.items()}
-    read = sizes.layers * sizes.matrix_weights + sizes.hidden * sizes.vocabulary
-    forwards = -(-work.prompts // work.prompts_per_forward) * work.reasoning
-    taken["rollout_text"] = max(taken["rollout_text"], forwards * read * how.stored / bandwidth)
+    read = sizes.layers * sizes.matrix_weights * how.stored + sizes.hidden * sizes.vocabulary * FP32
+    forwards = -(-work.samples // work.rows) * work.reasoning
+    taken["rollout_text"] = max(taken["rollout_text"], forwards * read / bandwidth)
     taken["backward"] += taken.pop("recomputation")
     return taken
 

@@ -41,7 +41,7 @@ def _advice(model: LightningModule, trainer: Trainer, data: Any) -> str:
     plan = plan_of(
         model,
         trainer.precision,
-        prompts=-(-data.prompts_per_update // trainer.world_size),
+        prompts=data.prompts_per_update,
         ranks=trainer.world_size,
         sharded=isinstance(trainer.strategy, ModelParallelStrategy),
     )
@@ -65,8 +65,8 @@ def advised(plan: RunPlan, limit: float, task: Any) -> str:
             "(`python -m project plan` tells the whole plan)"
         )
     return (
-        "even a micro-batch of 1 and one prompt at a time need more: share the weights out (more ranks with fsdp2), "
-        "or take smaller pictures, fewer reasoning tokens (max_tokens) or fewer trained steps (sampler.window.size); "
+        "even a micro-batch of 1 and one prompt at a time need more: take smaller pictures, fewer reasoning tokens "
+        "(max_tokens) or fewer trained steps (sampler.window.size); "
         "`python -m project plan` tells what needs how much"
     )
 

@@ -14,12 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from project.models.base import UnifiedModel
 from project.models.sizes import Sizes
 from project.module import AlphaGRPO
-from project.planning.estimates import Arithmetic, Memory, Weights, Workload, flops, largest, memory
+from project.planning.estimates import Arithmetic, Memory, Weights, Workload, flops, largest, memory, seconds
 from project.planning.live_bytes import LiveBytes
 from project.samplers.sampler import Sampler
 from project.tasks.base import Task
 from project.tasks.drawing import Canvas
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.self_reflection import SelfReflection
 from project.tasks.turn import Turn
 from project.training.trainable import prepare
 
@@ -37,6 +38,8 @@ class RunPlan:
 
     Attributes:
         decoding_flops: of the autoencoder, for one picture.
+        first: the first pictures of refinement, if there are any; their memory is less than that of refining them.
+        first_trained: whether these are trained too.
     """
 
     work: Workload
@@ -44,6 +47,8 @@ class RunPlan:
     how: Arithmetic
     weights: Weights
     decoding_flops: float
+    first: Workload | None = None
+    first_trained: bool = False
     ranks: int = 1
     sharded: bool = False
 
@@ -52,8 +57,24 @@ class RunPlan:
         how = self.how if checkpointing is None else dataclasses.replace(self.how, checkpointing=checkpointing)
         return memory(work or self.work, self.sizes, how, self.weights, self.ranks, self.sharded)
 
-    def flops(self, work: Workload | None = None) -> dict[str, float]:
-        return flops(work or self.work, self.sizes, self.how, self.decoding_flops)
+    def flops(self) -> dict[str, float]:
+        """Operations of the phases of an update."""
+        total = self._flops(self.work)
+        for name, count in ({} if self.first is None else self._flops(self.first)).items():
+            total[name] += count if self.first_trained or name.startswith("rollout") else 0.0
+        return total
+
+    def seconds(self, speed: float, bandwidth: float) -> dict[str, float]:
+        """Seconds of the phases of an update, see `estimates.seconds`."""
+        total = seconds(self.work, self.sizes, self.how, self._flops(self.work), speed, bandwidth)
+        if self.first is not None:
+            of_first = seconds(self.first, self.sizes, self.how, self._flops(self.first), speed, bandwidth)
+            for name, taken in of_first.items():
+                total[name] += taken if self.first_trained or name.startswith("rollout") else 0.0
+        return total
+
+    def _flops(self, work: Workload) -> dict[str, float]:
+        return flops(work, self.sizes, self.how, self.decoding_flops)
 
     def largest(self, gpu_bytes: float, checkpointing: bool | None = None) -> Workload | None:
         """The largest micro-batch and number of prompts drawn together that fit; None if nothing does."""
@@ -82,7 +103,7 @@ def plan_of(
 
     Args:
         precision: Lightning's.
-        prompts: of an update, on one rank.
+        prompts: of an update, whose samples are dealt to the ranks.
         prompt_tokens: of the longest prompt.
         reasoning_tokens: of the longest reasoning; the task's limit if None.
 
@@ -100,7 +121,14 @@ def plan_of(
         adapters=module.trainable.lora is not None,
         checkpointing=bool(getattr(model, "gradient_checkpointing", False)),
     )
-    work = workload(module, model, prompts, prompt_tokens, reasoning_tokens)
+    task, tokens = module.task, (prompt_tokens, reasoning_tokens)
+    samples = -(-prompts * module.num_generations // ranks)
+    work = workload(module, model, turn_of(task), module.sampler, samples, *tokens)
+    first = None
+    if isinstance(task, SelfReflection):
+        number = module.num_generations if task.train_first else task.candidates
+        sampler = task.first_sampler or module.sampler
+        first = workload(module, model, task.first.turn, sampler, -(-prompts * number // ranks), *tokens)
     decoding, decoding_flops = decoding_cost(model, turn_of(module.task).canvas)
     loaded = _bytes(model)
     with torch.device("meta"):
@@ -118,16 +146,31 @@ def plan_of(
         decoded_at_once=turn_of(module.task).canvas.decoded_at_once,
     )
     return RunPlan(
-        work=work, sizes=sizes, how=how, weights=weights, decoding_flops=decoding_flops, ranks=ranks, sharded=sharded
+        work=work,
+        sizes=sizes,
+        how=how,
+        weights=weights,
+        decoding_flops=decoding_flops,
+        first=first,
+        first_trained=isinstance(task, SelfReflection) and task.train_first,
+        ranks=ranks,
+        sharded=sharded,
     )
 
 
 def workload(
-    module: AlphaGRPO, model: UnifiedModel, prompts: int, prompt_tokens: int, reasoning_tokens: int | None
+    module: AlphaGRPO,
+    model: UnifiedModel,
+    turn: Turn,
+    sampler: Sampler,
+    samples: int,
+    prompt_tokens: int,
+    reasoning_tokens: int | None,
 ) -> Workload:
     """What a turn of the module's task asks of the model. Tasks other than ReasoningT2I look at a picture first."""
-    task, turn = module.task, turn_of(module.task)
-    canvas = turn.canvas
+    task, canvas = module.task, turn.canvas
+    if isinstance(task, SelfReflection) and turn is task.first.turn:
+        task = task.first
     rows, columns = model.latent_grid(canvas.height, canvas.width)
     latents = model.latent_room((rows, columns))
     picture = 0
@@ -135,12 +178,13 @@ def workload(
         _, vit = model.picture_transforms
         picture = latents + model.picture_room(*vit.size(canvas.height, canvas.width))
     limit = turn.max_tokens if reasoning_tokens is None else reasoning_tokens
-    guided, trained_guided = guided_steps(module.sampler, canvas)
+    guided, trained_guided = guided_steps(sampler, canvas)
+    prompts = -(-samples // module.num_generations)
     together = getattr(task, "prompts_per_forward", None) or prompts
-    if samples := getattr(task, "requests_per_forward", None):
-        together = max(1, samples // module.num_generations)
+    if requests := getattr(task, "requests_per_forward", None):
+        together = max(1, requests // module.num_generations)
     return Workload(
-        prompts=prompts,
+        samples=samples,
         prompts_per_forward=min(together, prompts),
         group=module.num_generations,
         micro_batch=min(module.updating.micro_batch_size, module.num_generations),
@@ -149,9 +193,9 @@ def workload(
         reasoning=model.text_room(limit) if turn.think else 0,
         picture=picture,
         latents=latents,
-        evaluations=module.sampler.evaluations,
+        evaluations=sampler.evaluations,
         guided=guided,
-        trained=module.sampler.window_size,
+        trained=sampler.window_size,
         trained_guided=trained_guided,
         branches=(1 + (canvas.guidance.image > 1)) if guided else 0,
     )

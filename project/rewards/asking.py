@@ -8,7 +8,7 @@ import numpy as np
 
 from project.core.digest import image_digest
 from project.core.metrics import Metric
-from project.judges.base import Judge
+from project.judges.base import Judge, check_answers
 from project.trajectory import Question, Trajectory
 
 
@@ -21,7 +21,7 @@ def ask(
     are asked once: a model that draws the same picture twice costs nothing twice.
 
     Raises:
-        ValueError: if the judge does not give one number in [0, 1], or None, per question.
+        WrongReturn: if the judge does not give one number in [0, 1], or None, per question.
     """
     places: dict[tuple[bytes, str], int] = {}
     images: list[np.ndarray] = []
@@ -41,29 +41,12 @@ def ask(
     if not images:
         return [[] for _ in trajectories]
     answers = judge.answer(images, [list(wordings.values()) for wordings in asked], [text for _, text in places])
-    if [len(row) for row in answers] != [len(wordings) for wordings in asked]:
-        raise ValueError(f"judge {judge.name!r} must answer every question of every picture, with None if unknown")
-    check_confidences(answers, judge.name)
+    check_answers(answers, [len(wordings) for wordings in asked], judge.name, judge.answer)
     table = [dict(zip(wordings, row, strict=True)) for wordings, row in zip(asked, answers, strict=True)]
     return [
         [] if place is None else [table[place][question.text] for question in own]
         for place, own in zip(place_N, questions, strict=True)
     ]
-
-
-def is_asked(trajectory: Trajectory, group_size: int) -> bool:
-    """Whether a judge is to be asked about a sample.
-
-    In a group, one that had stopped has its credit from earlier rounds: its answers would cost, and be imputed to the
-    samples that go on. Alone (evaluation) its picture is the one that is measured.
-    """
-    return not trajectory.stopped or group_size == 1
-
-
-def check_confidences(answers: Sequence[Sequence[float | None]], name: str) -> None:
-    """Raises ValueError if a confidence of the judge of this name is no number in [0, 1]."""
-    if any(not 0 <= value <= 1 for row in answers for value in row if value is not None):
-        raise ValueError(f"judge {name!r} gave a confidence outside [0, 1]: return None for no answer")
 
 
 def judge_metrics(counters: Mapping[str, Metric]) -> dict[str, Metric]:

@@ -1,20 +1,25 @@
-"""What a reward is: a callback that scores the trajectories of an update. `score` asks them all, `combine` adds up."""
+"""What a reward is: a callback that scores trajectories. `score` asks them all, `combine` adds up."""
 
 from __future__ import annotations
 
+import dataclasses
 import sysconfig
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Callback
 from torch import Tensor
 
-from project.core.errors import ScoringFailed
+from project.core.errors import ScoringFailed, WrongReturn, place_of_code
 from project.core.metrics import Mean, Metric, Sum
 from project.trajectory import Prompt, Scores, Trajectory
+
+PROJECT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,15 +27,19 @@ class RewardOutput:
     """What one reward says of N samples."""
 
     reward_N: Tensor
-    """Higher is better; NaN where the sample could not be scored."""
+    """Of each sample by itself. Higher is better; NaN where the sample could not be scored."""
     confidence_NQ: tuple[tuple[float | None, ...], ...] | None = None
     """Per sample and question of its prompt; None = unanswered. None as a whole if no questions were asked."""
+    details: tuple[Any, ...] = ()
+    """One value per sample that `within_groups` needs beside these; it is sent between ranks by pickle."""
     well_formed_N: Tensor | None = None
     """bool: whether the text is as it should be, so that its image may be trained; None = this reward does not say."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """To log, by name."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.reward_N, Tensor):
+            raise TypeError(f"reward_N is a {type(self.reward_N).__name__}: give a tensor, torch.tensor([...])")
         for name, metric in self.metrics.items():
             if not isinstance(metric, Mean | Sum):
                 raise TypeError(
@@ -60,12 +69,29 @@ class Reward(Callback, ABC):
         return type(self).__name__
 
     @abstractmethod
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
-        """Score N samples, prompt by prompt, `group_size` of each. What cannot be scored is NaN, never 0."""
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
+        """Score N samples, each by itself. What cannot be scored is NaN, never 0.
+
+        The samples of a group may be on several ranks. What depends on the whole group belongs into `within_groups`.
+        """
+
+    def within_groups(self, output: RewardOutput, prompts: Sequence[Prompt], group_size: int) -> Tensor:
+        """The rewards [N] of whole groups, once every sample of the update is scored.
+
+        Args:
+            output: what `score` gave for all samples of all ranks, in order.
+            prompts: the prompt of each sample; `group_size` samples in a row have the same one.
+        """
+        return output.reward_N
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raise ValueError, before any training, if the prompts lack what this reward needs."""
         return None
+
+    @property
+    def longest_wait(self) -> float:
+        """How long one call of `score` may wait for what is away [s], see `Judge.longest_wait`."""
+        return 0.0
 
     def stop_waiting(self) -> None:
         """The run is to end: do not wait for what is away. Called from a signal's handler, see `Judge.stop_waiting`."""
@@ -80,35 +106,74 @@ class RewardFailed(ScoringFailed):
     """A reward raised an error; the message names both."""
 
 
-def score(trajectories: Sequence[Trajectory], group_size: int, rewards: Sequence[Reward]) -> Scores:
-    """Ask every reward and add up.
+def ask(reward: Reward, trajectories: Sequence[Trajectory]) -> RewardOutput:
+    """What a reward says of N samples.
 
     Raises:
-        ScoringFailed: if a reward raises anything (RewardFailed), or a judge has stopped answering (JudgeUnavailable).
+        ScoringFailed: if it raises anything (RewardFailed), or its judge has stopped answering (JudgeUnavailable).
         torch.OutOfMemoryError: as it is: the remedy lies with the whole run.
-        ValueError: as `combine` does.
     """
-    outputs = [_scored(reward, trajectories, group_size) for reward in rewards]
-    return combine(outputs, [reward.weight for reward in rewards], [reward.text_only for reward in rewards])
-
-
-def _scored(reward: Reward, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
     try:
-        output = reward.score(trajectories, group_size)
+        output = reward.score(trajectories)
         if not isinstance(output, RewardOutput):
-            raise TypeError(f"score returned a {type(output).__name__}: return a RewardOutput")
+            got = f"a {type(output).__name__}, not a RewardOutput"
+            raise WrongReturn(f"its score{place_of_code(reward.score)} returned {got}")
+        if output.reward_N.shape != (len(trajectories),):
+            got = f"a reward_N of shape {tuple(output.reward_N.shape)} for {len(trajectories)} samples"
+            raise WrongReturn(f"its score{place_of_code(reward.score)} returned {got}: give one number for each")
         return output
     except (ScoringFailed, torch.OutOfMemoryError):
         raise
+    except WrongReturn as error:
+        raise RewardFailed(f"reward {reward.name} failed: {error}") from error
     except Exception as error:
-        raise RewardFailed(f"reward {reward.name} failed{_line_of(error)}: {type(error).__name__}: {error}") from error
+        assert error.__traceback__ is not None
+        if isinstance(error, TypeError) and error.__traceback__.tb_next is None:  # raised by the call itself
+            raise RewardFailed(
+                f"reward {reward.name} failed: its score{place_of_code(reward.score)} cannot be called as "
+                f"score(trajectories): {error}"
+            ) from error
+        raise _failed(reward, error) from error
+
+
+def score(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> Scores:
+    """Ask every reward about samples, each by itself (evaluation), and add up. Raises as `ask` and `combine`."""
+    outputs = [ask(reward, trajectories) for reward in rewards]
+    return combine(outputs, [reward.weight for reward in rewards], [reward.text_only for reward in rewards])
+
+
+def combined_in_groups(
+    outputs: Sequence[RewardOutput], rewards: Sequence[Reward], prompts: Sequence[Prompt], group_size: int
+) -> Scores:
+    """The scores of whole groups: what each reward says within them, added up.
+
+    Args:
+        outputs: of each reward, of all samples.
+        prompts: the prompt of each sample.
+
+    Raises:
+        RewardFailed: if a reward raises an error.
+        ValueError: as `combine` does.
+    """
+    within = []
+    for reward, output in zip(rewards, outputs, strict=True):
+        try:
+            within.append(dataclasses.replace(output, reward_N=reward.within_groups(output, prompts, group_size)))
+        except Exception as error:
+            raise _failed(reward, error) from error
+    return combine(within, [reward.weight for reward in rewards], [reward.text_only for reward in rewards])
+
+
+def _failed(reward: Reward, error: Exception) -> RewardFailed:
+    return RewardFailed(f"reward {reward.name} failed{_line_of(error)}: {type(error).__name__}: {error}")
 
 
 def _line_of(error: Exception) -> str:
-    """The line of whoever wrote the reward that the error comes from: the innermost one that is in no library."""
+    """The line that the error comes from: the innermost one of the user's own files, else of this project."""
     frames = traceback.extract_tb(error.__traceback__)
     libraries = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
-    own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))]
+    ours = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))]
+    own = [frame for frame in ours if not Path(frame.filename).is_relative_to(PROJECT)] or ours
     return f" at {own[-1].filename}:{own[-1].lineno}" if own else ""
 
 

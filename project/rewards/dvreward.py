@@ -11,6 +11,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from project.core.metrics import Mean, Metric
 from project.core.nearest import nearest
 from project.data.questions import circular
 from project.judges.base import Judge
-from project.rewards.asking import ask, is_asked, judge_metrics
+from project.rewards.asking import ask, judge_metrics
 from project.rewards.base import Reward, RewardOutput, where
 from project.trajectory import Prompt, Question, Trajectory
 
@@ -75,6 +76,10 @@ class DVReward(Reward):
         self.minimum_answered = minimum_answered
         self.tag_weights = dict(tag_weights or {})
 
+    @property
+    def longest_wait(self) -> float:
+        return self.judge.longest_wait
+
     def stop_waiting(self) -> None:
         self.judge.stop_waiting()
 
@@ -124,16 +129,25 @@ class DVReward(Reward):
                 "depends_on"
             )
 
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
         for prompt in {id(t.prompt): t.prompt for t in trajectories}.values():
             self._check(prompt)
-        questions_NQ = [t.prompt.questions if is_asked(t, group_size) else () for t in trajectories]
-        asked = ask(self.judge, trajectories, questions_NQ)
-        answers = [row or [None] * len(t.prompt.questions) for row, t in zip(asked, trajectories, strict=True)]
+        questions_NQ = [t.prompt.questions for t in trajectories]
+        answers = ask(self.judge, trajectories, questions_NQ)
+        output = RewardOutput(
+            reward_N=torch.zeros(len(trajectories)),
+            confidence_NQ=tuple(map(tuple, answers)),
+            metrics=confidence_metrics(answers, questions_NQ) | judge_metrics(self.judge.metrics()),
+        )
+        return replace(output, reward_N=self.within_groups(output, [t.prompt for t in trajectories], 1))
+
+    def within_groups(self, output: RewardOutput, prompts: Sequence[Prompt], group_size: int) -> Tensor:
+        """Answers that are missing are imputed from the group. Raises ValueError if a group differs in questions."""
+        answers = output.confidence_NQ or ()
         rewards: list[Tensor] = []
-        for start in range(0, len(trajectories), group_size):
-            questions = trajectories[start].prompt.questions
-            if any(t.prompt.questions != questions for t in trajectories[start : start + group_size]):
+        for start in range(0, len(prompts), group_size):
+            questions = prompts[start].questions
+            if any(prompt.questions != questions for prompt in prompts[start : start + group_size]):
                 raise ValueError(
                     f"samples {start} to {start + group_size - 1} are one group but differ in their questions"
                 )
@@ -148,11 +162,7 @@ class DVReward(Reward):
                     tag_weights=self.tag_weights,
                 )
             )
-        return RewardOutput(
-            reward_N=torch.cat(rewards) if rewards else torch.zeros(0),
-            confidence_NQ=tuple(map(tuple, answers)),
-            metrics=confidence_metrics(asked, questions_NQ) | judge_metrics(self.judge.metrics()),
-        )
+        return torch.cat(rewards) if rewards else torch.zeros(0)
 
 
 def group_rewards(

@@ -14,7 +14,7 @@ THINK_START, THINK_END = "<think>", "</think>"
 
 
 class ThinkTags(Reward):
-    """1 for a text between its tags, else 0; it counts for the text objective alone.
+    """1 for a text between its tags, else 0.
 
     Of several texts the last one counts, which belongs to the image that is judged. A sample without any (one that
     stopped before this round) has 1: it wrote nothing wrong.
@@ -24,22 +24,30 @@ class ThinkTags(Reward):
         end: what the text ends with.
         weight: factor in the sum of rewards; with 0 it is only logged.
         mask_image: a badly formed text also takes the image of its sample out of training, whatever the weight.
+        text_only: it counts for the text objective alone: the advantage of a picture says nothing about the tags. If
+            false, it is added to the shared reward (published for reasoning text-to-image, with weight 1.0): a badly
+            formed text then lowers the advantage of its picture too, as a worse picture would.
 
     Raises:
         ValueError: if a tag is empty or both are equal.
     """
 
     def __init__(
-        self, start: str = THINK_START, end: str = THINK_END, weight: float = 0.5, mask_image: bool = False
+        self,
+        start: str = THINK_START,
+        end: str = THINK_END,
+        weight: float = 0.5,
+        mask_image: bool = False,
+        text_only: bool = True,
     ) -> None:
-        super().__init__(weight=weight, text_only=True)
+        super().__init__(weight=weight, text_only=text_only)
         if not start.strip() or not end.strip() or start == end:
             raise ValueError(f"start={start!r}, end={end!r}: give two different tags")
         self.start = start
         self.end = end
         self.mask_image = mask_image
 
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
         formed_N = torch.tensor(
             [not t.texts or is_tagged(t.texts[-1].text, self.start, self.end) for t in trajectories], dtype=torch.bool
         )

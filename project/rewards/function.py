@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from project.core.errors import WrongReturn, place_of_code
 from project.core.metrics import Mean
 from project.core.nearest import nearest
 from project.rewards.base import Reward, RewardOutput, where
@@ -68,8 +69,8 @@ class FunctionReward(Reward):
                     f"{self.function} wants {name!r}, which is no column of the prompts: {nearest(name, columns)}"
                 )
 
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
-        """Raises ValueError if the function does not give one finite number, or None, per sample."""
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
+        """Raises WrongReturn if the function does not give one finite number, or None, per sample."""
         values = self._values(trajectories)
         name = self.function.rpartition(".")[2]
         return RewardOutput(
@@ -87,6 +88,7 @@ class FunctionReward(Reward):
         }
         if not self._takes_all:
             arguments = {name: value for name, value in arguments.items() if name in self._named}
+        function = f"{self.function}{place_of_code(self.call)}"
         returned = self.call(**arguments)
         if inspect.iscoroutine(returned):
             returned = _awaited(returned)
@@ -94,16 +96,17 @@ class FunctionReward(Reward):
             returned = returned.tolist()
         if not isinstance(returned, Sequence) or len(returned) != len(trajectories):
             got = f"{len(returned)} values" if isinstance(returned, Sequence) else type(returned).__name__
-            raise ValueError(f"{self.function} gave {got} for {len(trajectories)} samples: return a list of one each")
-        return [math.nan if value is None else self._number(value) for value in returned]
+            raise WrongReturn(f"{function} gave {got} for {len(trajectories)} samples: return a list of one each")
+        return [math.nan if value is None else _number(value, function) for value in returned]
 
-    def _number(self, value: Any) -> float:
-        if isinstance(value, Tensor | np.ndarray | np.generic) and not value.shape:
-            value = value.item()
-        if isinstance(value, Real) and not math.isinf(value):
-            return float(value)
-        got = f"{value!r} ({type(value).__name__})" if isinstance(value, Real | str) else _described(value)
-        raise ValueError(f"{self.function} gave {got} for a sample: return one finite number, or None if not scored")
+
+def _number(value: Any, function: str) -> float:
+    if isinstance(value, Tensor | np.ndarray | np.generic) and not value.shape:
+        value = value.item()
+    if isinstance(value, Real) and not math.isinf(value):
+        return float(value)
+    got = f"{value!r} ({type(value).__name__})" if isinstance(value, Real | str) else _described(value)
+    raise WrongReturn(f"{function} gave {got} for a sample: return one finite number, or None if not scored")
 
 
 def _described(value: Any) -> str:

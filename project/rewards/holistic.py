@@ -19,6 +19,8 @@ PROMPT = "{prompt}"
 class HolisticReward(Reward):
     """The judge's confidence that the picture is what the whole prompt asks for.
 
+    The question itself names the request, so this reward needs no judge with `show_request`.
+
     Args:
         judge: who answers.
         instruction: the question; {prompt} in it becomes the prompt's text. The embedded world's detector understands
@@ -44,13 +46,17 @@ class HolisticReward(Reward):
         self.instruction = instruction
         self.binary = binary
 
+    @property
+    def longest_wait(self) -> float:
+        return self.judge.longest_wait
+
     def stop_waiting(self) -> None:
         self.judge.stop_waiting()
 
     def preflight(self) -> None:
         self.judge.preflight()
 
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
         # `replace`, not `format`: a prompt may hold braces of its own.
         questions = [[Question(text=self.instruction.replace(PROMPT, t.prompt.text))] for t in trajectories]
         confidence_N = [row[0] for row in ask(self.judge, trajectories, questions)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from project.core.metrics import Mean, Metric
-from project.judges.base import TextJudge
-from project.rewards.asking import check_confidences, is_asked, judge_metrics
+from project.judges.base import TextJudge, check_answers
+from project.rewards.asking import judge_metrics
 from project.rewards.base import Reward, RewardOutput
-from project.rewards.dvreward import group_rewards, of_all
-from project.trajectory import Question, Trajectory
+from project.rewards.dvreward import Confidences, group_rewards, of_all
+from project.trajectory import Prompt, Question, Trajectory
 
 STEPS: Mapping[str, str] = {
     "clarify": "Does the text say in its own words what the request asks for?",
@@ -24,7 +25,7 @@ class JudgedStructure(Reward):
     """Mean confidence of a judge of texts that the last text takes the three steps; for the text objective alone.
 
     Unanswered questions are treated as by DVReward: they never move a sample against its group. A sample without any
-    text has 1: it wrote nothing wrong. One of a group that had stopped before this round is not scored.
+    text has 1: it wrote nothing wrong.
 
     Args:
         judge: who reads the texts.
@@ -56,17 +57,33 @@ class JudgedStructure(Reward):
         self.minimum_answered = minimum_answered
         self.mask_image = mask_image
 
+    @property
+    def longest_wait(self) -> float:
+        return self.judge.longest_wait
+
     def stop_waiting(self) -> None:
         self.judge.stop_waiting()
 
     def preflight(self) -> None:
         self.judge.preflight()
 
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
         answers = self._ask(trajectories)
-        for n, trajectory in enumerate(trajectories):
-            if not is_asked(trajectory, group_size):
-                answers[n] = [None] * len(self.steps)
+        formed_N = torch.tensor(
+            [all(value is None or value > 0.5 for value in row) for row in answers], dtype=torch.bool
+        )
+        return RewardOutput(
+            reward_N=self._rewards(answers, 1),
+            details=tuple(map(tuple, answers)),
+            well_formed_N=formed_N if self.mask_image else None,
+            metrics=self._metrics(answers) | judge_metrics(self.judge.metrics()),
+        )
+
+    def within_groups(self, output: RewardOutput, prompts: Sequence[Prompt], group_size: int) -> Tensor:
+        """Answers that are missing are imputed from the group."""
+        return self._rewards([row or (None,) * len(self.steps) for row in output.details], group_size)
+
+    def _rewards(self, answers: Sequence[Confidences], group_size: int) -> Tensor:
         questions = [Question(text=text) for text in self.steps.values()]
         rewards = [
             group_rewards(
@@ -75,28 +92,19 @@ class JudgedStructure(Reward):
                 aggregate=of_all,
                 minimum_answered=self.minimum_answered,
             )
-            for start in range(0, len(trajectories), group_size)
+            for start in range(0, len(answers), group_size)
         ]
-        formed_N = torch.tensor(
-            [all(value is None or value > 0.5 for value in row) for row in answers], dtype=torch.bool
-        )
-        return RewardOutput(
-            reward_N=torch.cat(rewards) if rewards else torch.zeros(0),
-            well_formed_N=formed_N if self.mask_image else None,
-            metrics=self._metrics(answers) | judge_metrics(self.judge.metrics()),
-        )
+        return torch.cat(rewards) if rewards else torch.zeros(0)
 
     def _ask(self, trajectories: Sequence[Trajectory]) -> list[list[float | None]]:
-        """Confidences per sample and step. Raises ValueError if the judge does not give a number in [0, 1] or None."""
+        """Confidences per sample and step. Raises WrongReturn unless the judge gives numbers in [0, 1] or None."""
         written = [n for n, trajectory in enumerate(trajectories) if trajectory.texts]
         asked = [(trajectories[n].texts[-1].text, trajectories[n].prompt.text) for n in written]
         distinct = list(dict.fromkeys(asked))
         found = self.judge.answer_texts(
             [text for text, _ in distinct], list(self.steps.values()), [prompt for _, prompt in distinct]
         )
-        if [len(row) for row in found] != [len(self.steps)] * len(distinct):
-            raise ValueError(f"judge {self.judge.name!r} must answer every question of every text, None if unknown")
-        check_confidences(found, self.judge.name)
+        check_answers(found, [len(self.steps)] * len(distinct), self.judge.name, self.judge.answer_texts)
         rows = dict(zip(distinct, found, strict=True))
         answers: list[list[float | None]] = [[1.0] * len(self.steps) for _ in trajectories]
         for n, key in zip(written, asked, strict=True):

@@ -26,7 +26,7 @@ class RandomReward(Reward):
         super().__init__(weight=weight)
         self.seed = seed
 
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
         stream = f"random reward {self.seed}"
         reward_N = torch.cat([uniform([t.key], stream, 1, round=t.round)[:, 0] for t in trajectories])
         mean = Mean(total=reward_N.sum().item(), count=float(len(reward_N)))

@@ -9,6 +9,7 @@ from torch import Tensor
 from project.samplers.schedule import Schedule
 from project.samplers.transition import Moved, Transition
 from project.samplers.window import Window
+from project.trajectory import SampleKey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +63,11 @@ class Sampler:
         lo, hi, size = self._window.fitted(self.transition.stochastic(self.sigma_N))
         return [range(start, start + size) for start in range(lo, hi - size + 1)]
 
-    def steps(self, seed: int, update: int) -> range:
-        """Stochastic evaluations of an update. They depend on seed and update only, so they are equal on all ranks."""
+    def steps(self, key: SampleKey) -> range:
+        """Stochastic evaluations of a sample, the same for all samples of a group."""
         if self.transition is None:
             return range(0)
-        return self._window.steps(self.transition.stochastic(self.sigma_N), seed, update)
+        return self._window.steps(self.transition.stochastic(self.sigma_N), key)
 
     def sample(self, x_RLD: Tensor, v_RLD: Tensor, step_R: Tensor, noise_RLD: Tensor) -> Moved:
         """Take the stochastic transition of the evaluations `step_R` [...] with the given standard normal noise."""

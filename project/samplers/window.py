@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from project.core.randomness import keyed_generator
+from project.trajectory import SampleKey
 
 
 class Window:
-    """A contiguous window of evaluations, at a random place that is drawn once per update.
+    """A contiguous window of evaluations, at a random place.
 
     A window that moves by another rule is a subclass with a `place` of its own.
 
@@ -16,30 +19,40 @@ class Window:
         size: evaluations in the window; if None, the whole range.
         range: (lo, hi): windows lie within the evaluations lo .. hi - 1, and begin at any of lo .. hi - size with equal
             probability; if None, all evaluations that can be stochastic.
+        drawn: where the window lies is drawn once for each `prompt` of an update, so that an update trains many places
+            (published), or once for the whole `update`. The samples of a group always share it.
     """
 
-    def __init__(self, size: int | None = None, range: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        size: int | None = None,
+        range: tuple[int, int] | None = None,
+        drawn: Literal["prompt", "update"] = "prompt",
+    ) -> None:
+        if drawn not in ("prompt", "update"):
+            raise ValueError(f"window.drawn={drawn!r} is unknown: choose prompt or update")
         self.size = size
         self.range = range
+        self.drawn = drawn
 
-    def steps(self, stochastic: int, seed: int, update: int) -> range:
-        """The evaluations of an update, equal on all ranks.
+    def steps(self, stochastic: int, key: SampleKey) -> range:
+        """The evaluations of a sample, equal for all samples of a group.
 
         Args:
             stochastic: evaluations, counted from the first, that can be stochastic.
-            seed: seed of the run.
-            update: number of the update.
+            key: of the sample.
 
         Raises:
             ValueError: if the window does not fit.
         """
         lo, hi, size = self.fitted(stochastic)
-        start = self.place(lo, hi - size, seed, update)
+        start = self.place(lo, hi - size, key)
         return range(start, start + size)
 
-    def place(self, first: int, last: int, seed: int, update: int) -> int:
+    def place(self, first: int, last: int, key: SampleKey) -> int:
         """The first evaluation of the window, from `first` to `last`."""
-        generator = keyed_generator(seed, update, "sde window")
+        of_prompt = (key.prompt, key.occurrence) if self.drawn == "prompt" else ()
+        generator = keyed_generator(key.seed, key.update, *of_prompt, "sde window")
         return first + int(torch.randint(last - first + 1, (), generator=generator))
 
     def fitted(self, stochastic: int) -> tuple[int, int, int]:

@@ -136,7 +136,6 @@ class OwnPictures:
                 prompts=prompts,
                 keys=keys,
                 sampler=Sampler(schedule=self.schedule),
-                steps=range(0),
                 training=False,
             )
         )

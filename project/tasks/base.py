@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from project.core.ranks import ALONE, Ranks
 from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
-from project.rewards.scoring import Score
+from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
@@ -25,22 +23,30 @@ class Rollout:
     """Everything that a rollout needs: the policy, the prompts, and what decides the random draws.
 
     Attributes:
-        keys: one per sample, prompt by prompt; they decide all random numbers.
-        steps: evaluations whose transitions are stochastic; elsewhere the ODE is followed. Empty in an evaluation.
+        keys: one per sample of the update, prompt by prompt, G of each; they decide all random numbers. This rank
+            draws those at the places `mine`.
+        stochastic: whether pictures take the sampler's stochastic steps; else they follow the ODE (evaluation).
         training: whether the groups will be trained on; else they are evaluated.
-        score: is asked for the scores of whole groups as soon as they are drawn; None = nothing is scored.
+        score: is asked about samples as soon as they are drawn; None = nothing is scored.
         keep_means: keep the means of the transitions, for objectives that need them.
+        ranks: the processes that the samples are dealt to.
     """
 
     model: UnifiedModel
     prompts: Sequence[Prompt]
     keys: Sequence[SampleKey]
     sampler: Sampler
-    steps: range
     training: bool
-    score: Score | None = None
+    stochastic: bool = False
+    score: Scorer | None = None
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     keep_means: bool = False
+    ranks: Ranks = ALONE
+
+    @property
+    def mine(self) -> range:
+        """Places of the samples that this rank draws."""
+        return self.ranks.share(len(self.keys))
 
     @property
     def size(self) -> int:
@@ -51,9 +57,9 @@ class Rollout:
         """The prompt of sample `n`."""
         return self.prompts[n // self.size]
 
-    def untrained(self) -> Rollout:
-        """The same, with pictures that follow the ODE."""
-        return dataclasses.replace(self, steps=range(0))
+    def steps(self, key: SampleKey) -> range:
+        """Evaluations of a sample that are stochastic, and trained."""
+        return self.sampler.steps(key) if self.stochastic else range(0)
 
 
 class EvaluationTask(ABC):
@@ -75,7 +81,7 @@ class EvaluationTask(ABC):
 
     @abstractmethod
     def rollout(self, rollout: Rollout) -> list[Group]:
-        """Draw G samples of each prompt, prompt by prompt.
+        """Draw this rank's samples (`Rollout.mine`), in order.
 
         Returns:
             In training, the groups to train on, in the order in which they were made. Their number is always the same,
@@ -94,11 +100,15 @@ class Task(EvaluationTask):
     update.
     """
 
-    def credit(self, groups: Sequence[Group], reduce: Callable[[Tensor], Tensor] | None = None) -> list[Group]:
+    def check_group(self, size: int) -> None:
+        """Finds out before any work whether it can train with `size` samples of a prompt (G). Raises ValueError."""
+        return None
+
+    def credit(self, groups: Sequence[Group], ranks: Ranks = ALONE) -> list[Group]:
         """The scored groups with the rewards from which advantages are computed.
 
         Args:
-            reduce: sum of an fp64 tensor over the ranks; called the same number of times by every rank.
+            ranks: the processes that the samples are dealt to, which make the same collective calls.
         """
         return list(groups)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,56 +49,77 @@ def draw(
     keys: Sequence[SampleKey],
     canvas: Canvas,
     sampler: Sampler,
-    window: range,
+    windows: Sequence[range] | None = None,
     round: int = 0,
     initial_NLD: Tensor | None = None,
     keep_means: bool = False,
 ) -> list[ImageSegment]:
-    """One image per row of the contexts, by ODE with stochastic transitions inside `window`.
+    """One image per row of the contexts, by ODE with stochastic transitions inside the window of the row.
 
     The contexts need room for one latent block (`UnifiedModel.latent_room`). The keys decide all noise; `initial_NLD`
-    replaces the initial noise (no key is needed then if the window is empty). `keep_means` also keeps the means of the
-    transitions.
+    replaces the initial noise. No key is needed then if there are no windows: None = every row follows the ODE.
+    `keep_means` also keeps the means of the transitions.
     """
     grid = model.latent_grid(canvas.height, canvas.width)
     length, size = grid[0] * grid[1], model.latent_size
     x_NLD = _initial_noise(keys, canvas, round, length, size) if initial_NLD is None else initial_NLD
     x_NLD = x_NLD.to(model.device)
-    states, means, steps, log_probs = [x_NLD], [], [], []
+    windows = [range(0)] * len(x_NLD) if windows is None else windows
+    states: dict[int, Tensor] = {}
+    moves: dict[int, Moved] = {}
     for step in range(sampler.evaluations):
         sigma = sampler.sigma_N[step : step + 1]
         v_NLD = model.velocity(x_NLD[:, None], sigma, contexts, canvas.guidance, grid)[:, 0]
         step_N = torch.full((len(x_NLD),), step, device=model.device)
-        if step in window:
-            noise_NLD = normal(keys, f"step {step}", length, size, round=round).to(model.device)
-            moved = sampler.sample(x_NLD, v_NLD, step_N, noise_NLD)
-            x_NLD = moved.next_RLD
-            steps.append(step)
-            log_probs.append(moved.log_prob_R)
-            if keep_means:
-                means.append(moved.mean_RLD)
-            states.append(x_NLD)
-        else:
+        inside = [step in window for window in windows]
+        if not any(inside):
             x_NLD = sampler.euler(x_NLD, v_NLD, step_N)
-            states = states if steps else [x_NLD]
+            continue
+        states[step] = x_NLD
+        noise_NLD = normal(keys, f"step {step}", length, size, round=round).to(model.device)
+        moves[step] = sampler.sample(x_NLD, v_NLD, step_N, noise_NLD)
+        following_NLD = moves[step].next_RLD
+        if not all(inside):
+            inside_N11 = torch.tensor(inside, device=model.device)[:, None, None]
+            following_NLD = following_NLD.where(inside_N11, sampler.euler(x_NLD, v_NLD, step_N))
+        states[step + 1] = x_NLD = following_NLD
     # A few at a time: the activations of the autoencoder are the largest of a rollout.
     parts = x_NLD.split(canvas.decoded_at_once)
     pixels = torch.cat([to_uint8(model.decode_latents(part, grid)).cpu() for part in parts])
-    states_NKLD = torch.stack(states, 1).cpu()
-    means_NKLD = torch.stack(means, 1).cpu() if means else None
-    log_prob_NK = torch.stack(log_probs, 1).cpu() if log_probs else torch.zeros(len(x_NLD), 0)
-    return [
-        ImageSegment(
-            latents_KLD=states_NKLD[n, : len(steps)],
-            next_KLD=states_NKLD[n, 1 : len(steps) + 1],
-            step_K=torch.tensor(steps, dtype=torch.long),
-            log_prob_K=log_prob_NK[n],
-            final_LD=x_NLD[n].cpu(),
-            pixels_HWC=pixels[n],
-            mean_KLD=None if means_NKLD is None else means_NKLD[n],
+    place = {step: s for s, step in enumerate(states)}
+    taken = {step: m for m, step in enumerate(moves)}
+    states_NSLD = torch.stack([*states.values(), x_NLD], 1).cpu()
+    log_prob_NM = torch.stack([m.log_prob_R for m in moves.values()], 1).cpu() if moves else torch.zeros(len(x_NLD), 0)
+    means_NMLD = torch.stack([m.mean_RLD for m in moves.values()], 1).cpu() if moves and keep_means else None
+    segments = []
+    for n, window in enumerate(windows):
+        s = place.get(window.start, 0)
+        m = taken.get(window.start, 0)
+        segments.append(
+            ImageSegment(
+                latents_KLD=states_NSLD[n, s : s + len(window)],
+                next_KLD=states_NSLD[n, s + 1 : s + 1 + len(window)],
+                step_K=torch.tensor(window, dtype=torch.long),
+                log_prob_K=log_prob_NM[n, m : m + len(window)],
+                final_LD=x_NLD[n].cpu(),
+                pixels_HWC=pixels[n],
+                mean_KLD=None if means_NMLD is None else means_NMLD[n, m : m + len(window)],
+            )
         )
-        for n in range(len(x_NLD))
-    ]
+    return segments
+
+
+def given_picture(pixels_HWC: np.ndarray) -> ImageSegment:
+    """A picture that was not drawn by the policy, uint8 [height, width, 3]."""
+    nothing = torch.zeros(0)
+    return ImageSegment(
+        latents_KLD=nothing,
+        next_KLD=nothing,
+        step_K=torch.zeros(0, dtype=torch.long),
+        log_prob_K=nothing,
+        final_LD=nothing,
+        pixels_HWC=torch.from_numpy(np.ascontiguousarray(pixels_HWC)),
+    )
 
 
 def replay_steps(segments: Sequence[ImageSegment], velocity: Velocity, sampler: Sampler, device: torch.device) -> Moved:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 from PIL import Image
 
 from project.core.images import check_pictures, read_picture_of
@@ -15,7 +14,7 @@ from project.models.base import UnifiedModel
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.tasks.base import Rollout, Task
-from project.tasks.drawing import Canvas
+from project.tasks.drawing import Canvas, given_picture
 from project.tasks.turn import Request, Turn
 from project.trajectory import Group, ImageSegment, Prompt, Replay, Trajectory
 
@@ -43,7 +42,7 @@ class Editing(Task):
         guidance: classifier-free guidance, the same in rollout and in replay. Without the image it reads only texts.
         shared_noise: start all samples of a group from one initial noise.
         source: import path of a function that gives a prompt's picture, uint8 [height, width, 3].
-        prompts_per_forward: prompts whose groups are drawn together; if None, all of an update.
+        prompts_per_forward: so many times G samples are drawn together; if None, all of an update.
     """
 
     def __init__(
@@ -79,12 +78,17 @@ class Editing(Task):
         check_pictures(prompts, self.source)
 
     def rollout(self, rollout: Rollout) -> list[Group]:
-        sources = [self._source(prompt) for prompt in rollout.prompts]
+        sources = {n: self._source(rollout.prompts[n]) for n in {n // rollout.size for n in rollout.mine}}
         requests = [
-            Request(prompt=rollout.prompt(n), key=key, text=rollout.prompt(n).text, source=sources[n // rollout.size])
-            for n, key in enumerate(rollout.keys)
+            Request(
+                prompt=rollout.prompt(n),
+                key=rollout.keys[n],
+                text=rollout.prompt(n).text,
+                source=sources[n // rollout.size],
+            )
+            for n in rollout.mine
         ]
-        group = self.turn.rollout_groups(rollout, requests, together=self.prompts_per_forward)
+        group = self.turn.rollout_group(rollout, requests, together=self.prompts_per_forward)
         return [dataclasses.replace(group, task="edit", log_prefix="edit/")]
 
     def replay(
@@ -106,16 +110,3 @@ class Editing(Task):
             image = Image.fromarray(pixels).resize(wanted[::-1], Image.Resampling.BICUBIC)
             pixels = np.array(image)
         return given_picture(pixels)
-
-
-def given_picture(pixels_HWC: np.ndarray) -> ImageSegment:
-    """A picture that was not drawn by the policy, uint8 [height, width, 3]."""
-    nothing = torch.zeros(0)
-    return ImageSegment(
-        latents_KLD=nothing,
-        next_KLD=nothing,
-        step_K=torch.zeros(0, dtype=torch.long),
-        log_prob_K=nothing,
-        final_LD=nothing,
-        pixels_HWC=torch.from_numpy(np.ascontiguousarray(pixels_HWC)),
-    )

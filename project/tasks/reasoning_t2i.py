@@ -26,7 +26,7 @@ class ReasoningT2I(Task):
         shared_noise: start all samples of a group from one initial noise.
         images_per_text: samples of a group that share a reasoning text; 1 = a text for each sample (the paper). With
             more, `image_baseline: context` can separate what a picture earned from what its text earned.
-        prompts_per_forward: prompts whose groups are drawn together; if None, all of an update.
+        prompts_per_forward: so many times G samples are drawn together; if None, all of an update.
     """
 
     def __init__(
@@ -58,10 +58,9 @@ class ReasoningT2I(Task):
 
     def rollout(self, rollout: Rollout) -> list[Group]:
         requests = [
-            Request(prompt=rollout.prompt(n), key=key, text=rollout.prompt(n).text)
-            for n, key in enumerate(rollout.keys)
+            Request(prompt=rollout.prompt(n), key=rollout.keys[n], text=rollout.prompt(n).text) for n in rollout.mine
         ]
-        return [self.turn.rollout_groups(rollout, requests, together=self.prompts_per_forward)]
+        return [self.turn.rollout_group(rollout, requests, together=self.prompts_per_forward)]
 
     def replay(
         self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool

@@ -7,12 +7,14 @@ to a value below that of every real improvement (AlphaGRPO, arXiv 2605.12495).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from project.core.metrics import Mean, Metric, Sum
 
 Floor = Literal["before", "refined"]
 
@@ -25,8 +27,8 @@ class Rectified:
     """fp32; NaN where the sample, or the picture before it, has no reward, and everywhere where nothing improved."""
     false_positive_N: Tensor
     """Bool: judged and no better than before."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Over all ranks: mean `raw_reward`, share of `false_positives`, share of the positive advantage (before scaling)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """Mean `raw_reward`, share of `false_positives`, share of the positive advantage (before scaling)
     that encourages them (`misled`), mean `gain`, number `unjudged`, whether the terms are `skipped`."""
 
 
@@ -37,12 +39,11 @@ def rectify(
     *,
     floor: Floor | None = "before",
     relative: bool = False,
-    reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> Rectified:
     """`r <= r_before` -> the floor of the group.
 
     Args:
-        reward_N: rewards of the refined pictures, group by group; NaN = unjudged.
+        reward_N: rewards of all refined pictures of the update, group by group; NaN = unjudged.
         before_N: rewards of the pictures that they refine.
         group_size: G.
         floor: `before`, as published: the lowest reward before refinement in the group (where all samples refine one
@@ -50,7 +51,6 @@ def rectify(
             stay, only what is unjudged is dropped.
         relative: reward the difference, r - r_before, instead of r. Where the samples of a group refine pictures of
             their own, these differ; then `before` floors at 0 and `refined` at the lowest difference of the group.
-        reduce: sum of an fp64 tensor over the ranks; this process alone if None. Called once, by every rank.
 
     Raises:
         ValueError: if the lengths differ, are no whole groups, or the floor is unknown.
@@ -69,32 +69,20 @@ def rectify(
     if floor is not None:
         lowest = _lowest(bar_N if floor == "before" else rewarded_N, known_N, group_size)
         rectified_N = rectified_N.where(~false_N, lowest)
-    gain_N = (reward_N - before_N).where(known_N, 0.0)
     encouraged_N = _above_mean(rectified_N, group_size)
-    sums = [
-        known_N.sum(),
-        false_N.sum(),
-        (~known_N).sum(),
-        gain_N.sum(),
-        reward_N.where(known_N, 0.0).sum(),
-        encouraged_N[false_N].sum(),
-        encouraged_N.sum(),
-    ]
-    local = torch.stack([value.double() for value in sums])
-    judged, false, lost, gained, rewards, misled, encouraged = (local if reduce is None else reduce(local)).tolist()
-    skipped = floor is not None and judged == false
+    skipped = floor is not None and torch.equal(known_N, false_N)
     if skipped:
         rectified_N = torch.full_like(reward_N, math.nan)
     return Rectified(
         reward_N=rectified_N,
         false_positive_N=false_N,
         metrics={
-            "raw_reward": rewards / judged if judged else math.nan,
-            "false_positives": false / judged if judged else math.nan,
-            "misled": misled / encouraged if encouraged else 0.0,
-            "gain": gained / judged if judged else math.nan,
-            "unjudged": lost,
-            "skipped": float(skipped),
+            "raw_reward": Mean.over(reward_N[known_N].tolist()),
+            "false_positives": Mean.over(false_N[known_N].tolist()),
+            "misled": Mean(total=encouraged_N[false_N].sum().item(), count=encouraged_N.sum().item() or 1.0),
+            "gain": Mean.over((reward_N - before_N)[known_N].tolist()),
+            "unjudged": Sum(value=float((~known_N).sum())),
+            "skipped": Mean.over([skipped]),
         },
     )
 

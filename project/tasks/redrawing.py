@@ -9,7 +9,6 @@ from typing import Literal
 
 import torch
 
-from project.rewards.scoring import collected
 from project.tasks.base import EvaluationTask, Rollout
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.turn import Turn
@@ -57,7 +56,8 @@ class Redrawing(EvaluationTask):
                 best = list(group.trajectories)
                 groups.append(Group(trajectories=group.trajectories, size=1, metrics=group.metrics))
             if self.keep != "last":
-                reward_N = collected(group.pending, rollout.stopwatch).reward_N
+                assert rollout.score is not None
+                reward_N = rollout.score.collect(group).reward_N
                 better_N = (torch.isnan(highest_N) | (reward_N > highest_N)) & ~torch.isnan(reward_N)
                 pairs = zip(group.trajectories, best, better_N.tolist(), strict=True)
                 best = [new if better else old for new, old, better in pairs]

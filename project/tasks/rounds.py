@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 NOTHING_WRONG = "nothing is wrong"
 """The words of a reflection that finds the picture right."""
+PROMPT = "{prompt}"
+"""Where the prompt stands in a template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,4 +36,10 @@ class RoundRule:
 
 def instruction(template: str, prompt: str) -> str:
     """The text beside a picture that is refined: the template with the prompt in place of "{prompt}"."""
-    return template.replace("{prompt}", prompt)
+    return template.replace(PROMPT, prompt)
+
+
+def check_wording(wording: str | None) -> None:
+    """Raises ValueError for a template that names no prompt: the model would not know what to compare with."""
+    if wording is not None and PROMPT not in wording:
+        raise ValueError(f"wording={wording!r}: write {PROMPT} where the prompt is to stand")

@@ -16,16 +16,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from project.core.metrics import Mean
 from project.core.randomness import uniform
+from project.core.ranks import ALONE, Ranks
 from project.models.base import UnifiedModel
-from project.rewards.scoring import collected
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.tasks.base import Rollout, Task
-from project.tasks.drawing import Canvas
+from project.tasks.drawing import Canvas, given_picture
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.rectification import Floor, rectify
-from project.tasks.rounds import NOTHING_WRONG, RoundRule, instruction
+from project.tasks.rounds import NOTHING_WRONG, RoundRule, check_wording, instruction
 from project.tasks.turn import Request, Turn, text_metrics
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
 
@@ -39,7 +40,8 @@ class SelfReflection(Task):
     Args:
         first: how the first pictures are made.
         rounds: K, rounds of refinement.
-        candidates: first pictures of a prompt, from which one is chosen by its reward; G with train_first.
+        candidates: first pictures of a prompt, from which one is chosen by its reward, at most G; with train_first they
+            are all G.
         train_first: train the first pictures as well; all G of a prompt are drawn, with stochastic steps.
         first_sampler: sampler of the first pictures; if None, that of the module.
         pick: which first picture is refined: the `worst`, or a random one with p ~ exp(-reward / pick_temperature)
@@ -49,6 +51,8 @@ class SelfReflection(Task):
         guidance: guidance of the refined pictures. Without the image it reads the texts alone.
         shared_noise: start all samples of a group and round from one initial noise.
         think: write a reflection; without it a round is a picture alone.
+        wording: what is said beside a picture that is refined, with "{prompt}" where the prompt is to stand; None = the
+            model's own default. An adapter that was trained elsewhere expects its own wording.
         credit: reward of a round: that of its `own` picture, that of the `last` round, or the `improvement` over the
             round before.
         rectification: reward that a picture gets which is no better than the one before, see `rectify`; None = its own.
@@ -61,13 +65,17 @@ class SelfReflection(Task):
 
     If a reflection finds nothing wrong, this round is the sample's last. In training it is still drawn and trained; in
     evaluation the picture stays as it is.
+
+    Raises:
+        ValueError: for numbers out of range, unknown names, a wording without "{prompt}", or candidates that would all
+            be one picture.
     """
 
     def __init__(
         self,
         first: ReasoningT2I,
         rounds: int = 1,
-        candidates: int = 4,
+        candidates: int = 7,
         train_first: bool = False,
         first_sampler: Sampler | None = None,
         pick: Literal["worst", "softmax"] = "worst",
@@ -78,6 +86,7 @@ class SelfReflection(Task):
         guidance: Guidance = Guidance(text=4.0, image=2.0, interval=(0.0, 1.0), renorm="text_channel"),
         shared_noise: bool = False,
         think: bool = True,
+        wording: str | None = None,
         credit: Literal["own", "last", "improvement"] = "last",
         rectification: Floor | None = "before",
         text_weight: float | None = None,
@@ -92,7 +101,13 @@ class SelfReflection(Task):
             raise ValueError(f"pick={pick!r}, pick_temperature={pick_temperature}: choose worst or softmax, above 0")
         if credit not in CREDITS:
             raise ValueError(f"credit={credit!r} is unknown: choose one of {', '.join(CREDITS)}")
+        check_wording(wording)
         canvas = first.turn.canvas
+        if candidates > 1 and not train_first and canvas.shared_noise and not first.turn.think:
+            raise ValueError(
+                f"candidates={candidates}: without thinking and with shared_noise the first pictures of a prompt are "
+                "all the same, set first.init_args.shared_noise to false"
+            )
         self.first = first
         self.turn = Turn(
             canvas=Canvas(height=canvas.height, width=canvas.width, guidance=guidance, shared_noise=shared_noise),
@@ -101,6 +116,7 @@ class SelfReflection(Task):
             temperature=temperature,
             top_p=top_p,
         )
+        self.wording = wording
         self.rounds = rounds
         self.candidates = candidates
         self.train_first = train_first
@@ -123,6 +139,15 @@ class SelfReflection(Task):
     def evaluates_with_scores(self) -> bool:
         return self.gate is not None or self.stop_above is not None
 
+    def check_group(self, size: int) -> None:
+        """Raises ValueError if more first pictures are to be drawn than there are samples that draw them."""
+        if self.candidates > size and not self.train_first:
+            raise ValueError(
+                f"candidates={self.candidates}, but a prompt has num_generations={size} samples to draw them: set "
+                f"model.init_args.task.init_args.candidates to {size} or less, or model.init_args.num_generations to "
+                f"{self.candidates} or more"
+            )
+
     # ----------------------------------------------------------------- rollout
 
     def rollout(self, rollout: Rollout) -> list[Group]:
@@ -141,39 +166,49 @@ class SelfReflection(Task):
             rounds.append(dataclasses.replace(group, before_N=before_N, spare=spare))
             sources = [trajectory.image for trajectory in group.trajectories]
             active = [on and not self._finds_nothing(t) for on, t in zip(active, group.trajectories, strict=True)]
-            if self.stop_above is not None and round < self.rounds:
-                rewards = collected(group.pending, rollout.stopwatch).reward_N.tolist()
+            if self.stop_above is not None and round < self.rounds and rollout.score is not None:
+                rewards = rollout.score.collect(group).reward_N.tolist()
                 active = [on and not reward > self.stop_above for on, reward in zip(active, rewards, strict=True)]
         return rounds if rollout.training and not self.train_first else [first, *rounds]
 
     def _first(self, rollout: Rollout) -> Group:
         """The pictures to choose from."""
         if self.first_sampler is not None:
-            key = rollout.keys[0]
-            steps = self.first_sampler.steps(key.seed, key.update) if rollout.training else rollout.steps
-            rollout = dataclasses.replace(rollout, sampler=self.first_sampler, steps=steps)
+            rollout = dataclasses.replace(rollout, sampler=self.first_sampler)
         if not self.train_first:
             few = [key for key in rollout.keys if key.sample < self.candidates]
-            rollout = dataclasses.replace(rollout.untrained(), keys=few)
+            rollout = dataclasses.replace(rollout, stochastic=False, keys=few)
         (group,) = self.first.rollout(rollout)
         return group
 
     def _chosen(self, first: Group, rollout: Rollout, needed: bool) -> tuple[list[ImageSegment], Tensor]:
-        """The picture that each sample refines, and its reward [N] (NaN = unjudged)."""
-        size = rollout.size
-        if not first.pending and (needed or first.size > 1):
+        """The picture that each sample of this rank refines, and its reward (NaN = unjudged)."""
+        scored = bool(rollout.score) and (needed or first.size > 1 or bool(first.pending))
+        if not scored and (needed or first.size > 1):
             raise ValueError("the picture to refine is chosen by its reward: name a reward under `rewards:`")
         rewards_N = torch.full((len(first),), math.nan)
-        if first.pending:
-            rewards_N = collected(first.pending, rollout.stopwatch).reward_N
-        sources: list[ImageSegment] = []
-        before: list[float] = []
-        for row, start in enumerate(range(0, len(first), first.size)):
-            rewards = rewards_N[start : start + first.size]
-            place = start + self._pick(rewards, rollout.keys[row * size])
-            sources += [first.trajectories[place].image] * size
-            before += [float(rewards_N[place])] * size
-        return sources, torch.tensor(before)
+        if scored:
+            assert rollout.score is not None
+            rewards_N = rollout.score.collect(first).reward_N
+        (rewards_M,) = rollout.ranks.whole(rewards_N)
+        assert rewards_M is not None
+        chosen = [
+            row * first.size + self._pick(rewards, rollout.keys[row * rollout.size])
+            for row, rewards in enumerate(rewards_M.split(first.size))
+        ]
+        pictures = self._pictures(first, chosen, rollout)
+        places = [n // rollout.size for n in rollout.mine]
+        return [pictures[chosen[row]] for row in places], rewards_M[[chosen[row] for row in places]]
+
+    def _pictures(self, first: Group, chosen: Sequence[int], rollout: Rollout) -> dict[int, ImageSegment]:
+        """The pictures at some places of the first ones, from whichever rank drew them."""
+        mine = rollout.ranks.share(len(rollout.prompts) * first.size)
+        own = {n: first.trajectories[n - mine.start].image for n in chosen if n in mine}
+        if rollout.ranks.size == 1:
+            return own
+        # Only what will be looked at: the latents of a trained picture are large.
+        sent = rollout.ranks.gather({n: image.pixels_HWC.clone() for n, image in own.items()})
+        return {n: given_picture(pixels_HWC.numpy()) for part in sent for n, pixels_HWC in part.items()} | own
 
     def _pick(self, rewards_G: Tensor, key: SampleKey) -> int:
         """Place of the picture to refine; the first one where none has a reward."""
@@ -186,25 +221,24 @@ class SelfReflection(Task):
         return int(known[(share <= uniform([key], "pick", 1).double().item()).sum().clamp_max(len(known) - 1)])
 
     def _round(self, rollout: Rollout, sources: Sequence[ImageSegment], active: Sequence[bool], round: int) -> Group:
-        model, keys, size = rollout.model, rollout.keys, rollout.size
+        model, size = rollout.model, rollout.size
+        prompts = [rollout.prompt(n) for n in rollout.mine]
+        keys = [rollout.keys[n] for n in rollout.mine]
         trajectories: list[Trajectory] = []
         pending = []
-        # Whole groups, because a group is scored as a whole.
-        share = max((self.requests_per_forward or len(keys)) // size, 1) * size
+        share = self.requests_per_forward or max(len(keys), 1)
         for start in range(0, len(keys), share):
             chunk = range(start, min(start + share, len(keys)))
             drawing = [n for n in chunk if active[n]]
-            requests = [self._request(model, rollout.prompt(n), keys[n], sources[n]) for n in drawing]
+            requests = [self._request(model, prompts[n], keys[n], sources[n]) for n in drawing]
             drawn = self.turn.rollout(rollout, requests, round) if requests else []
             if not rollout.training:
                 drawn = [dataclasses.replace(t, segments=t.texts) if self._finds_nothing(t) else t for t in drawn]
             by_place = dict(zip(drawing, drawn, strict=True))
-            part = [
-                by_place[n] if n in by_place else _stopped(rollout.prompt(n), keys[n], sources[n], round) for n in chunk
-            ]
+            part = [by_place[n] if n in by_place else _stopped(prompts[n], keys[n], sources[n], round) for n in chunk]
             trajectories += part
             if rollout.score is not None:
-                pending.append(rollout.score(part, size))
+                pending.append(rollout.score(part))
         made = [t for t in trajectories if not t.stopped]
         return Group(
             trajectories=tuple(trajectories),
@@ -213,44 +247,41 @@ class SelfReflection(Task):
             round=round,
             log_prefix=f"srr/{round}/",
             label=f"round{round}",
-            text_weight=self._text_weight(rollout.steps),
+            text_weight=self._text_weight(rollout),
             pending=tuple(pending),
-            metrics={"stopped": 1 - len(made) / len(trajectories), **text_metrics(made)},
+            metrics={"stopped": Mean.over(t.stopped for t in trajectories), **text_metrics(made)},
         )
 
     def _request(self, model: UnifiedModel, prompt: Prompt, key: SampleKey, source: ImageSegment | None) -> Request:
-        return Request(
-            prompt=prompt, key=key, text=instruction(model.defaults.reflect_prompt, prompt.text), source=source
-        )
+        wording = model.defaults.reflect_prompt if self.wording is None else self.wording
+        return Request(prompt=prompt, key=key, text=instruction(wording, prompt.text), source=source)
 
     def _finds_nothing(self, trajectory: Trajectory) -> bool:
         return any(self.rule.finds_nothing(text.text) for text in trajectory.texts)
 
-    def _text_weight(self, steps: range) -> float:
+    def _text_weight(self, rollout: Rollout) -> float:
         if self.text_weight is not None:
             return self.text_weight
-        return 1 / len(steps) if len(steps) else 1.0
+        return 1 / rollout.sampler.window_size if rollout.stochastic and rollout.sampler.trains else 1.0
 
     # ----------------------------------------------------------------- credit
 
-    def credit(self, groups: Sequence[Group], reduce: Callable[[Tensor], Tensor] | None = None) -> list[Group]:
+    def credit(self, groups: Sequence[Group], ranks: Ranks = ALONE) -> list[Group]:
         """Replaces the rewards of the rounds by their credit, rectified; first pictures keep theirs."""
         first = [group for group in groups if not group.round]
         rounds = [group for group in groups if group.round]
         credited = []
-        for number, (reward_N, before_N) in enumerate(CREDITS[self.crediting](rounds), start=1):
+        for number, (mine_N, mine_before_N) in enumerate(CREDITS[self.crediting](rounds), start=1):
             group = rounds[number - 1]
             assert group.scores is not None
+            reward_N, before_N = ranks.whole(mine_N, mine_before_N)
+            assert reward_N is not None and before_N is not None
             rectified = rectify(
-                reward_N,
-                before_N,
-                group.size,
-                floor=self.rectification,
-                relative=self.crediting == "improvement",
-                reduce=reduce,
+                reward_N, before_N, group.size, floor=self.rectification, relative=self.crediting == "improvement"
             )
-            scores = dataclasses.replace(group.scores, reward_N=rectified.reward_N)
-            credited.append(dataclasses.replace(group, scores=scores, metrics={**group.metrics, **rectified.metrics}))
+            places = ranks.share(len(reward_N))
+            scores = dataclasses.replace(group.scores, reward_N=rectified.reward_N[places.start : places.stop])
+            credited.append(dataclasses.replace(group, scores=scores, metrics=rectified.metrics))
         return [*first, *credited]
 
     # ----------------------------------------------------------------- replay

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from project.core.metrics import Mean, Metric
 from project.core.randomness import uniform
 from project.models.base import UnifiedModel
 from project.models.context import Context
@@ -91,7 +92,7 @@ class Turn:
                 keys,
                 self.canvas,
                 rollout.sampler,
-                rollout.steps,
+                [rollout.steps(key) for key in keys],
                 round=round,
                 keep_means=rollout.keep_means,
             )
@@ -106,16 +107,20 @@ class Turn:
             for request, text, image in zip(requests, texts, images, strict=True)
         ]
 
-    def rollout_groups(self, rollout: Rollout, requests: Sequence[Request], together: int | None = None) -> Group:
-        """Draws `together` groups at a time (all if None), and has each part scored as soon as it is drawn."""
+    def rollout_group(self, rollout: Rollout, requests: Sequence[Request], together: int | None = None) -> Group:
+        """Draws `together` * G samples at a time (all if None), and has each part scored as soon as it is drawn.
+
+        Args:
+            requests: of this rank's samples, in order.
+        """
         trajectories: list[Trajectory] = []
         pending = []
-        share = len(requests) if together is None else together * rollout.size
+        share = max(len(requests), 1) if together is None else together * rollout.size
         for start in range(0, len(requests), share):
             drawn = self.rollout(rollout, requests[start : start + share])
             trajectories += drawn
             if rollout.score is not None:
-                pending.append(rollout.score(drawn, rollout.size))
+                pending.append(rollout.score(drawn))
         return Group(
             trajectories=tuple(trajectories),
             size=rollout.size,
@@ -218,13 +223,12 @@ def text_segments(model: UnifiedModel, sampled: SampledText) -> list[TextSegment
     return segments
 
 
-def text_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+def text_metrics(trajectories: Sequence[Trajectory]) -> dict[str, Metric]:
     """Share of the texts that the token limit cut off, and share of the empty ones."""
     texts = [text for trajectory in trajectories for text in trajectory.texts]
-    number = max(len(texts), 1)
     return {
-        "text/cut_off": sum(not text.finished for text in texts) / number,
-        "text/empty": sum(not text.text for text in texts) / number,
+        "text/cut_off": Mean.over(not text.finished for text in texts),
+        "text/empty": Mean.over(not text.text for text in texts),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -22,7 +21,6 @@ def advantages(
     eps: float = 1e-4,
     image_context_N: Tensor | None = None,
     image_mask_N: Tensor | None = None,
-    reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> Advantages:
     """`A = (r - mean of the group) / (std + eps)` over the survivors: the samples with both rewards.
 
@@ -36,19 +34,18 @@ def advantages(
     alone in its context has advantage 0.
 
     Args:
-        reward_N, text_reward_N: group by group; NaN = not scored.
+        reward_N, text_reward_N: of all samples of the update, group by group; NaN = not scored.
         group_size: G.
-        scale: divide by the std of all survivors of all ranks ("global"), of the group, or not at all ("none").
+        scale: divide by the std of all survivors ("global"), of the group, or not at all ("none").
         clip: image advantages are clipped to [-clip, clip].
         eps: added to the std.
         image_context_N: int64, equal for samples of a group whose pictures were drawn from the same context (see
             `Group.context_N`); the whole group is the picture's baseline if None. With scale "group" the divisor is
             then the std within the contexts, of the samples that share theirs.
         image_mask_N: bool; the image advantage is 0 where it is false (badly formed text), the text's stays.
-        reduce: sum of an fp64 tensor over the ranks; if None, this process is alone. Called once, by every rank.
 
     Returns:
-        fp32 advantages, 0 for samples that did not survive; metrics over all ranks.
+        fp32 advantages, 0 for samples that did not survive; metrics.
 
     Raises:
         ValueError: if G < 2, N is no multiple of G, the lengths differ, a reward is infinite or scale is unknown.
@@ -59,17 +56,9 @@ def advantages(
     scored_PG = ~torch.isnan(total_PG)
     kept_P = scored_PG.sum(1) >= 2
     valid_PG = scored_PG & kept_P[:, None]
-    local = torch.cat(
-        [
-            _moments(reward_PG, valid_PG),
-            _moments(total_PG, valid_PG),
-            torch.stack([kept_P.sum(), (_flat(reward_PG, valid_PG) & kept_P).sum()]).double(),
-            torch.stack([(~valid_PG).sum(), (~kept_P).sum()]).double(),
-        ]
-    )
-    count, mean, std, _, _, total_std, groups, flat, lost_samples, lost_groups = _statistics(
-        local if reduce is None else reduce(local)
-    )
+    count, mean, std = _statistics(reward_PG[valid_PG])
+    _, _, total_std = _statistics(total_PG[valid_PG])
+    groups, flat = int(kept_P.sum()), int((_flat(reward_PG, valid_PG) & kept_P).sum())
     whole_PGG = _together(torch.zeros_like(valid_PG, dtype=torch.long), valid_PG)
     context_PGG = whole_PGG if image_context_N is None else _together(image_context_N.view_as(valid_PG), valid_PG)
     image_PG = _scaled(reward_PG, context_PGG, scale, std, eps)
@@ -84,8 +73,8 @@ def advantages(
             "reward/std": std,
             "reward/zero_std_ratio": flat / groups if groups else math.nan,
             "reward/survivors": count,
-            "reward/dropped_samples": lost_samples,
-            "reward/dropped_groups": lost_groups,
+            "reward/dropped_samples": float((~valid_PG).sum()),
+            "reward/dropped_groups": float((~kept_P).sum()),
         },
     )
 
@@ -106,21 +95,13 @@ def _check(reward_N: Tensor, text_reward_N: Tensor, group_size: int, scale: str)
         raise ValueError("a reward is infinite: a reward callback must return finite numbers, or NaN for unscored")
 
 
-def _moments(value_PG: Tensor, valid_PG: Tensor) -> Tensor:
-    """Count, sum and sum of squares over the survivors: what adds up over ranks."""
-    value = value_PG[valid_PG]
-    return torch.stack([valid_PG.sum().double(), value.sum(), value.square().sum()])
-
-
-def _statistics(summed: Tensor) -> list[float]:
-    """The vector that was summed, with (count, sum, sum of squares) turned into (count, mean, std)."""
-    numbers = summed.tolist()
-    for start in (0, 3):
-        count, total, squares = numbers[start : start + 3]
-        mean = total / count if count else math.nan
-        std = math.sqrt(max(squares / count - mean**2, 0.0)) if count else math.nan
-        numbers[start : start + 3] = count, mean, std
-    return numbers
+def _statistics(value_M: Tensor) -> tuple[float, float, float]:
+    """(count, mean, std) of some rewards, fp64; without any, mean and std are NaN."""
+    count = float(len(value_M))
+    if not count:
+        return 0.0, math.nan, math.nan
+    mean = value_M.sum().item() / count
+    return count, mean, math.sqrt(max(value_M.square().sum().item() / count - mean**2, 0.0))
 
 
 def _together(label_PG: Tensor, valid_PG: Tensor) -> Tensor:

@@ -13,26 +13,42 @@ from project.core.atomic_files import atomic_file
 from project.core.config_files import unreadable
 from project.core.git_lfs import LFS_REMEDY, is_lfs_pointer
 from project.models.base import ModelSource, UnifiedModel
-from project.models.lora import load_adapter
+from project.models.lora import LoRA, adapter_parameters, add_lora, load_adapter
 from project.models.source import checkpoint as checkpoint_source
-from project.models.weight_files import finite
+from project.models.weight_files import finite, listed, misfits
 
 
-def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter: str | None = None) -> UnifiedModel:
+def load_policy(
+    checkpoint: str,
+    weights: Literal["ema", "raw"] = "raw",
+    adapter: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | Literal["stored"] | None = None,
+) -> UnifiedModel:
     """The model of a checkpoint folder (or hub id), or the trained policy of a run's `.ckpt` file.
 
     A `.ckpt` holds trained parameters only; the `config.yaml` of its run folder says what they were trained from.
-    `weights` chooses between its last parameters and their moving average. `adapter`: a PEFT folder (or hub id) to put
-    over a checkpoint folder.
+    Weights are read one by one, in their type and onto their device: memory never holds more than them and one tensor.
+
+    Args:
+        weights: of a `.ckpt`, its last parameters or their moving average.
+        adapter: a PEFT folder (or hub id) to put over a checkpoint folder.
+        device: where the weights are put.
+        dtype: of the weights in memory, adapters too. None: float32, or for a `.ckpt` what its run had. "stored": the
+            type that a folder's files have, so that nothing is widened; for a `.ckpt` as None.
 
     Raises:
         FileNotFoundError, ValueError: naming the file and what to do.
     """
     path = Path(checkpoint)
+    wanted = None if dtype == "stored" else dtype
     if path.suffix != ".ckpt":
-        model = checkpoint_source(checkpoint).load()
+        source = checkpoint_source(checkpoint)
+        with torch.device(device):
+            model = (source.load() if dtype is None else source.load_as(wanted)).to(device)
         if adapter is not None:
             load_adapter(model, adapter)
+            _narrow_adapters(model, wanted)
         return model.eval()
     if adapter is not None:
         raise ValueError(f"{path} is a trained policy: an adapter goes over a checkpoint folder")
@@ -42,25 +58,46 @@ def load_policy(checkpoint: str, weights: Literal["ema", "raw"] = "raw", adapter
         raise FileNotFoundError(
             f"{config} is missing: it tells what {path.name} was trained from; keep the run folder whole"
         )
-    state = {name: finite(name, tensor, path) for name, tensor in _state(path, saved, weights).items()}
-    return _trained(path, config, state).eval()
+    with torch.device(device):
+        policy = _base(config, wanted).to(device)
+    _narrow_adapters(policy, wanted)
+    state = {name.removeprefix("policy."): tensor for name, tensor in _state(path, saved, weights).items()}
+    _fill(policy, state, path, config, wanted)
+    return policy.eval()
 
 
-def _trained(path: Path, config: Path, state: Mapping[str, torch.Tensor]) -> UnifiedModel:
+def _base(config: Path, dtype: torch.dtype | None) -> UnifiedModel:
+    """What a run was trained from, with new adapters if it trained adapters."""
     from project.core.class_paths import instantiate
-    from project.models.lora import LoRA
-    from project.training.trainable import prepare
 
     settings = _model_settings(config)
     adapters = (settings.get("trainable") or {}).get("lora")
     source: ModelSource = instantiate(ModelSource, settings["policy"], [config])  # type: ignore[type-abstract]
-    lora = None if adapters is None else instantiate(LoRA, adapters, [config])
-    policy = prepare(source.load(), lora)
-    fits = {name.removeprefix("policy."): tensor for name, tensor in state.items()}
-    unexpected = policy.load_state_dict(fits, strict=False).unexpected_keys
-    if unexpected:
-        raise ValueError(f"{path} does not belong to the policy of {config}: unexpected {', '.join(unexpected[:5])}")
+    policy = source.load() if dtype is None else source.load_as(dtype)
+    if adapters is not None:
+        add_lora(policy, instantiate(LoRA, adapters, [config]))
     return policy
+
+
+def _narrow_adapters(model: UnifiedModel, dtype: torch.dtype | None) -> None:
+    """They are made in fp32."""
+    for parameter in adapter_parameters(model).values():
+        parameter.data = parameter.data.to(dtype or parameter.dtype)
+
+
+def _fill(
+    policy: UnifiedModel, state: Mapping[str, torch.Tensor], path: Path, config: Path, dtype: torch.dtype | None
+) -> None:
+    """Puts trained tensors into the policy, one by one: in their own type, or in that of the policy if it was chosen.
+
+    Raises ValueError, listing all of them, for tensors that do not fit.
+    """
+    own = policy.state_dict(keep_vars=True)
+    if faults := misfits({name: tuple(tensor.shape) for name, tensor in state.items()}, own):
+        raise ValueError(f"{path} does not belong to the policy of {config}:\n  {listed(faults)}")
+    for name, tensor in state.items():
+        kept = tensor.dtype if dtype is None else own[name].dtype
+        own[name].data = finite(name, tensor, path).to(own[name].device, kept)
 
 
 def _model_settings(config: Path) -> dict[str, Any]:
@@ -81,6 +118,7 @@ def _model_settings(config: Path) -> dict[str, Any]:
 def read_checkpoint(path: Path, contents: bool = True) -> dict[str, Any]:
     """The contents of a run's `.ckpt` file; without `contents` only the shapes of its tensors, which is quick.
 
+    Tensors are read from the file when they are used, so that those of the optimizer take no memory.
     Raises FileNotFoundError or ValueError if it is none.
     """
     if not path.is_file():
@@ -88,8 +126,8 @@ def read_checkpoint(path: Path, contents: bool = True) -> dict[str, Any]:
     if is_lfs_pointer(path):
         raise ValueError(f"{path} is a Git LFS pointer, not the checkpoint itself: {LFS_REMEDY}")
     try:
-        where: dict[str, Any] = {"map_location": "cpu"} if contents else {"map_location": "meta", "mmap": True}
-        checkpoint: dict[str, Any] = torch.load(path, weights_only=True, **where)
+        place = "cpu" if contents else "meta"
+        checkpoint: dict[str, Any] = torch.load(path, weights_only=True, map_location=place, mmap=True)
         _ = checkpoint["state_dict"], checkpoint["updates"]
     except (RuntimeError, KeyError, TypeError, EOFError, OSError, UnpicklingError):
         raise ValueError(

@@ -9,8 +9,11 @@ from typing import Any
 
 from lightning import LightningModule
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 
 from project.benchmarks.base import Benchmark
+from project.core.ranks import lengthen_timeout
 from project.datamodule import evaluated_prompts
 from project.models.base import UnifiedModel
 from project.rewards.base import Reward
@@ -18,6 +21,7 @@ from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
 from project.samplers.schedule import Schedule
 from project.tasks.base import EvaluationTask, Rollout
+from project.training.strategies import check_strategy
 from project.trajectory import Prompt, SampleKey
 
 
@@ -79,11 +83,17 @@ class EvaluatedModule(LightningModule):
         return [c for c in self.trainer.callbacks if isinstance(c, Reward)]  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
-        """Raises ValueError unless data, benchmarks and tasks name the same benchmarks; and what a task raises for
-        prompts that it cannot draw."""
+        """Raises ValueError for a strategy that does not train here, unless data, benchmarks and tasks name the same
+        benchmarks, and for an evaluation that nothing measures; and what a task raises for prompts that it cannot
+        draw."""
+        check_strategy(self.trainer.strategy)
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        lengthen_timeout(self.trainer.strategy, sum(getattr(callback, "longest_wait", 0.0) for callback in callbacks))
         kind = {"fit": "val", "validate": "val"}.get(stage, stage)
         self._check_names(kind)
         evaluated = evaluated_prompts(self.trainer) if stage == "fit" else self._prompts(kind)
+        if kind in ("val", "test") and (evaluated or stage != "fit"):
+            self._check_measured(stage, kind)
         if self.evaluation is not None:
             for task, prompts in groupby(evaluated, self.evaluation.task_of):
                 task.check([*prompts])
@@ -110,6 +120,19 @@ class EvaluatedModule(LightningModule):
                 f"{', '.join(measuring) or 'none'}: add it to `benchmarks:`, or correct the name"
             )
 
+    def _check_measured(self, stage: str, kind: str) -> None:
+        """Raises ValueError if nobody looks at what an evaluation draws: at full size it takes hours."""
+        hook = {"val": "on_validation_batch_end", "test": "on_test_batch_end"}[kind]
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        looking = (c for c in callbacks if getattr(type(c), hook) is not getattr(Callback, hook))
+        if all(isinstance(callback, ProgressBar) for callback in looking):
+            command = TrainerFn(stage).value
+            without = f", or leave data.init_args.{kind} out" if command == "fit" else ""
+            raise ValueError(
+                f"`{command}` would draw the prompts of data.init_args.{kind}, but nothing is measured: name a "
+                f"benchmark under `benchmarks:`, e.g. project.benchmarks.MeanReward{without}"
+            )
+
     def _evaluation_tasks(self) -> list[EvaluationTask]:
         """The tasks that will draw for evaluations during training."""
         return self.evaluation.tasks if self.evaluation is not None and evaluated_prompts(self.trainer) else []
@@ -128,7 +151,6 @@ class EvaluatedModule(LightningModule):
                 prompts=prompts,
                 keys=[SampleKey(seed=0, update=-1, prompt=prompt.id) for prompt in prompts],
                 sampler=Sampler(schedule=self.evaluation.schedule),
-                steps=range(0),
                 training=False,
                 score=Scorer(self.rewards) if task.evaluates_with_scores and self.rewards else None,
             )

@@ -28,16 +28,16 @@ def shown(number, right):
 
 def test_right_is_one_and_wrong_is_nought():
     reward = BenchmarkReward(ShapesBenchmark())
-    assert reward.score(shown(20, right=True), 1).reward_N.eq(1).all()
-    assert reward.score(shown(20, right=False), 1).reward_N.eq(0).all()
+    assert reward.score(shown(20, right=True)).reward_N.eq(1).all()
+    assert reward.score(shown(20, right=False)).reward_N.eq(0).all()
 
 
 def test_the_share_of_flips_is_the_one_that_was_asked_for():
     reward = BenchmarkReward(ShapesBenchmark(), flips=0.2)
     samples = shown(400, right=False)
-    verdicts = reward.score(samples, 1).reward_N
+    verdicts = reward.score(samples).reward_N
     assert verdicts.mean().item() == pytest.approx(0.2, abs=0.06)
-    assert torch.equal(reward.score(samples[::-1], 1).reward_N, verdicts.flip(0)), "keyed by picture and prompt"
+    assert torch.equal(reward.score(samples[::-1]).reward_N, verdicts.flip(0)), "keyed by picture and prompt"
 
 
 def test_bad_settings_are_named():

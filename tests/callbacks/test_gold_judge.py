@@ -16,7 +16,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from project.callbacks.checkpoint import SaveLast
-from project.callbacks.gold_judge import GoldJudge, chosen_samples, compare, correlation, growth
+from project.callbacks.gold_judge import GoldJudge, chosen_parts, compare, correlation, growth
 from project.datamodule import PromptDataModule
 from project.judges.base import Judge, JudgeUnavailable
 from project.trajectory import Prompt, Question
@@ -47,7 +47,7 @@ class Fixed(Judge):
 def test_comparison_by_hand() -> None:
     train = torch.tensor([0.0, 1.0, 4.0, 5.0])
     gold = torch.tensor([1.0, 0.0, 5.0, 4.0])
-    found = compare(train, gold, 2)
+    found = compare(train, gold, [2, 2])
     assert (found.train_reward, found.reward, found.gap) == (2.5, 2.5, 0.0)
     # Over all samples the groups' levels agree; within each group the two disagree completely.
     assert found.correlation == pytest.approx(15 / 17)
@@ -59,7 +59,7 @@ def test_samples_without_both_rewards_do_not_count() -> None:
     nan = math.nan
     train = torch.tensor([0.2, nan, 0.4, 0.9, 0.3, 0.5])
     gold = torch.tensor([0.1, 0.7, nan, 0.8, 0.1, 0.2])
-    found = compare(train, gold, 3)
+    found = compare(train, gold, [3, 3])
     kept = [0, 3, 4, 5]
     assert found.gap == pytest.approx((train[kept].mean() - gold[kept].mean()).item())
     assert found.correlation == pytest.approx(np.corrcoef(train[kept], gold[kept])[0, 1], abs=1e-6)
@@ -67,26 +67,28 @@ def test_samples_without_both_rewards_do_not_count() -> None:
     a, b = (np.concatenate([[0.0], r[3:].numpy() - r[3:].numpy().mean()]) for r in (train, gold))
     assert found.correlation_in_group == pytest.approx(np.corrcoef(a, b)[0, 1], abs=1e-6)
     assert found.gaps == pytest.approx((0.1, 0.2))
-    nothing = compare(torch.tensor([nan, 1.0]), torch.tensor([1.0, nan]), 2)
+    nothing = compare(torch.tensor([nan, 1.0]), torch.tensor([1.0, nan]), [2])
     assert all(math.isnan(value) for value in nothing.figures.values()) and nothing.gaps == ()
     assert math.isnan(correlation(torch.tensor([0.1] * 3), torch.tensor([0.1, 0.2, 0.3])))
 
 
 def test_whole_groups_are_drawn_and_not_always_the_same() -> None:
-    assert chosen_samples(8, 4, 100, updates=0) == list(range(8)), "all, if there are fewer"
-    drawn = [chosen_samples(40, 4, 6, updates=n) for n in range(20)]
-    for places in drawn:
-        assert len(places) == 8 and places == sorted(set(places))
-        assert places[0] % 4 == 0 and places[:4] == list(range(places[0], places[0] + 4))
-    assert len({tuple(places) for places in drawn}) > 10
-    assert drawn[3] == chosen_samples(40, 4, 6, updates=3)
+    groups = [range(start, start + 4) for start in range(0, 40, 4)]
+    assert chosen_parts(groups[:2], 100, updates=0) == groups[:2], "all, if there are fewer"
+    drawn = [chosen_parts(groups, 6, updates=n) for n in range(20)]
+    for chosen in drawn:
+        assert len(chosen) == 2 and chosen == sorted(chosen, key=groups.index)
+    assert len({tuple(chosen) for chosen in drawn}) > 10
+    assert drawn[3] == chosen_parts(groups, 6, updates=3)
 
 
 def group_of(confidences: Sequence[float]) -> Any:
     """Two prompts with one question and two samples each; of the four the train judge was so confident."""
     prompts = [Prompt(id=name, text="a", questions=(Question(text="is it ?"),)) for name in "pq"]
     group = toys.group(prompts, size=2)
-    return group.with_scores(dataclasses.replace(group.scores, confidence_NQ=tuple((c,) for c in confidences)))
+    return dataclasses.replace(
+        group, scores=dataclasses.replace(group.scores, confidence_NQ=tuple((c,) for c in confidences))
+    )
 
 
 class Run:
@@ -155,7 +157,7 @@ def test_the_reward_itself_is_compared_where_training_asked_no_judge() -> None:
     gold, run = GoldJudge(Fixed(0.2), every_n_updates=1), Run()
     group = group_of([0.5] * 4)
     run.updates = 1
-    silent = group.with_scores(dataclasses.replace(group.scores, confidence_NQ=()))
+    silent = dataclasses.replace(group, scores=dataclasses.replace(group.scores, confidence_NQ=()))
     gold.on_train_batch_end(run, run, {"group": silent}, None, 0)
     assert run.logged[0]["gold/train_reward"] == 0.5, "toy samples have the rewards 0 and 1"
     assert run.logged[0]["gold/gap"] == pytest.approx(0.3)

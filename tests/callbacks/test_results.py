@@ -51,16 +51,17 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "version_0/before_after.png").touch()
     assert main(["results", str(tmp_path)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[:4] == [
+    assert lines[0] == ["run", str(tmp_path / "version_0")]
+    assert lines[1:5] == [
         ["score", "before", "after", "change"],
         ["direct", "0.250", "0.750", "+0.500"],
         ["second_opinion/direct", "0.500", "0.500", "+0.000"],
         ["new", "-", "1.000", "-"],
     ]
-    assert lines[5] == ["9", "updates", "in", "61", "s,", "seed", "1"]
+    assert lines[6] == ["9", "updates", "in", "61", "s,", "seed", "1"]
     # Where to look: what is there.
     folder = str(tmp_path / "version_0")
-    assert lines[6:] == [
+    assert lines[7:] == [
         ["pictures:", f"{folder}/before_after.png"],
         ["by", "kind:", f"{folder}/results.json"],
         ["curves:", "tensorboard", "--logdir", folder],

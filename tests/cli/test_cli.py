@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -323,6 +324,29 @@ def write(name: str, text: str) -> str:
     return f"--config={name}"
 
 
+def test_mistakes_in_a_file_of_ones_own_are_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(place)
+    head = "import torch\nfrom project.rewards.base import Reward, RewardOutput\n\n\nclass Mine(Reward):\n"
+    scored = "return RewardOutput(reward_N=torch.zeros(len(trajectories)))\n"
+    bodies = {
+        "broken_colon": f"    def score(self, trajectories)\n        {scored}",
+        "broken_type": "    def __init__(self, power):\n        pass\n\n    def score(self, trajectories):\n"
+        f"        {scored}",
+    }
+    messages = {
+        "broken_colon": r"broken_colon.py:6: expected ':': 'def score\(self, trajectories\)': correct this line",
+        "broken_type": r"b.yaml:1: argument 'power' of broken_type.Mine has no type: give it one, such as `power: float`",
+    }
+    for name, body in bodies.items():
+        (place / f"{name}.py").write_text(head + body)
+        arguments = ", init_args: {power: 2}" if name == "broken_type" else ""
+        file = write("b.yaml", f"rewards: [{{class_path: {name}.Mine{arguments}}}]")
+        error = said(capsys, file)
+        assert re.search(messages[name], error), error
+
+
 def test_an_unknown_key_without_a_value_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for text, wrong in (
         ("modle: {}", "'modle' at the top level: did you mean 'model'?"),
@@ -415,5 +439,6 @@ def test_nothing_is_said_that_nobody_could_mend(place: Path) -> None:
         "writes:   runs/toy/version_0",
         "watch:    tensorboard --logdir runs/toy/version_0",
         "`Trainer.fit` stopped: `max_steps=2` reached.",
+        "scores:   python -m project results runs/toy/version_0",
     ]
     assert (place / "runs/toy/version_0/before_after.png").is_file()

@@ -74,7 +74,11 @@ def test_what_cannot_be_compared(before, tmp_path, capsys):
     other = evaluation(tmp_path / "other.jsonl", [0, 0, 0, 0], prompts="abcx")
     assert f"{other} has other prompts than {before}" in message("--before", before, "--after", before, other)
     assert "--before names 2 files and --after 3" in message("--before", before, before, "--after", *[before] * 3)
-    assert "there is no nowhere.jsonl" in message("--before", before, "--after", "nowhere.jsonl")
+    assert "there is no file nowhere.jsonl" in message("--before", before, "--after", "nowhere.jsonl")
+    (tmp_path / "run/evaluations").mkdir(parents=True)
+    (tmp_path / "run/evaluations/shapes_0.jsonl").touch()
+    folder = message("--before", before, "--after", str(tmp_path / "run"))
+    assert "run is a folder: name a file of it, such as" in folder and "shapes_0.jsonl" in folder
     (tmp_path / "empty.jsonl").write_text("")
     assert "holds no rows" in message("--before", str(tmp_path / "empty.jsonl"), "--after", before)
     (tmp_path / "half.jsonl").write_text('{"id": "a", ')

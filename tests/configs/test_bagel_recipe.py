@@ -10,6 +10,7 @@ import yaml
 
 from project.__main__ import main
 from project.models.bagel.config import BagelConfig
+from tests.helpers.tiny_run import write_world
 
 
 def small_size(checkpoint):
@@ -19,31 +20,60 @@ def small_size(checkpoint):
     return {"height": rows * config.pixels_per_latent, "width": columns * config.pixels_per_latent}
 
 
-@pytest.mark.parametrize("overlay", [[], ["configs/bagel/rt2i_kl.yaml"]])
+def small_task(size, refines, **settings):
+    """What makes a task small; of `SelfReflection`, also its first pictures."""
+    own = {"max_tokens": 4, **settings}
+    if refines:
+        return {"init_args": {**own, "first": {"init_args": {**size, "max_tokens": 4}}}}
+    return {"init_args": {**own, **size}}
+
+
+@pytest.mark.parametrize("overlay", ["", "t2i", "srr srr_kl", "srr mixed"])
 def test_two_updates(bagel_fixture, tmp_path, overlay):
+    """Trained, and measured before, between and after: only sizes and the reward are others."""
+    checkpoint, size, refines = bagel_fixture.directory, small_size(bagel_fixture.directory), "srr" in overlay
+    if refines:  # the reference checkpoint cannot look at pictures as small as it can draw
+        checkpoint, size = write_world(tmp_path) / "umm", {"height": 64, "width": 64}
     small = {
-        "trainer": {"accelerator": "cpu", "max_steps": 2, "enable_progress_bar": False, "callbacks": []},
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": 2,
+            "val_check_interval": 1,
+            "enable_progress_bar": False,
+            "callbacks": [{"class_path": "project.callbacks.SaveLast", "init_args": {"keep_every_n_updates": 1}}],
+        },
         "rewards": [{"class_path": "project.rewards.random.RandomReward"}],
         "run": {"root": str(tmp_path), "name": "small"},
         "model": {
             "init_args": {
-                "policy": {"init_args": {"directory": str(bagel_fixture.directory)}},
+                "policy": {"init_args": {"directory": str(checkpoint)}},
                 "num_generations": 2,
-                "task": {"init_args": {**small_size(bagel_fixture.directory), "max_tokens": 4}},
+                "task": small_task(size, refines, **({"candidates": 2} if refines else {})),
+                **({"sampler": {"schedule": {"num_steps": 17}}} if refines else {}),  # windows of [0, 15)
+                "evaluation": {"task": small_task(size, refines), "schedule": {"num_steps": 5}},
             }
         },
-        "data": {"init_args": {"train": str(tmp_path / "train.jsonl"), "prompts_per_update": 2}},
+        "data": {
+            "init_args": {
+                "train": str(tmp_path / "train.jsonl"),
+                "val": str(tmp_path / "train.jsonl[:1]"),
+                "prompts_per_update": 2,
+            }
+        },
     }
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
     rows = [{"prompt": text} for text in ("a small red cube", "a tree", "a blue table", "the sky")]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    files = ["configs/bagel/rt2i.yaml", *overlay, str(tmp_path / "small.yaml")]
-    assert main(["fit", *(f"--config={file}" for file in files)]) == 0
-    last = tmp_path / "small/version_0/checkpoints/last.ckpt"
-    state = torch.load(last, weights_only=True)
-    assert state["updates"] == 2
+    recipe = [f"configs/bagel/{name}.yaml" for name in ["rt2i", *overlay.split()]]
+    assert main(["fit", *(f"--config={file}" for file in [*recipe, str(tmp_path / "small.yaml")])]) == 0
+    folder = tmp_path / "small/version_0"
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    assert state["updates"] == 2 and (folder / "checkpoints/update_1.ckpt").is_file()
     assert all("lora_" in name and tensor.dtype == torch.float32 for name, tensor in state["state_dict"].items())
     assert any(tensor.any() for name, tensor in state["state_dict"].items() if "lora_B" in name)
+    measured = json.loads((folder / "results.json").read_text())
+    assert 0 < measured["before"]["reward"] < 1 and 0 < measured["after"]["reward"] < 1
+    assert (folder / "evaluations/meanreward_1.jsonl").is_file()
 
 
 def test_the_measurement_is_ready(bagel_fixture, tmp_path, capsys):

@@ -55,6 +55,15 @@ def test_a_published_row(tmp_path: Path) -> None:
     assert prompt.columns == {"original_index": 7, "kind": "single"}
 
 
+@pytest.mark.parametrize("name", ["train.jsonl", "train.txt"])
+def test_what_git_lfs_left_is_named(tmp_path: Path, name: str) -> None:
+    """A pointer is a text of three lines, which would be three prompts."""
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    for given in (tmp_path / name, f"{tmp_path / name}[:2]"):
+        with pytest.raises(ValueError, match=rf"{tmp_path / name} is a Git LFS pointer.*git lfs pull"):
+            read_prompts(given)
+
+
 def test_ids_depend_on_content_not_on_place(tmp_path: Path) -> None:
     first = read_prompts(write(tmp_path / "a.jsonl", {"prompt": "x"}, {"prompt": "y"}, {"prompt": "x"}))
     second = read_prompts(write(tmp_path / "b.jsonl", {"prompt": "y"}, {"prompt": "x"}))

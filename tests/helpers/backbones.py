@@ -19,6 +19,7 @@ from project.models.attention import attention, bias_from_mask
 from project.models.base import Defaults, ModelSource
 from project.models.cached_transformer import CachedTransformer, Places, SpecialTokens
 from project.models.context import Context
+from project.models.precision import Head
 from project.models.query import Output, Query
 from project.models.transforms import normalise
 from project.trajectory import Prompt
@@ -75,8 +76,8 @@ class DenseModel(CachedTransformer):
             nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 32), nn.GELU(), nn.Linear(32, hidden))
             for _ in range(self.LAYERS)
         )
-        self.write_word = nn.Linear(hidden, len(WORDS))
-        self.write_latent = nn.Linear(hidden, 16)
+        self.write_word = Head(hidden, len(WORDS))
+        self.write_latent = Head(hidden, 16)
 
     @classmethod
     def from_pretrained(cls, directory: str) -> DenseModel:

@@ -11,16 +11,18 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from project.judges.openai.server import Server
 
 Client = TypeVar("Client")
+Served = TypeVar("Served", bound="ChatServer")
 MODEL = "tiny-vlm"
 NO_PICTURE = np.zeros((0, 0, 3), dtype=np.uint8)
 """Of a question about a text."""
@@ -99,6 +101,23 @@ class ChatServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+
+
+def starting(
+    monkeypatch: pytest.MonkeyPatch, kind: Callable[..., Served] = ChatServer
+) -> Iterator[Callable[..., Served]]:
+    """For a fixture: what makes and starts servers, which end with the test. Waits between retries are short."""
+    monkeypatch.setattr("project.judges.openai.servers.BACKOFF", (0.01, 0.05))
+    servers: list[Served] = []
+
+    def start(**arguments: Any) -> Served:
+        servers.append(kind(**arguments))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
 
 
 class HTTPServer(ThreadingHTTPServer):

@@ -114,7 +114,7 @@ class Tiny(LightningModule):
 
 
 class Length(Reward):
-    def score(self, trajectories: Sequence[Trajectory], group_size: int) -> RewardOutput:
+    def score(self, trajectories: Sequence[Trajectory]) -> RewardOutput:
         return RewardOutput(reward_N=torch.tensor([float(len(t.prompt.text)) for t in trajectories]))
 
 

@@ -58,7 +58,8 @@ def run(base, folder, dtype="float32"):
                 "task": {"init_args": {"height": height, "width": width, "max_tokens": 4}},
             }
         },
-        "data": {"init_args": {"train": str(folder / "train.jsonl"), "prompts_per_update": 2}},
+        "data": {"init_args": {"train": str(folder / "train.jsonl"), "val": None, "prompts_per_update": 2}},
+        "benchmarks": [],
     }
     (folder / "small.yaml").write_text(yaml.safe_dump(small))
     rows = [{"prompt": text} for text in ("a red circle", "a blue square")]
@@ -123,7 +124,7 @@ def test_merged_weights_equal_a_merge_in_memory(trained):
 
 
 def test_shards_have_the_size_that_was_asked_for(trained):
-    out = exported(trained, "bagel", "shards", "--max-shard-size", "300KB")
+    out = exported(trained, "bagel", "shards", "--max-shard-size", "60KB")
     index = json.loads((out / "ema.safetensors.index.json").read_text())
     files = sorted(file.name for file in out.glob("ema*.safetensors"))
     assert (
@@ -133,7 +134,7 @@ def test_shards_have_the_size_that_was_asked_for(trained):
     for file in files:
         with safe_open(out / file, "pt") as tensors:
             sizes = [tensors.get_tensor(name).nbytes for name in tensors.keys()]  # noqa: SIM118
-            assert sum(sizes) <= 300_000 or len(sizes) == 1
+            assert sum(sizes) <= 60_000 or len(sizes) == 1
             total += sum(sizes)
     assert total == index["metadata"]["total_size"]
 
@@ -142,7 +143,7 @@ def test_merged_in_bf16_is_the_exact_sum_rounded_once(trained):
     merged = Bagel.from_pretrained(str(exported(trained, "bagel", "bf16", "--dtype", "bfloat16")), "bfloat16")
     original = load_policy(str(trained[1]))
     merge_adapters(original)
-    assert_equal_weights(merged, original.bfloat16())
+    assert_equal_weights(merged.bfloat16(), original.bfloat16())
 
 
 def test_the_layout_is_that_of_the_base(trained):
@@ -173,7 +174,9 @@ def test_what_other_tools_read_goes_along(bagel_fixture, tmp_path):
     assert [line for line in ours if line[:1] != "#"] == [line for line in theirs if line[:1] != "#"]
     settings = json.loads((tmp_path / "again/generation_config.json").read_text())
     assert {name: settings[name] for name in foreign} == foreign and "alphagrpo" in settings
-    (tmp_path / "again/tokenizer.json").unlink()
+    tokenizer = json.loads((base / "tokenizer_config.json").read_text())
+    if tokenizer["tokenizer_class"] != "TokenizersBackend":  # which is made of tokenizer.json alone
+        (tmp_path / "again/tokenizer.json").unlink()
     text = "Draw a small red cube, left of THE 3 trees!"
     assert load_policy(str(tmp_path / "again")).encode_text(text).tolist() == model.encode_text(text).tolist()
     add_lora(model, LoRA(rank=2, alpha=4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,8 +100,25 @@ def test_a_path_is_no_picture(pipe):
         ({"batch_size": -1}, "batch_size = -1: give at least 1"),
         ({"max_tokens": 0}, "max_tokens = 0: give at least 1"),
         ({"top_p": 2.0}, "top_p = 2.0"),
+        ({"temperature": -1.0}, "temperature = -1.0: give 0"),
+        ({"temperature": float("nan")}, "temperature = nan"),
     ],
 )
 def test_numbers_that_nothing_can_be_drawn_with(changes, message):
     with pytest.raises(ValueError, match=message):
         settings_for(types.SimpleNamespace(defaults=Defaults()), **changes)
+
+
+def test_temperature_and_top_p_shape_the_reasoning(pipe, monkeypatch):
+    """0 of either is greedy, whatever the noise; the checkpoint's own if nothing is said."""
+
+    def texts(seed, **chosen):
+        return pipe(PROMPTS, think=True, generator=seeded(seed, seed + 1, seed + 2), num_steps=2, **chosen).texts
+
+    greedy = texts(3, temperature=0.0)
+    assert greedy == texts(7, temperature=0.0) == texts(7, top_p=0.0)
+    hot = texts(3, temperature=30.0, top_p=1.0)
+    assert greedy != hot != texts(7, temperature=30.0, top_p=1.0)
+    for temperature, expected in ((0.0, greedy), (30.0, hot)):
+        monkeypatch.setattr(pipe.model, "defaults", replace(pipe.model.defaults, temperature=temperature))
+        assert texts(3, top_p=1.0) == expected

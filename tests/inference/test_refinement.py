@@ -11,8 +11,11 @@ from PIL import Image
 
 from project.__main__ import main
 from project.data.prompts import read_prompts
+from project.inference.generation import GenerationSettings, generate
 from project.inference.pipeline import PipelineOutput
 from project.inference.refinement import BenchmarkCritic, Critic, JudgeCritic, Refinement, refine, strip
+from project.models.base import Defaults
+from project.samplers.guidance import Guidance
 from project.shapes.benchmark import ShapesBenchmark
 from project.shapes.judge import DetectorJudge
 from project.shapes.renderer import render
@@ -94,6 +97,24 @@ def test_scores_without_a_gate_are_kept():
     assert [[r.score for r in path] for path in rounds] == [[0.1, 0.2], [0.2, 0.3], [0.3, 0.4]]
 
 
+@pytest.mark.parametrize(("wording", "expected"), [(None, "usual: prompt 0"), ("look at {prompt}", "look at prompt 0")])
+def test_the_wording_is_said_beside_the_picture(wording, expected):
+    said = []
+
+    def pipe(texts, images=None, **_):
+        said.append((texts[0], images is not None))
+        return PipelineOutput(images=[grey(10)], texts=["a"])
+
+    settings = GenerationSettings(
+        defaults=Defaults(reflect_prompt="usual: {prompt}"),
+        drawing=Guidance(),
+        editing=Guidance(),
+        refinement=Refinement(rounds=1, wording=wording),
+    )
+    assert len(list(generate(pipe, PROMPTS[:1], settings))) == 1
+    assert said == [("prompt 0", False), (expected, True)]
+
+
 def test_a_gate_needs_someone_who_decides():
     with pytest.raises(ValueError, match="--gate judge needs --judge"):
         Refinement(rounds=1, gate="judge")
@@ -101,6 +122,8 @@ def test_a_gate_needs_someone_who_decides():
         Refinement(rounds=1, gate="oracle")
     with pytest.raises(ValueError, match="0 or more"):
         Refinement(rounds=-1)
+    with pytest.raises(ValueError, match=r"write \{prompt\}"):
+        Refinement(rounds=1, wording="look again")
 
 
 def test_critics_of_the_embedded_world():
@@ -129,7 +152,7 @@ def test_the_command_keeps_every_round(tmp_path, gate):
     rows = [lines[n] for n in (0, 300, 600)]
     (tmp_path / "prompts.jsonl").write_text("".join(rows))
     arguments = ["--checkpoint", "data/shapes/umm", "--prompts", f"{tmp_path}/prompts.jsonl", "--num-steps", "4"]
-    arguments += ["--rounds", "2", "--image-guidance", "1", "--gate", gate]
+    arguments += ["--rounds", "2", "--image-guidance", "1", "--gate", gate, "--wording", "look again: {prompt}"]
     arguments += {
         "none": [],
         "judge": ["--judge", "project.shapes.judge.DetectorJudge"],
@@ -139,6 +162,7 @@ def test_the_command_keeps_every_round(tmp_path, gate):
         assert main(["generate", *arguments, "--out", str(tmp_path / out)]) == 0
     written = [json.loads(line) for line in (tmp_path / "one" / "trajectories.jsonl").read_text().splitlines()]
     assert len(written) == 3 and all(row["gate"] == gate and len(row["rounds"]) == 3 for row in written)
+    assert all(row["wording"] == "look again: {prompt}" for row in written)
     for row in written:
         last = row["rounds"][-1]["file"]
         assert (tmp_path / "one" / row["file"]).read_bytes() == (tmp_path / "one" / last).read_bytes()

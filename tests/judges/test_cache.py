@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 
+from project.core.errors import WrongReturn
 from project.core.metrics import Sum, values
 from project.judges.base import Judge
 from project.judges.cache import CachedJudge, _write_ahead
@@ -96,11 +97,12 @@ def test_only_what_is_missing_is_asked_and_no_answer_is_never_kept(tmp_path):
     assert judge.asked == [(0, "x", "a?"), (10, "x", "b?")]
 
 
-def test_a_confidence_out_of_range_is_passed_on_but_not_kept(tmp_path):
+def test_a_confidence_out_of_range_is_refused_and_not_kept(tmp_path):
     judge = Grey()
     cached = CachedJudge(judge, str(tmp_path))
     for _ in range(2):
-        assert cached.answer([picture(200)], [[A]], ["x"]) == [[2.0]]
+        with pytest.raises(WrongReturn, match=r"judge 'grey' at .*test_cache.py:\d+ gave a confidence outside"):
+            cached.answer([picture(200)], [[A]], ["x"])
     assert len(judge.asked) == 2
 
 

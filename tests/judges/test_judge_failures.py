@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +42,6 @@ JUDGE = "project.judges.openai.judge.OpenAIJudge"
 QUICK: dict[str, Any] = {"timeout": 20.0, "probe_seconds": 0.05, "patience": 20.0, "image_size": 16}
 
 
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Starts servers; the waits between retries are shortened."""
-    monkeypatch.setattr("project.judges.openai.servers.BACKOFF", (0.01, 0.05))
-    servers: list[Any] = []
-
-    def run(**arguments: Any) -> Any:
-        servers.append(chat_server.ChatServer(**arguments).start())
-        return servers[-1]
-
-    yield run
-    for server in servers:
-        server.kill()
-
-
 def judge_arguments(server: Any, **changes: Any) -> dict[str, Any]:
     return chat_server.options(server.url, **{**QUICK, **changes})
 
@@ -78,7 +63,7 @@ class Driven(AlphaGRPO):
         (drawn,) = self.rollout(prompts)
         group = self.change(drawn)
         if group is not drawn:
-            group = dataclasses.replace(group, pending=(self.scorer(group.trajectories, group.size),))
+            group = dataclasses.replace(group, pending=(self.scorer(group.trajectories),))
         group = self.advantages(self.score(group))
         self.update([group], first=True)
         self.updates += 1
@@ -332,7 +317,7 @@ def test_a_judge_dead_from_the_start_is_named_before_training(
 
 def test_a_judge_lost_to_one_rank_ends_the_run_of_all(tmp_path: Path) -> None:
     """Both ranks stop at one place and save together; going on repeats the update."""
-    command = [sys.executable, "-m", "tests.helpers.two_ranks_dead_judge", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.helpers.ranks_dead_judge", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     ranks = [torch.load(tmp_path / f"rank_{rank}.pt") for rank in (0, 1)]

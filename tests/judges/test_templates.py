@@ -12,6 +12,7 @@ from project.judges.templates import (
     is_yes,
     judge_messages,
     judge_text,
+    template_name,
 )
 
 YES = ["yes", "Yes", "YES", " yes", " Yes", "▁yes", "▁YES", "Ġyes", "ĠYes", "Yes.", " yes,", '"Yes', "**Yes", "Ċyes"]
@@ -48,12 +49,18 @@ def test_confidence_is_a_share_of_both_masses() -> None:
     assert confidence_of(0.03, 0.01, minimum=0.01) == pytest.approx(0.75)
 
 
-def test_the_template_names_prompt_and_question_and_one_word() -> None:
+def test_the_template_names_question_and_one_word_and_the_request_if_told() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
-    (message,) = judge_messages("a red circle", "is the circle red ?", image)
+    (message,) = judge_messages("is the circle red ?", image)
     assert message["role"] == "user" and message["content"][0] == image
     text = message["content"][1]["text"]
-    assert "a red circle" in text and "Question: is the circle red ?" in text and "Yes or No" in text
-    assert text == judge_text("a red circle", "is the circle red ?")
-    assert "request" not in judge_text(" ", "is the circle red ?"), "no prompt, no mention of one"
-    assert TEMPLATE_VERSION
+    assert "Question: is the circle red ?" in text and "Yes or No" in text and "request" not in text
+    assert text == judge_text("is the circle red ?") == judge_text("is the circle red ?", " ")
+    (told,) = judge_messages("is the circle red ?", image, "a red circle")
+    before, _, behind = told["content"][1]["text"].partition("The picture was made for this request: a red circle\n\n")
+    assert before + behind == text, "the request is all that is added"
+
+
+def test_names_tell_the_templates_apart() -> None:
+    assert template_name(False) == f"template-{TEMPLATE_VERSION}" != template_name(True)
+    assert TEMPLATE_VERSION not in ("", "1"), "answers of the first template, which named the request, are not reused"

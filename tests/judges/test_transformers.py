@@ -61,17 +61,20 @@ def test_a_batch_of_different_sizes_equals_one_by_one(vlm: str, quantization: st
 
 
 def test_a_control_token_in_a_prompt_is_text(vlm: str) -> None:
-    judge, question = judge_of(vlm), [[Question(text=QUESTIONS[0])]]
+    judge, question = judge_of(vlm, show_request=True), [[Question(text=QUESTIONS[0])]]
     written, parted, other = (
         judge.answer(pictures()[:1], question, [prompt])
         for prompt in ("a circle<|vision_start|>", "a circle< |vision_start|>", "a circle")
     )
     assert written == parted != other
+    judge.show_request = False
+    blind = [judge.answer(pictures()[:1], question, [prompt]) for prompt in ("a circle<|vision_start|>", "")]
+    assert blind[0] == blind[1] != other, "the request is not shown"
 
 
 def test_confidence_is_that_of_the_first_token(vlm: str) -> None:
     """The chat written by hand, one picture, no padding, and a softmax over the whole vocabulary."""
-    judge = judge_of(vlm)
+    judge = judge_of(vlm, show_request=True)
     picture, prompt, question = pictures()[1], "a red circle", QUESTIONS[0]
     ((confidence,),) = judge.answer([picture], [[Question(text=question)]], [prompt])
 
@@ -81,7 +84,7 @@ def test_confidence_is_that_of_the_first_token(vlm: str) -> None:
     _, rows, columns = seen["image_grid_thw"][0].tolist()
     assert (rows, columns) == (2 * round(96 / 2 / patch), 2 * round(64 / 2 / patch))
     pads = "<|image_pad|>" * (rows * columns // 4)
-    text = f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>{judge_text(prompt, question)}<|im_end|>\n"
+    text = f"<|im_start|>user\n<|vision_start|>{pads}<|vision_end|>{judge_text(question, prompt)}<|im_end|>\n"
     tokenizer = tiny_vlms.byte_tokenizer()
     ids = torch.tensor([tokenizer(f"{text}<|im_start|>assistant\n")["input_ids"]])
     model = AutoModelForImageTextToText.from_pretrained(vlm, dtype=torch.float32)
@@ -197,8 +200,9 @@ def test_its_name_tells_what_the_answers_depend_on() -> None:
         TransformersJudge("a", "4bit").name,
         TransformersJudge("a", dtype="float32").name,
         TransformersJudge("a", minimum_mass=0.0).name,
+        TransformersJudge("a", show_request=True).name,
     }
-    assert len(names) == 5 and all(f"template-{TEMPLATE_VERSION}" in name for name in names)
+    assert len(names) == 6 and all(f"template-{TEMPLATE_VERSION}" in name for name in names)
     assert TransformersJudge("a", batch_size=3).name in names
 
 

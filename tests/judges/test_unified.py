@@ -102,8 +102,14 @@ def test_the_template_is_what_it_reads(judge: UnifiedJudge) -> None:
     encode = model.encode_text
     model.encode_text = lambda text: read.append(text) or encode(text)
     told.answer([np.full((64, 64, 3), 200, dtype=np.uint8)], [[Question(text="is it red ?")]], ["a red circle"])
-    assert read == [judge_text("a red circle", "is it red ?")]
-    assert told.name != judge.name and "data/shapes/umm" in told.name
+    assert read == [judge_text("is it red ?")]
+    told.show_request = True
+    told.answer([np.full((64, 64, 3), 200, dtype=np.uint8)], [[Question(text="is it red ?")]], ["a red circle"])
+    assert read[1:] == [judge_text("is it red ?", "a red circle")]
+    names = {judge.name, told.name, UnifiedJudge(judge.policy).name}
+    assert len(names) == 3 and all("data/shapes/umm" in name for name in names)
+    with pytest.raises(ValueError, match="set template to judge"):
+        UnifiedJudge(judge.policy, template="plain", show_request=True)
     with pytest.raises(ValueError, match="minimum_mass=2"):
         UnifiedJudge(judge.policy, minimum_mass=2)
 

@@ -6,8 +6,11 @@ import math
 
 import torch
 
+from project.cli.commands.plan import QUIET
+from project.cli.unrecorded import UnrecordedCLI
 from project.models.bagel.config import BAGEL_7B, BagelDefaults
 from project.models.bagel.model import Bagel
+from project.models.bagel.source import BagelCheckpoint
 
 HIDDEN, INNER, LAYERS, KEYS, HEAD, WORDS = 3584, 18944, 28, 4 * 128, 128, 152064
 VIT, VIT_INNER, VIT_LAYERS = 1152, 4304, 26
@@ -75,3 +78,35 @@ def test_every_key_and_shape():
         model = Bagel(BAGEL_7B, NoAutoencoder(), Words(), BagelDefaults())
     ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     assert ours == upstream()
+
+
+def test_the_recipe_is_set_up_with_its_optimizer(monkeypatch):
+    """`configure_model` and `configure_optimizers` of rt2i.yaml: 14.6 billion weights, none of which is made."""
+    options = ["--config=configs/bagel/rt2i.yaml", "--model.init_args.trainable.lora.init=gaussian"]
+    module = UnrecordedCLI(["fit", *options, *QUIET]).model
+    monkeypatch.setattr(BagelCheckpoint, "load", BagelCheckpoint.outline)
+    with torch.device("meta"):
+        module.configure_model()
+        optimizer = module.configure_optimizers()
+    made = dict(module.model.named_parameters())
+    tensors = [*made.values(), *module.model.buffers(), *module.model.autoencoder.parameters()]
+    assert all(tensor.is_meta for tensor in tensors)
+
+    adapters = {name for name in made if ".lora_" in name}
+    assert {name for name, p in made.items() if p.requires_grad} == adapters
+    # 28 layers of two experts with 7 adapted layers each, A and B. Rank 32: (in + out) of q, o, k, v, gate, up, down.
+    sides = 2 * (HIDDEN + HIDDEN) + 2 * (HIDDEN + KEYS) + 3 * (HIDDEN + INNER)
+    assert len(adapters) == LAYERS * 2 * 7 * 2
+    assert sum(made[name].numel() for name in adapters) == 32 * LAYERS * 2 * sides == 161_480_704
+    assert all(made[name].dtype == torch.float32 for name in adapters)
+    base = {name: p for name, p in made.items() if name not in adapters}
+    assert sum(p.numel() for p in base.values()) == 14_607_260_128
+    wide = {name for name, p in base.items() if p.dtype == torch.float32}
+    assert wide == {"language_model.lm_head.weight", "llm2vae.weight", "llm2vae.bias"}
+    assert all(p.dtype == torch.bfloat16 for name, p in base.items() if name not in wide)
+    assert all(p.dtype == torch.float32 for p in module.model.autoencoder.parameters())
+
+    assert isinstance(optimizer, torch.optim.AdamW)
+    (group,) = optimizer.param_groups
+    assert {id(p) for p in group["params"]} == {id(made[name]) for name in adapters}
+    assert (group["lr"], group["weight_decay"]) == (5e-5, 1e-4) and not optimizer.state

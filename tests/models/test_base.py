@@ -9,6 +9,7 @@ import torch
 
 from project.models.reading import Reading, read
 from project.samplers.guidance import UNGUIDED, Guidance
+from tests.helpers.backbones import NewDenseModel
 from tests.helpers.policies import dense_model, tiny_bagel
 
 
@@ -33,3 +34,9 @@ def test_guidance_acts_on_the_flow_times_of_its_interval_alone(make):
     for step, expected in enumerate((nowhere, everywhere, nowhere, nowhere)):
         torch.testing.assert_close(ours[:, step], expected[:, step], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(velocity(guidance, slice(step, step + 1))[:, 0], ours[:, step], atol=1e-5, rtol=1e-5)
+
+
+def test_a_source_that_knows_one_type_gives_any():
+    wide, narrow = NewDenseModel().load().state_dict(), NewDenseModel().load_as(torch.bfloat16).state_dict()
+    assert all(torch.equal(narrow[name], tensor.bfloat16()) for name, tensor in wide.items())
+    assert {tensor.dtype for tensor in NewDenseModel().load_as(None).state_dict().values()} == {torch.float32}

@@ -8,10 +8,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.utils._pytree import tree_leaves
 
 from project.models.bagel import Bagel
 from project.models.bagel.autoencoder import Autoencoder
+from project.models.bagel.config import BagelDefaults
 from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
+from project.models.bagel.source import BagelCheckpoint
+from project.planning.live_bytes import LiveBytes
 from project.shapes.umm import NewEmbeddedModel
 
 
@@ -250,3 +254,83 @@ def test_the_autoencoder_is_no_part_of_the_policy(model):
     assert not any("autoencoder" in name for name in model.state_dict())
     assert isinstance(model.autoencoder, Autoencoder)
     assert not any(p.requires_grad for p in model.autoencoder.parameters())
+
+
+# --------------------------------------------------------------------- memory
+
+
+class Held(LiveBytes):
+    """Does not count what is on the meta device; also `largest`, bytes of the largest tensor of each type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest: dict[torch.dtype, int] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        values = tree_leaves((args, kwargs))
+        if any(isinstance(v, torch.Tensor) and v.is_meta for v in values) or torch.device("meta") in values:
+            return func(*args, **(kwargs or {}))
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor):
+                self.largest[value.dtype] = max(self.largest.get(value.dtype, 0), value.nbytes)
+        return result
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A model that is large beside its autoencoder."""
+    folder = tmp_path_factory.mktemp("wide")
+    PatchAutoencoder(PatchAutoencoderConfig(width=8, num_res_blocks=1)).save(folder)
+    return NewEmbeddedModel(hidden_size=256, intermediate_size=512, num_layers=3, autoencoder=str(folder)).load()
+
+
+HEADS = ("language_model.lm_head", "llm2vae")
+"""What a backbone may hold in fp32."""
+
+
+def bytes_of(module):
+    return sum(parameter.nbytes for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+def test_weights_are_held_once_in_the_type_that_was_asked_for(wide, tmp_path, stored):
+    wide.save_pretrained(tmp_path, stored)
+    with Held() as held:
+        model = BagelCheckpoint(str(tmp_path)).load_as(torch.bfloat16)
+    assert {p.dtype for name, p in model.named_parameters() if not name.startswith(HEADS)} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in model.autoencoder.parameters()} == {torch.float32}
+    largest, autoencoder = max(parameter.nbytes for parameter in model.parameters()), bytes_of(model.autoencoder)
+    heads = 4 * sum(p.numel() for name, p in model.named_parameters() if name.startswith(HEADS))
+    assert heads + autoencoder < bytes_of(model) / 20 and largest < bytes_of(model) / 10
+    if stored == torch.bfloat16:
+        assert held.largest[torch.float32] <= heads + autoencoder < largest, "no large weight was fp32 on the way"
+    # The tensor that is being read is fp32 if the file is.
+    assert held.peak <= bytes_of(model) + autoencoder + 2 * largest
+
+
+def test_weights_keep_the_type_of_the_files(model, tmp_path):
+    for dtype in (torch.bfloat16, torch.float32):
+        model.save_pretrained(tmp_path / str(dtype), dtype)
+        loaded = BagelCheckpoint(str(tmp_path / str(dtype)), dtype="float32").load_as(None)
+        assert {p.dtype for name, p in loaded.named_parameters() if not name.startswith(HEADS)} == {dtype}
+
+
+def test_a_folder_is_there_when_it_is_whole(model, tmp_path, monkeypatch):
+    def full(*arguments, **settings):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("project.models.weight_files.save_file", full)
+    with pytest.raises(OSError, match=rf"^{tmp_path}/out/ema\.safetensors could not be written \(no space"):
+        model.save_pretrained(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_published_sampling_stands_where_a_folder_says_nothing(folder):
+    """A section of our own is taken as it is: what it leaves out are the usual defaults."""
+    (folder / "generation_config.json").write_text('{"do_sample": true}')
+    defaults = Bagel.from_pretrained(str(folder)).defaults
+    assert (defaults.max_tokens, defaults.temperature, defaults.top_p) == (2048, 0.3, 1.0)
+    (folder / "generation_config.json").write_text('{"alphagrpo": {"height": 64}}')
+    defaults, usual = Bagel.from_pretrained(str(folder)).defaults, BagelDefaults()
+    assert (defaults.temperature, defaults.top_p) == (usual.temperature, usual.top_p) and defaults.height == 64

@@ -25,6 +25,7 @@ from project.models.lora import (
     save_adapter,
 )
 from tests.helpers import tiny_module
+from tests.helpers.policies import tiny_bagel
 
 
 class Net(nn.Module):
@@ -102,6 +103,82 @@ def test_training_starts_from_an_adapter(tmp_path):
     add_lora(again, LoRA(rank=2, alpha=6, target=FIRST.target, adapter=str(tmp_path)))
     assert torch.equal(again(X), model(X))
     assert all(parameter.requires_grad for parameter in adapter_parameters(again).values())
+
+
+# --------------------------------------------------------------------- how a new adapter starts
+
+
+def new_adapters(layers, seed=0, **settings):
+    """By name, those of a sequence of layers."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(*layers)
+    add_lora(model, LoRA(target=r"\d+", **settings))
+    return {name.removeprefix("base_model.model."): p.detach() for name, p in adapter_parameters(model).items()}
+
+
+def test_how_wide_a_new_adapter_is_at_full_size():
+    """Rank 32 on layers as wide as BAGEL-7B's: 3584 inputs (q projection) and 18944 (down projection)."""
+    for init, widths in (("gaussian", (1 / 32, 1 / 32)), ("default", ((3 * 3584) ** -0.5, (3 * 18944) ** -0.5))):
+        made = new_adapters([nn.Linear(3584, 8), nn.Linear(18944, 8)], init=init)
+        for n, std in enumerate(widths):
+            assert made[f"{n}.lora_A.weight"].std().item() == pytest.approx(std, rel=0.02), init
+            assert not made[f"{n}.lora_B.weight"].any()
+
+
+def test_how_wide_the_new_adapters_of_a_policy_are():
+    torch.manual_seed(0)
+    model = tiny_bagel()
+    add_lora(model, LoRA(rank=32, init="gaussian"))
+    adapters = adapter_parameters(model)
+    for layer in (r"self_attn.q_proj", "mlp.down_proj"):
+        for expert in ("", "_moe_gen"):
+            part = layer.replace("mlp", f"mlp{expert}") if "mlp" in layer else layer + expert
+            wide = torch.cat([p.flatten() for n, p in adapters.items() if f"{part}.lora_A" in n])
+            assert wide.std().item() == pytest.approx(0.03125, rel=0.05) and abs(wide.mean()) < 3e-3
+    assert not any(p.any() for n, p in adapters.items() if "lora_B" in n)
+
+
+def test_the_default_is_pefts_own_start_to_the_bit():
+    from peft import LoraConfig, inject_adapter_in_model
+
+    torch.manual_seed(3)
+    theirs = Net()
+    inject_adapter_in_model(LoraConfig(r=2, lora_alpha=6, target_modules=FIRST.target), theirs)
+    torch.manual_seed(3)
+    ours = Net()
+    add_lora(ours, FIRST)
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("init", ["default", "gaussian"])
+def test_a_seed_makes_the_same_new_adapters_on_every_rank(init):
+    first, again, other = (new_adapters([nn.Linear(6, 5)], seed, rank=4, init=init) for seed in (1, 1, 2))
+    assert torch.equal(first["0.lora_A.weight"], again["0.lora_A.weight"])
+    assert not torch.equal(first["0.lora_A.weight"], other["0.lora_A.weight"])
+
+
+def test_an_adapter_starts_from_its_own_weights_and_says_so(tmp_path, caplog):
+    model = net(FIRST)
+    save_adapter(model, tmp_path)
+    again = net()
+    with caplog.at_level(logging.INFO):
+        add_lora(again, LoRA(rank=2, alpha=6, target=FIRST.target, adapter=str(tmp_path), init="gaussian"))
+    assert torch.equal(again(X), model(X))
+    assert f"lora.init=gaussian is for new adapters: {tmp_path} starts from its own weights" in caplog.text
+
+
+def test_the_file_of_a_gaussian_start_is_read_by_peft_and_names_it(tmp_path):
+    """As peft writes it: whoever makes a new adapter from this configuration gets the same start."""
+    from peft import PeftModel
+
+    model = net(LoRA(rank=2, alpha=6, target=FIRST.target, init="gaussian"))
+    save_adapter(model, tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["init_lora_weights"] == "gaussian"
+    assert torch.equal(PeftModel.from_pretrained(net(), str(tmp_path))(X), model(X))
+    ours = net()
+    load_adapter(ours, str(tmp_path))
+    assert torch.equal(ours(X), model(X))
 
 
 @pytest.mark.parametrize("stored", ["list", "rslora", "patterns", "gaussian"])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import resource
 import stat
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from project.core.atomic_files import NotWritten
 from project.models import weight_files
-from project.models.weight_files import plan_shards, save_weights
+from project.models.weight_files import plan_shards, save_tensors, save_weights
 
 WEIGHTS = {name: torch.full((10,), float(n)) for n, name in enumerate("abcd")}
 """40 bytes each."""
@@ -77,9 +79,9 @@ def test_a_failure_keeps_what_was_there(tmp_path, monkeypatch):
         real(tensors, file, **settings)
 
     monkeypatch.setattr(weight_files, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(NotWritten, match=r"w-00002-of-00002\.safetensors could not be written \(no space"):
         save_weights({name: -tensor for name, tensor in WEIGHTS.items()}, tmp_path, "w.safetensors", None, 80)
-    assert [name for name in names(tmp_path) if not name.startswith(".")] == ["w.safetensors"]
+    assert names(tmp_path) == ["w.safetensors"]
     assert all(torch.equal(tensor, WEIGHTS[name]) for name, tensor in read(tmp_path).items())
 
 
@@ -88,3 +90,17 @@ def test_files_have_the_usual_permissions(tmp_path):
     save_weights(WEIGHTS, tmp_path, "w.safetensors")
     modes = {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     assert len(modes) == 1
+
+
+def test_a_file_that_cannot_grow_is_named_and_stays_as_it_was(tmp_path):
+    """As on a full disk: safetensors' own error names no file."""
+    file = tmp_path / "w.safetensors"
+    save_tensors(WEIGHTS, file)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(NotWritten, match=rf"^{file} could not be written .*ulimit -f"):
+            save_tensors({"a": torch.zeros(1000)}, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert load_file(file).keys() == WEIGHTS.keys() and names(tmp_path) == ["w.safetensors"]

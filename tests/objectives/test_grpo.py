@@ -191,6 +191,50 @@ def test_at_ratio_one_both_levels_have_the_gradient_of_the_mean_over_tokens(leve
     torch.testing.assert_close(text.grad, ADVANTAGE[:, None] * replay.token_mask_RT / COUNTS.tokens)
 
 
+# ----------------------------------------------------------------- the first optimizer step on a rollout
+
+
+def noisy(**settings):
+    """(outputs, gradients of the image's and the text's log-probabilities) with noise of many clip widths."""
+    first = settings.pop("first", True)
+    replay = tensors(spread=0.9)
+    image, text = (x.clone().requires_grad_() for x in (replay.image_log_prob_RK, replay.text_log_prob_RT))
+    given = inputs(dataclasses.replace(replay, image_log_prob_RK=image, text_log_prob_RT=text))
+    outputs = GRPO(**settings)(dataclasses.replace(given, first=first))
+    outputs.loss.backward()
+    return outputs, image.grad, text.grad
+
+
+@pytest.mark.parametrize("level", ["sequence", "token"])
+@pytest.mark.parametrize("reduction", ["tokens", "sequences"])
+def test_a_first_ratio_of_one_gives_the_policy_gradient_of_every_term(level, reduction):
+    settings = dict(importance_sampling_level=level, text_reduction=reduction)
+    outputs, image, text = noisy(first_step_ratio="one", **settings)
+    torch.testing.assert_close(image, (-ADVANTAGE[:, None] / (B * K)).expand(B, K))
+    mask = tensors().token_mask_RT
+    weight = mask / COUNTS.tokens if reduction == "tokens" else mask / mask.sum(1, keepdim=True) / B
+    torch.testing.assert_close(text, ADVANTAGE[:, None] * weight)
+    for kind, expected in (("image", -ADVANTAGE.mean()), ("text", (ADVANTAGE[:, None] * weight).sum())):
+        assert outputs.metrics[f"loss/{kind}"].value.item() == pytest.approx(expected.item(), rel=1e-5), "A times 1"
+    _, dropped, dropped_text = noisy(first_step_ratio="measured", **settings)
+    assert (dropped == 0).any() and (dropped_text[mask] == 0).any(), "proves nothing: no term is clipped"
+
+
+def test_what_is_logged_is_the_measured_ratio_in_any_case():
+    measured, one = (noisy(first_step_ratio=name)[0] for name in ("measured", "one"))
+    for name in measured.metrics.keys() - {"loss/image", "loss/text"}:
+        assert torch.equal(measured.metrics[name].value, one.metrics[name].value), name
+    assert measured.maxima == one.maxima and one.maxima["ratio_error/image"] > 0.1
+    _, gradient, _ = noisy(first_step_ratio="measured")
+    assert one.metrics["clip_fraction/image"].value.item() == pytest.approx((gradient == 0).double().mean().item())
+
+
+def test_later_steps_use_the_measured_ratio():
+    measured, one = (noisy(first_step_ratio=name, first=False) for name in ("measured", "one"))
+    assert torch.equal(measured[0].loss, one[0].loss)
+    assert all(torch.equal(*pair) for pair in zip(measured[1:], one[1:], strict=True))
+
+
 # ----------------------------------------------------------------- KL
 
 

@@ -25,8 +25,9 @@ def planned(tmp_path, *arguments, config=RECIPE):
 
 def test_bagel_7b_needs_no_files(tmp_path, capsys):
     plan = planned(tmp_path, "--gpu-memory", "80", "--peak-tflops", "989")
-    # facts/bagel.md: 14,607,260,128 parameters in bf16.
-    assert plan["always"]["frozen weights"] == 2 * 14_607_260_128
+    # facts/bagel.md: 14,607,260,128 parameters in bf16, but those of both heads (logits, velocity) in fp32.
+    heads = 152064 * 3584 + 64 * 3584 + 64
+    assert plan["always"]["frozen weights"] == 2 * 14_607_260_128 + 2 * heads
     # Rank 32 on both experts: (in + out) of q, k, v, o, gate, up, down.
     sides = 2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944)
     adapters = 4 * 32 * 28 * 2 * sides
@@ -53,7 +54,8 @@ def test_ranks_share_prompts_and_with_fsdp2_weights(tmp_path):
         planned(tmp_path, "--ranks", str(ranks), "--strategy", strategy)
         for ranks, strategy in ((1, "ddp"), (8, "ddp"), (8, "fsdp2"))
     )
-    assert ddp["work"]["prompts"] == fsdp["work"]["prompts"] == 4
+    assert ddp["work"]["samples"] == fsdp["work"]["samples"] == 4 * 14
+    assert planned(tmp_path, "--ranks", "7")["work"]["samples"] == 64, "samples are dealt, not prompts"
     assert sum(fsdp["always"].values()) < sum(one["always"].values()) < sum(ddp["always"].values())
 
 
@@ -68,7 +70,27 @@ def test_refinement_looks_at_a_picture(tmp_path, capsys):
     plan = planned(tmp_path, "--config", "configs/bagel/srr.yaml")
     # 32 x 32 latents, 37 x 37 patches of 14 pixels, four delimiters.
     assert plan["work"]["picture"] == 1024 + 37 * 37 + 4 and plan["work"]["branches"] == 2
-    assert "requests_per_forward=" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "requests_per_forward=" in printed and "before them 224 first pictures" in printed
+
+
+def test_first_pictures_are_work_too(tmp_path):
+    """7 pictures a prompt without text and without gradient; in mixed training all 14, which are replayed."""
+    seven, one, mixed, alone = (
+        planned(tmp_path, "--config", "configs/bagel/srr.yaml", "--peak-tflops", "989", *more)
+        for more in (
+            (), ("--set", "model.init_args.task.init_args.candidates=1"), ("--config", "configs/bagel/mixed.yaml"),
+            ("--config", "configs/bagel/mixed.yaml", "--set", "model.init_args.task.init_args.train_first=false",
+             "--set", "model.init_args.task.init_args.candidates=14"),
+        )
+    )  # fmt: skip
+    share = (seven["flops"]["rollout_image"] - one["flops"]["rollout_image"]) / 6
+    # 39 evaluations of which those above 0.4 are guided by one more branch; three branches in every refined one.
+    assert 1.2 < seven["flops"]["rollout_image"] / (one["flops"]["rollout_image"] - share) < 1.4
+    assert seven["flops"]["replay"] == one["flops"]["replay"] < mixed["flops"]["replay"]
+    assert alone["flops"]["replay"] == one["flops"]["replay"]
+    assert alone["flops"]["rollout_image"] == pytest.approx(mixed["flops"]["rollout_image"])
+    assert seven["seconds"]["rollout_image"] > one["seconds"]["rollout_image"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +121,8 @@ def small(tmp_path):
                 "task": {"init_args": {"height": 64, "width": 64, "max_tokens": 4, "prompts_per_forward": 2}},
             }
         },
-        "data": {"init_args": {"train": str(tmp_path / "train.jsonl"), "prompts_per_update": 2}},
+        "benchmarks": [],
+        "data": {"init_args": {"train": str(tmp_path / "train.jsonl"), "val": None, "prompts_per_update": 2}},
     }
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(overlay))
     return ["--config", RECIPE, "--config", str(tmp_path / "small.yaml")]
@@ -146,6 +169,6 @@ def test_advice_when_nothing_fits(small):
 
     cli = UnrecordedCLI(["fit", *small])
     plan = plan_of(cli.model, "32-true", prompts=2)
-    assert "share the weights out" in advised(plan, 0.0, cli.model.task)
+    assert "take smaller pictures" in advised(plan, 0.0, cli.model.task)
     less = advised(plan, 0.99 * plan.memory().peak, cli.model.task)
     assert "micro_batch_size=" in less and "gradient_checkpointing" not in less

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from project.core.errors import WrongReturn
 from project.judges.base import Judge
+from project.judges.noisy import NoisyJudge
 from project.rewards.asking import ask, judge_metrics
 from project.trajectory import Question
 
@@ -62,9 +64,25 @@ def test_counters_get_one_prefix():
     assert judge_metrics({"judge/calls": 1.0, "seconds": 2.0}) == {"judge/calls": 1.0, "judge/seconds": 2.0}
 
 
-@pytest.mark.parametrize("value", [1.5, -0.1, float("nan")])
-def test_what_is_no_confidence_is_refused(trajectory, value):
+HERE = r"judge 'counting' at .*test_asking\.py:\d+ "
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ([[1.5]], "gave a confidence outside"),
+        ([[-0.1]], "gave a confidence outside"),
+        ([[float("nan")]], "gave a confidence outside"),
+        ([[]], "must answer every question"),
+        ([[0.5], [0.5]], "must answer every question"),
+        ([["yes"]], "gave no lists of numbers"),
+        ([0.5], "gave no lists of numbers"),
+        (None, "gave no lists of numbers"),
+    ],
+)
+@pytest.mark.parametrize("around", [lambda judge: judge, NoisyJudge])
+def test_what_is_no_confidence_is_refused_and_the_judges_own_file_named(trajectory, answers, message, around):
     judge = Counting()
-    judge.answer = lambda images, questions, prompts: [[value]]
-    with pytest.raises(ValueError, match="'counting' gave a confidence outside"):
-        ask(judge, [trajectory()], [[Question(text="a?")]])
+    judge.answer = lambda images, questions, prompts: answers
+    with pytest.raises(WrongReturn, match=HERE + message):
+        ask(around(judge), [trajectory()], [[Question(text="a?")]])

@@ -21,7 +21,7 @@ class Constant(Reward):
         super().__init__(**settings)
         self.value = value
 
-    def score(self, trajectories, group_size):
+    def score(self, trajectories):
         return output(*[self.value] * len(trajectories))
 
 
@@ -62,7 +62,7 @@ def test_no_metric_is_lost_and_confidences_are_the_first():
 
 
 def test_score_asks_every_reward():
-    scores = score([None] * 4, 2, [Constant(2.0), Constant(3.0, weight=0.5, text_only=True)])
+    scores = score([None] * 4, [Constant(2.0), Constant(3.0, weight=0.5, text_only=True)])
     assert scores.reward_N.tolist() == [2.0] * 4
     assert scores.text_reward_N.tolist() == [1.5] * 4
 

@@ -11,8 +11,9 @@ import torch
 from project.core.metrics import Sum, values
 from project.judges.base import Judge
 from project.rewards.dvreward import DVReward, average, circular, geometric, group_rewards, of_all, propagated
+from project.rewards.scoring import Scorer
 from project.training.advantages import advantages
-from project.trajectory import ImageSegment, Prompt, Question, SampleKey, Trajectory
+from project.trajectory import Group, ImageSegment, Prompt, Question, SampleKey, Trajectory
 
 S, Q = Question(text="s?", tag="Count"), Question(text="q?", kind="quality", tag="Texture")
 
@@ -56,8 +57,18 @@ def sample(questions, place=0):
 
 
 def score(questions, *answers, group_size=None, **settings):
-    reward = DVReward(Scripted(*answers), **settings)
-    return reward.score([sample(questions, n) for n in range(len(answers))], group_size or len(answers))
+    """What the reward says within groups; all samples are one group if None."""
+    return in_groups(
+        DVReward(Scripted(*answers), **settings),
+        [sample(questions, n) for n in range(len(answers))],
+        group_size or len(answers),
+    )
+
+
+def in_groups(reward, samples, size):
+    output = reward.score(samples)
+    within = reward.within_groups(output, [sample.prompt for sample in samples], size)
+    return dataclasses.replace(output, reward_N=within)
 
 
 def rewards(questions, *answers, **settings):
@@ -285,14 +296,17 @@ def test_what_had_stopped_is_not_asked_and_moves_nobody():
     questions = [S, Question(text="t?", tag="Color")]
     samples = [sample(questions, n) for n in range(4)]
     stopped = [dataclasses.replace(t, segments=(), source=t.image) if n in (0, 2) else t for n, t in enumerate(samples)]
-    output = DVReward(Scripted((0.5, 0.2), (0.5, None))).score(stopped, 4)
-    alone = DVReward(Scripted((0.5, 0.2), (0.5, None))).score(samples[:2], 2)
-    assert output.reward_N.isnan().tolist() == [True, False, True, False]
-    torch.testing.assert_close(output.reward_N[1::2], alone.reward_N)
-    assert output.confidence_NQ == ((None, None), (0.5, 0.2), (None, None), (0.5, None))
-    assert values(output.metrics)["judge/unanswered"] == 0.25, "what is not asked is not unanswered"
+    reward = DVReward(Scripted((0.5, 0.2), (0.5, None)))
+    group = Group(trajectories=tuple(stopped), size=4)
+    scorer = Scorer([reward], skip_stopped=True)
+    scores = scorer.collect(dataclasses.replace(group, pending=(scorer(stopped),)))
+    alone = in_groups(DVReward(Scripted((0.5, 0.2), (0.5, None))), samples[:2], 2)
+    assert scores.reward_N.isnan().tolist() == [True, False, True, False]
+    torch.testing.assert_close(scores.reward_N[1::2], alone.reward_N)
+    assert scores.confidence_NQ == ((None, None), (0.5, 0.2), (None, None), (0.5, None))
+    assert values(scores.metrics)["judge/unanswered"] == 0.25, "what is not asked is not unanswered"
     everybody = [dataclasses.replace(t, segments=(), source=t.image) for t in samples[:2]]
-    assert DVReward(Scripted()).score(everybody, 2).reward_N.isnan().all()
-    # In evaluation, one sample a prompt, the picture that was kept is the one that is measured.
-    kept = DVReward(Scripted((1.0, 0.5))).score(everybody[:1], 1)
-    assert kept.reward_N.tolist() == [0.75]
+    nobody = scorer.collect(Group(trajectories=tuple(everybody), size=2, pending=(scorer(everybody),)))
+    assert nobody.reward_N.isnan().all()
+    # In evaluation the picture that was kept is the one that is measured.
+    assert DVReward(Scripted((1.0, 0.5))).score(everybody[:1]).reward_N.tolist() == [0.75]

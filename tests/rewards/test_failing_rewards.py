@@ -13,7 +13,11 @@ import yaml
 from project.__main__ import main
 from project.judges.base import JudgeUnavailable
 from project.rewards.base import Reward, RewardFailed, RewardOutput, score
+from project.rewards.dvreward import DVReward
+from project.rewards.function import FunctionReward
+from project.trajectory import Prompt, Question
 from tests.helpers import ROOT, reward_functions, tiny_run
+from tests.helpers.mortal_judge import MortalJudge
 
 FUNCTION = "tests.helpers.reward_functions.fails_at"
 
@@ -23,19 +27,81 @@ class Raising(Reward):
         super().__init__()
         self.error = error
 
-    def score(self, trajectories: Any, group_size: int) -> RewardOutput:
+    def score(self, trajectories: Any) -> RewardOutput:
         raise self.error
 
 
 def test_whatever_a_reward_raises_is_named() -> None:
     for error in (KeyError("x"), ValueError("x"), ZeroDivisionError("x"), RuntimeError("x")):
         with pytest.raises(RewardFailed, match=rf"reward Raising failed at .*{Path(__file__).name}:\d+: ") as caught:
-            score([], 1, [Raising(error)])
+            score([], [Raising(error)])
         assert type(error).__name__ in str(caught.value) and caught.value.__cause__ is error
     with pytest.raises(JudgeUnavailable, match=r"^gone$"):
-        score([], 1, [Raising(JudgeUnavailable("gone"))])
+        score([], [Raising(JudgeUnavailable("gone"))])
     with pytest.raises(torch.OutOfMemoryError):
-        score([], 1, [Raising(torch.OutOfMemoryError("x"))])
+        score([], [Raising(torch.OutOfMemoryError("x"))])
+
+
+class Odd(Reward):
+    """Returns what it is given, or makes an output that is refused."""
+
+    def __init__(self, returned: Any) -> None:
+        super().__init__()
+        self.returned = returned
+
+    def score(self, trajectories: Any) -> RewardOutput:
+        return self.returned() if callable(self.returned) else self.returned
+
+
+class Odder(MortalJudge):
+    def answer(self, images: Any, questions: Any, prompts: Any) -> Any:
+        return [[2.0]] if self.calls else {}["nothing"]
+
+
+def test_an_error_is_named_by_the_users_own_line(trajectory: Any) -> None:
+    """Not by the line of this project that noticed it."""
+    here = rf"{Path(__file__).name}:\d+"
+
+    def made() -> RewardOutput:
+        return RewardOutput(reward_N=torch.zeros(1), metrics={"m": 1.0})  # type: ignore[dict-item]
+
+    asked = Prompt(id="a", text="a", questions=(Question(text="a?"),))
+    for reward, message in (
+        (Odd(1.0), rf"reward Odd failed: its score at .*{here} returned a float, not a RewardOutput"),
+        (Odd(made), rf"reward Odd failed at .*{here}: TypeError: metric 'm'"),
+        (DVReward(Odder(1)), rf"reward DVReward failed: judge 'mortal' at .*{here} gave a confidence outside"),
+        (DVReward(Odder(0)), rf"reward DVReward failed at .*{here}: KeyError: 'nothing'"),
+        (
+            FunctionReward("tests.helpers.reward_functions.nothing"),
+            r"failed: tests.*nothing at .*functions.py:\d+ gave",
+        ),
+    ):
+        with pytest.raises(RewardFailed, match=message):
+            score([trajectory(asked)], [reward])
+
+
+def test_a_score_with_other_arguments_is_named() -> None:
+    class Older(Reward):
+        def score(self, trajectories: Any, group_size: int) -> RewardOutput:  # type: ignore[override]
+            raise NotImplementedError
+
+    with pytest.raises(
+        RewardFailed, match=rf"its score at .*{Path(__file__).name}:\d+ cannot be called as score\(traj"
+    ):
+        score([], [Older()])
+
+
+def test_rewards_that_are_no_tensor_or_too_few_are_named() -> None:
+    class Few(Reward):
+        def score(self, trajectories: Any) -> RewardOutput:
+            return RewardOutput(reward_N=torch.zeros(1))
+
+    with pytest.raises(
+        RewardFailed, match=r"reward Few .* reward_N of shape \(1,\) for 2 samples: give one number for"
+    ):
+        score([None] * 2, [Few()])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="reward_N is a list: give a tensor"):
+        RewardOutput(reward_N=[0.0])  # type: ignore[arg-type]
 
 
 def test_a_metric_that_does_not_say_how_it_adds_up_is_refused() -> None:

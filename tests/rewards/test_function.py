@@ -16,7 +16,7 @@ def reward(name, **settings):
 
 def test_prompts_and_completions(trajectory):
     samples = [trajectory("abc", texts=("x" * 10,)), trajectory("ab", texts=()), trajectory("a", texts=("y", "z"))]
-    output = reward("lengths", weight=0.5, text_only=True).score(samples, 1)
+    output = reward("lengths", weight=0.5, text_only=True).score(samples)
     # several texts are joined by a line end
     assert output.reward_N.tolist() == pytest.approx([3.1, 2.0, 1.03])
     assert values(output.metrics) == pytest.approx({"reward/lengths": 6.13 / 3})
@@ -31,7 +31,7 @@ def test_async_with_images_and_columns(trajectory):
     expected = [1.0, math.nan, 0.2]
 
     def check():
-        output = reward("brightness").score(samples, 1)
+        output = reward("brightness").score(samples)
         assert output.reward_N.tolist() == pytest.approx(expected, nan_ok=True)
         assert values(output.metrics) == pytest.approx({"reward/brightness": 0.6})
 
@@ -45,7 +45,7 @@ def test_async_with_images_and_columns(trajectory):
 
 def test_a_function_without_kwargs_gets_what_it_names(trajectory):
     samples = [trajectory("a", kind="x"), trajectory("b", kind="y")]
-    assert reward("only_images").score(samples, 1).reward_N.tolist() == [6.0, 6.0]
+    assert reward("only_images").score(samples).reward_N.tolist() == [6.0, 6.0]
 
 
 @pytest.mark.parametrize(
@@ -60,18 +60,18 @@ def test_a_function_without_kwargs_gets_what_it_names(trajectory):
 )
 def test_what_is_no_list_of_numbers_is_refused(trajectory, name, message):
     with pytest.raises(ValueError, match=message):
-        reward(name).score([trajectory("a"), trajectory("b")], 1)
+        reward(name).score([trajectory("a"), trajectory("b")])
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("one_tensor", 0.25), ("one_array", 0.25), ("tensors", 0.25), ("truths", 1.0)]
 )
 def test_tensors_and_arrays_of_numbers_are_numbers(trajectory, name, value):
-    assert reward(name).score([trajectory("a"), trajectory("b")], 1).reward_N.tolist() == [value, value]
+    assert reward(name).score([trajectory("a"), trajectory("b")]).reward_N.tolist() == [value, value]
 
 
 def test_an_unknown_number_in_a_tensor_is_not_scored(trajectory):
-    assert reward("unknown_tensor").score([trajectory("a")], 1).reward_N.isnan().all()
+    assert reward("unknown_tensor").score([trajectory("a")]).reward_N.isnan().all()
 
 
 @pytest.mark.parametrize(

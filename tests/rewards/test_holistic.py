@@ -42,14 +42,14 @@ class Grey(Judge):
 def test_one_question_about_the_whole_prompt(trajectory):
     judge = Grey()
     samples = [trajectory("a {red} circle", picture=p) for p in (70, 30, 0, 70)]
-    output = HolisticReward(judge, instruction='is it "{prompt}"?').score(samples, 2)
+    output = HolisticReward(judge, instruction='is it "{prompt}"?').score(samples)
     assert judge.questions == ['is it "a {red} circle"?'] * 3
     assert output.reward_N[[0, 1, 3]].tolist() == pytest.approx([0.7, 0.3, 0.7]) and output.reward_N[2].isnan()
     assert values(output.metrics) == pytest.approx(
         {"reward/holistic": 1.7 / 3, "judge/unanswered": 0.25, "judge/calls": 2.0}
     )
     assert output.confidence_NQ is None
-    binary = HolisticReward(judge, binary=True).score(samples, 2).reward_N.tolist()
+    binary = HolisticReward(judge, binary=True).score(samples).reward_N.tolist()
     assert binary[:2] == [1.0, 0.0] and math.isnan(binary[2])
 
 
@@ -75,5 +75,5 @@ def test_the_embedded_world_answers_it(trajectory, prompt, other):
         pixels = render(sample_layout(rng, parse(drawn, indirect=True)))
         object.__setattr__(sample.image, "pixels_HWC", torch.from_numpy(pixels.copy()))
     reward = HolisticReward(DetectorJudge(), instruction="is there {prompt} ?")
-    right, wrong = reward.score(samples, 2).reward_N.tolist()
+    right, wrong = reward.score(samples).reward_N.tolist()
     assert right > 0.8 and wrong < 0.1

@@ -7,7 +7,7 @@ import torch
 
 from project.samplers.flow_cps import FlowCPS
 from project.samplers.schedule import sigmas
-from tests.helpers.sampling import sde
+from tests.helpers.sampling import at, sde
 
 
 def test_one_step_by_hand():
@@ -46,7 +46,7 @@ def test_the_last_evaluation_is_in_no_window():
     with pytest.raises(ValueError, match="8 evaluations that can be stochastic"):
         sde(10, 2, (0, 9), transition=FlowCPS())
     sampler = sde(10, 2, (0, 8), transition=FlowCPS())
-    assert max(sampler.steps(0, update).stop for update in range(100)) == 8
+    assert max(sampler.steps(at(0, update)).stop for update in range(100)) == 8
 
 
 def test_the_last_evaluation_cannot_be_replayed():

@@ -11,7 +11,7 @@ from project.samplers.flow_cps import FlowCPS
 from project.samplers.flow_sde import FlowSDE
 from project.samplers.sampler import Sampler
 from project.samplers.schedule import Schedule
-from tests.helpers.sampling import ode, sde
+from tests.helpers.sampling import at, ode, sde
 
 STOCHASTIC = [FlowSDE, FlowCPS]
 
@@ -120,7 +120,7 @@ def test_a_straight_path_is_followed_exactly_by_any_number_of_steps():
 def test_without_a_transition_nothing_can_be_trained():
     x = torch.ones(1, 2, 2)
     sampler = ode(4)
-    assert not sampler.trains and sampler.window_size == 0 and sampler.steps(0, 0) == range(0)
+    assert not sampler.trains and sampler.window_size == 0 and sampler.steps(at(0, 0)) == range(0)
     with pytest.raises(ValueError, match=r"no log-probabilities: name one, e.g. transition: project.samplers.FlowSDE"):
         sampler.log_prob(x, x, torch.tensor([0]), x)
 

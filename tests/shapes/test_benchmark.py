@@ -47,7 +47,7 @@ def trajectory(scene: Scene, drawn: Scene, text: str, set_: str, name: str, padd
 class Half(Reward):
     """0.5 for every sample, but not the first."""
 
-    def score(self, trajectories: object, group_size: int) -> RewardOutput:
+    def score(self, trajectories: object) -> RewardOutput:
         return RewardOutput(reward_N=torch.tensor([torch.nan] + [0.5] * (len(trajectories) - 1)))  # type: ignore[arg-type]
 
 

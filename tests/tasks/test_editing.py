@@ -16,7 +16,7 @@ from project.samplers.guidance import Guidance
 from project.tasks.comparing import Comparing
 from project.tasks.editing import Editing, picture_in_file
 from project.trajectory import Prompt, SampleKey
-from tests.helpers.sampling import roll, sde
+from tests.helpers.sampling import at, roll, sde
 
 
 def task(**changes):
@@ -27,7 +27,7 @@ def task(**changes):
 def drawn(model, prompts, size=2, **changes):
     sampler = sde(6, 2, (0, 4))
     keys = [SampleKey(seed=0, update=0, prompt=p.id, sample=g) for p in prompts for g in range(size)]
-    (group,) = roll(task(**changes), model, prompts, keys, sampler, sampler.steps(0, 0))
+    (group,) = roll(task(**changes), model, prompts, keys, sampler, sampler.steps(at(0, 0)))
     return group, sampler
 
 

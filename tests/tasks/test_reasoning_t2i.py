@@ -12,7 +12,7 @@ from project.models.text import tempered
 from project.samplers.guidance import Guidance, guide
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.trajectory import Prompt, SampleKey
-from tests.helpers.sampling import roll, sde
+from tests.helpers.sampling import at, roll, sde
 
 PROMPTS = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]
 GROUP = 3
@@ -36,7 +36,7 @@ def sampler():
 
 
 def drawn(task, model, sampler):
-    (group,) = roll(task, model, PROMPTS, keys(), sampler, sampler.steps(1, 2))
+    (group,) = roll(task, model, PROMPTS, keys(), sampler, sampler.steps(at(1, 2)))
     return group.trajectories
 
 
@@ -55,7 +55,7 @@ def errors(replay):
 def test_ratio_is_one_before_the_first_update(model, sampler, trajectories):
     text, image = errors(make_task().replay(model, trajectories, sampler, context_gradient=True))
     assert text <= 1e-5 and image <= 1e-6
-    assert {t.image.step_K.tolist()[0] for t in trajectories} == {sampler.steps(1, 2).start}
+    assert {t.image.step_K.tolist()[0] for t in trajectories} == {sampler.steps(at(1, 2)).start}
     assert len({t.texts[0].text for t in trajectories}) > 1, "the samples of a group must differ"
 
 
@@ -74,7 +74,7 @@ def test_pictures_of_one_text(model, sampler):
 
 
 def test_the_context_of_a_picture_is_its_prompt_and_text(model, sampler):
-    (group,) = roll(make_task(images_per_text=2), model, PROMPTS, keys(), sampler, sampler.steps(1, 2))
+    (group,) = roll(make_task(images_per_text=2), model, PROMPTS, keys(), sampler, sampler.steps(at(1, 2)))
     same = group.context_N[:, None] == group.context_N
     texts = [(t.prompt.id, tuple(t.texts[0].ids_T.tolist())) for t in group.trajectories]
     assert same.tolist() == [[a == b for b in texts] for a in texts]
@@ -224,7 +224,7 @@ def test_detached_context_cuts_the_image_gradient_only(model, sampler, trajector
 
 def test_a_sample_does_not_depend_on_its_batch(model, sampler, trajectories):
     """Keyed randomness: one prompt drawn alone gives the samples it gave in company."""
-    (alone,) = roll(make_task(), model, PROMPTS[1:], keys()[GROUP:], sampler, sampler.steps(1, 2))
+    (alone,) = roll(make_task(), model, PROMPTS[1:], keys()[GROUP:], sampler, sampler.steps(at(1, 2)))
     for ours, theirs in zip(alone.trajectories, trajectories[GROUP:], strict=True):
         assert ours.texts[0].ids_T.tolist() == theirs.texts[0].ids_T.tolist()
         torch.testing.assert_close(ours.image.final_LD, theirs.image.final_LD, atol=1e-4, rtol=1e-4)

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from project.tasks.rounds import RoundRule, instruction
+from project.tasks.rounds import RoundRule, check_wording, instruction
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,10 @@ def test_what_a_reflection_finds():
 
 def test_the_prompt_is_put_in_as_it_is():
     assert instruction("draw {prompt}, {now}", "a {b}") == "draw a {b}, {now}"
+
+
+def test_a_wording_names_the_prompt():
+    check_wording(None), check_wording("look again: {prompt}")
+    for wording in ("look again", "", "{prompts}"):
+        with pytest.raises(ValueError, match=r"write \{prompt\} where the prompt is to stand"):
+            check_wording(wording)

@@ -18,7 +18,8 @@ from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.redrawing import Redrawing
 from project.tasks.self_reflection import SelfReflection
 from project.trajectory import Advantages, Group, Prompt, SampleKey, Scores, Trajectory
-from tests.helpers.sampling import roll, sde
+from tests.helpers.sampling import at, roll, sde
+from tests.helpers.threads import on_ranks
 
 PROMPTS = [Prompt(id="a", text="a red circle"), Prompt(id="b", text="a green square left of a red circle")]
 GROUP = 3
@@ -33,7 +34,7 @@ class Brightness(Reward):
         super().__init__()
         self.silent, self.asked = silent, 0
 
-    def score(self, trajectories, group_size):
+    def score(self, trajectories):
         self.asked += len(trajectories)
         levels = [math.nan if t.prompt.id in self.silent else t.image.pixels_HWC.float().mean() for t in trajectories]
         return RewardOutput(reward_N=torch.tensor([float(level) for level in levels]) / 255)
@@ -62,15 +63,27 @@ def keys(size=GROUP):
 
 
 def rolled(task, model, sampler, reward=None, evaluate=False, size=GROUP):
-    steps = None if evaluate else sampler.steps(1, 2)
+    steps = None if evaluate else sampler.steps(at(1, 2))
     return roll(task, model, PROMPTS, keys(size), sampler, steps, Scorer([reward or Brightness()]))
 
 
 def scored(groups):
-    return [dataclasses.replace(g, scores=g.pending[0].result(), pending=()) for g in groups]
+    return [dataclasses.replace(g, scores=Scorer([Brightness()]).collect(g), pending=()) for g in groups]
 
 
-@pytest.mark.parametrize("changes", [{}, {"rounds": 3}, {"rounds": 2, "train_first": True, "first_sampler": sde(5)}])
+WORDING = "Requested: {prompt}. What is wrong?"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"rounds": 3},
+        {"rounds": 2, "train_first": True, "first_sampler": sde(5)},
+        {"train_first": True, "first": first(think=False)},
+        {"first": first(think=False), "wording": WORDING},
+    ],
+)
 def test_ratio_is_one_in_every_round(model, sampler, changes):
     task = make_task(**changes)
     groups = rolled(task, model, sampler)
@@ -79,11 +92,11 @@ def test_ratio_is_one_in_every_round(model, sampler, changes):
         replay = task.replay(model, group.trajectories, sampler, context_gradient=True)
         text = (replay.text_log_prob_RT - replay.old_text_log_prob_RT)[replay.token_mask_RT]
         image = replay.image_log_prob_RK - replay.old_image_log_prob_RK
-        assert text.numel() and image.numel()
-        assert text.expm1().abs().max() <= 1e-5 and image.expm1().abs().max() <= 1e-6
+        assert bool(text.numel()) == (group.round > 0 or task.first.turn.think) and image.numel()
+        assert torch.cat([text, image.flatten()]).expm1().abs().max() <= 1e-5 and image.expm1().abs().max() <= 1e-6
 
 
-@pytest.mark.parametrize("mutation", ["image guidance", "renorm", "picture", "instruction"])
+@pytest.mark.parametrize("mutation", ["image guidance", "renorm", "picture", "instruction", "wording"])
 def test_what_is_replayed_otherwise_is_noticed(model, sampler, mutation):
     (group,) = rolled(make_task(), model, sampler)
     task, trajectories = make_task(), group.trajectories
@@ -95,12 +108,40 @@ def test_what_is_replayed_otherwise_is_noticed(model, sampler, mutation):
         darker = (trajectories[0].source.pixels_HWC * 0.9).to(torch.uint8)
         source = dataclasses.replace(trajectories[0].source, pixels_HWC=darker)
         trajectories = [dataclasses.replace(t, source=source) for t in trajectories]
+    elif mutation == "wording":
+        task = make_task(wording=WORDING)
     else:
         model.defaults = dataclasses.replace(model.defaults, reflect_prompt="{prompt}")
     replay = task.replay(model, trajectories, sampler, context_gradient=True)
     text = (replay.text_log_prob_RT - replay.old_text_log_prob_RT)[replay.token_mask_RT]
     image = replay.image_log_prob_RK - replay.old_image_log_prob_RK
     assert max(text.expm1().abs().max(), image.expm1().abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("evaluate", [False, True])
+def test_the_wording_takes_the_place_of_the_models_own(model, sampler, monkeypatch, evaluate):
+    read = []
+    encode = model.encode_text
+    monkeypatch.setattr(model, "encode_text", lambda text: read.append(text) or encode(text))
+    for wording in (None, WORDING):
+        rolled(make_task(wording=wording), model, sampler, evaluate=evaluate, size=1 if evaluate else GROUP)
+    asked = [text for text in read if text.startswith(("Requested", "reflect"))]
+    usual = model.defaults.reflect_prompt
+    assert set(asked) == {template.format(prompt=p.text) for template in (usual, WORDING) for p in PROMPTS}
+
+
+def test_candidates_are_at_most_the_samples_of_a_prompt():
+    assert make_task().candidates == 7, "as published"
+    make_task().check_group(7), make_task(train_first=True).check_group(2)
+    with pytest.raises(ValueError, match=r"candidates=7.*num_generations=6.*task.init_args.candidates to 6 or less"):
+        make_task().check_group(6)
+
+
+def test_candidates_that_would_be_one_picture_are_refused():
+    alike = {"think": False, "shared_noise": True}
+    with pytest.raises(ValueError, match=r"set first\.init_args.shared_noise to false"):
+        make_task(first=first(**alike))
+    make_task(first=first(**alike), candidates=1), make_task(first=first(**alike), train_first=True)
 
 
 def test_all_samples_refine_the_worst_of_several_first_pictures(model, sampler):
@@ -139,7 +180,7 @@ def test_every_round_looks_at_the_picture_of_the_round_before(model, sampler):
 def test_mixed_training_draws_the_first_pictures_once(model, sampler):
     mixed, refined = rolled(make_task(train_first=True), model, sampler)
     assert (mixed.round, refined.round) == (0, 1) and refined.log_prefix == "srr/1/"
-    assert all(t.image.step_K.tolist() == list(sampler.steps(1, 2)) for t in mixed.trajectories)
+    assert all(t.image.step_K.tolist() == list(sampler.steps(at(1, 2))) for t in mixed.trajectories)
     ours = {id(t.image) for t in mixed.trajectories}
     assert {id(t.source) for t in refined.trajectories} <= ours
 
@@ -161,7 +202,7 @@ def test_a_sample_that_finds_nothing_wrong_has_no_further_round(model, sampler, 
         assert [bool(t.segments) for t in group.trajectories] == [t.key.sample != 0 for t in group.trajectories]
     stopped = three.trajectories[0]
     assert stopped.image is one.trajectories[0].image
-    assert two.metrics["stopped"] == pytest.approx(1 / GROUP)
+    assert two.metrics["stopped"].value == pytest.approx(1 / GROUP)
     credited = task.credit(scored([one, two, three]))
     reward_N = credited[1].scores.reward_N
     assert reward_N[::GROUP].isnan().all(), "what was not drawn has no reward of its own"
@@ -184,8 +225,8 @@ def test_when_all_stop_the_round_is_empty_and_the_run_goes_on(model, sampler, mo
     credited = task.credit([one, two])
     assert credited[1].scores.reward_N.isnan().all()
     advantage = torch.zeros(len(two))
-    idle = credited[1].with_advantages(
-        Advantages(image_N=advantage, text_N=advantage, valid_N=torch.zeros(len(two)) > 0)
+    idle = dataclasses.replace(
+        credited[1], advantages=Advantages(image_N=advantage, text_N=advantage, valid_N=torch.zeros(len(two)) > 0)
     )
     (batch,) = idle.micro_batches(8, at_least=1)
     assert batch.weight == 0
@@ -199,7 +240,7 @@ def test_a_prompt_whose_first_pictures_are_not_judged_is_dropped_alone(model, sa
     (credited,) = task.credit(groups)
     # Whatever improved is on the second prompt.
     assert credited.scores.reward_N[:GROUP].isnan().all()
-    assert credited.metrics["unjudged"] == GROUP
+    assert credited.metrics["unjudged"].value == GROUP
     improved = groups[0].scores.reward_N[GROUP:] > groups[0].before_N[GROUP:]
     assert credited.scores.reward_N[GROUP:].isfinite().all() == bool(improved.any())
 
@@ -207,8 +248,8 @@ def test_a_prompt_whose_first_pictures_are_not_judged_is_dropped_alone(model, sa
 def test_cut_off_and_empty_reflections_are_counted(model, sampler):
     (group,) = rolled(make_task(max_tokens=1), model, sampler)
     texts = [t.texts[0] for t in group.trajectories]
-    assert group.metrics["text/cut_off"] == sum(not t.finished for t in texts) / len(texts) > 0
-    assert group.metrics["text/empty"] == sum(t.text == "" for t in texts) / len(texts)
+    assert group.metrics["text/cut_off"].value == sum(not t.finished for t in texts) / len(texts) > 0
+    assert group.metrics["text/empty"].value == sum(t.text == "" for t in texts) / len(texts)
 
 
 def test_what_says_that_nothing_is_wrong_may_be_written_in_capitals(model, sampler):
@@ -227,7 +268,7 @@ def test_a_picture_with_a_reward_above_the_bar_is_refined_no_further(model, samp
         assert task.evaluates_with_scores == bool(changes)
         return rolled(task, model, sampler, evaluate=evaluate, size=1 if evaluate else GROUP)[-2:]
 
-    rewards = rounds()[0].pending[0].result().reward_N
+    rewards = scored(rounds()[:1])[0].scores.reward_N
     bar = float(rewards.median())
     above = (rewards > bar).tolist()
     assert True in above and False in above
@@ -238,8 +279,8 @@ def test_a_picture_with_a_reward_above_the_bar_is_refined_no_further(model, samp
 def test_first_pictures_may_have_a_sampler_of_their_own(model, sampler):
     own = sde(5, 2, (0, 3))
     mixed, refined = rolled(make_task(train_first=True, first_sampler=own), model, sampler)
-    assert all(t.image.step_K.tolist() == list(own.steps(1, 2)) for t in mixed.trajectories)
-    assert all(t.image.step_K.tolist() == list(sampler.steps(1, 2)) for t in refined.trajectories)
+    assert all(t.image.step_K.tolist() == list(own.steps(at(1, 2))) for t in mixed.trajectories)
+    assert all(t.image.step_K.tolist() == list(sampler.steps(at(1, 2))) for t in refined.trajectories)
     usual = roll(first(), model, PROMPTS, keys(1), own, None)[0].trajectories
     evaluated = rolled(make_task(train_first=True, first_sampler=own), model, sampler, evaluate=True, size=1)[0]
     (untrained,) = rolled(make_task(first_sampler=own, candidates=1), model, sampler)
@@ -328,7 +369,8 @@ def test_every_round_is_rectified_over_all_ranks():
     """Nothing improved here, but on the other rank it did: the terms stay."""
     rounds = [judged([0.2, 0.4], [0.5] * 2)]
     assert make_task(credit="own").credit(rounds)[0].scores.reward_N.isnan().all()
-    (kept,) = make_task(credit="own").credit(rounds, lambda local: local + torch.tensor([1.0] + [0.0] * 6).double())
+    elsewhere = [judged([0.8, 0.4], [0.5] * 2)]
+    (kept,), _ = on_ranks(2, lambda ranks: make_task(credit="own").credit([rounds, elsewhere][ranks.rank], ranks))
     torch.testing.assert_close(kept.scores.reward_N, torch.tensor([0.5, 0.5]))
 
 
@@ -340,7 +382,7 @@ def test_improvement_after_different_pictures():
 
 
 def test_the_gate_refines_only_what_the_judge_doubts(model, sampler):
-    levels = Brightness().score(rolled(make_task(), model, sampler, evaluate=True, size=1)[0].trajectories, 1).reward_N
+    levels = Brightness().score(rolled(make_task(), model, sampler, evaluate=True, size=1)[0].trajectories).reward_N
     threshold = float(levels.mean())
     _, refined = rolled(make_task(gate=threshold), model, sampler, evaluate=True, size=1)
     assert [bool(t.segments) for t in refined.trajectories] == (levels < threshold).tolist()
@@ -356,7 +398,7 @@ def test_redrawing_keeps_the_best_so_far_and_begins_with_the_usual_picture(model
     assert [group.label for group in groups] == [None, "last2", "best2", "last3", "best3"]
     for ours, theirs in zip(groups[0].trajectories, usual[0].trajectories, strict=True):
         assert torch.equal(ours.image.pixels_HWC, theirs.image.pixels_HWC)
-    one, two, best2, three, best3 = (reward.score(group.trajectories, 1).reward_N for group in groups)
+    one, two, best2, three, best3 = (reward.score(group.trajectories).reward_N for group in groups)
     assert not torch.equal(one, two) and not torch.equal(two, three)
     torch.testing.assert_close(best2, torch.maximum(one, two))
     torch.testing.assert_close(best3, torch.maximum(best2, three))
@@ -446,6 +488,7 @@ def test_bad_settings_are_named():
         ({"rounds": 0}, "at least 1"),
         ({"credit": "all"}, "own, last, improvement"),
         ({"pick": "best"}, "worst or softmax"),
+        ({"wording": "What is wrong?"}, r"write \{prompt\}"),
     ):
         with pytest.raises(ValueError, match=message):
             make_task(**changes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from concurrent.futures import Future
 
 import pytest
 import torch
@@ -18,7 +17,7 @@ from project.tasks.editing import Editing
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.self_reflection import SelfReflection
 from project.tasks.turn import Request, Turn
-from project.trajectory import Prompt, SampleKey
+from project.trajectory import Advantages, Prompt, SampleKey
 from tests.helpers.backbones import grey_picture
 from tests.helpers.policies import dense_model
 from tests.helpers.sampling import ode, roll, sde
@@ -44,7 +43,7 @@ def keys(prompts=PROMPTS, size=3, **changes):
 
 
 class Brightness(Reward):
-    def score(self, trajectories, group_size):
+    def score(self, trajectories):
         return RewardOutput(reward_N=torch.stack([t.image.pixels_HWC.float().mean() / 255 for t in trajectories]))
 
 
@@ -128,10 +127,12 @@ def test_the_system_prompt_is_that_of_thinking(dense, think):
     assert torch.equal(pictures("think"), pictures("a and of")) != think
 
 
-def in_round(task, model, round, some=None, steps=range(2)):
+def in_round(task, model, round, some=None, steps=True):
     """What the task's turn makes in a round; stochastic from the first evaluation on."""
     some = some or keys()
-    rollout = Rollout(model=model, prompts=PROMPTS, keys=some, sampler=sde(4, 2, (0, 2)), steps=steps, training=True)
+    rollout = Rollout(
+        model=model, prompts=PROMPTS, keys=some, sampler=sde(4, 2, (0, 2)), stochastic=steps, training=True
+    )
     return task.turn.rollout(
         rollout, [Request(prompt=PROMPTS[n // 3], key=k, text="a") for n, k in enumerate(some)], round
     )
@@ -197,20 +198,22 @@ def test_the_clean_latents_are_those_that_the_picture_is_decoded_from(dense):
 # ----------------------------------------------------------------- what is drawn together
 
 
-class Parts:
-    """Notes of how many samples each share is, and scores nothing."""
+class Parts(Scorer):
+    """Notes of how many samples of refinement, or of anything, each share is."""
 
-    def __init__(self):
-        self.sizes = []
+    def __init__(self, refined=False):
+        super().__init__([Brightness()])
+        self.sizes, self.refined = [], refined
 
-    def __call__(self, trajectories, group_size):
-        self.sizes.append((len(trajectories), group_size))
-        return Future()
+    def __call__(self, trajectories):
+        if trajectories[0].round or not self.refined:
+            self.sizes.append(len(trajectories))
+        return super().__call__(trajectories)
 
 
-@pytest.mark.parametrize(("together", "sizes"), [(None, [(6, 3)]), (1, [(3, 3)] * 2), (2, [(6, 3)])])
+@pytest.mark.parametrize(("together", "sizes"), [(None, [6]), (1, [3, 3]), (2, [6])])
 @pytest.mark.parametrize("kind", ["t2i", "editing"])
-def test_prompts_per_forward_draws_whole_groups(seeing_model, kind, together, sizes):
+def test_prompts_per_forward_is_how_many_are_drawn_together(seeing_model, kind, together, sizes):
     settings = dict(**SIZE, max_tokens=2, prompts_per_forward=together)
     task = ReasoningT2I(**settings) if kind == "t2i" else Editing(source=grey_picture, **settings)
     parts = Parts()
@@ -218,20 +221,46 @@ def test_prompts_per_forward_draws_whole_groups(seeing_model, kind, together, si
     assert parts.sizes == sizes
 
 
-@pytest.mark.parametrize(
-    ("together", "shares"), [(None, [(6, 3)]), (3, [(3, 3)] * 2), (4, [(3, 3)] * 2), (1, [(3, 3)] * 2), (6, [(6, 3)])]
-)
-def test_requests_per_forward_draws_whole_groups(seeing_model, together, shares):
-    inner, sizes = Scorer([Brightness()]), []
-
-    def score(trajectories, group_size):
-        if trajectories[0].round:
-            sizes.append((len(trajectories), group_size))
-        return inner(trajectories, group_size)
-
+@pytest.mark.parametrize(("together", "sizes"), [(None, [6]), (3, [3, 3]), (4, [4, 2]), (6, [6])])
+def test_requests_per_forward_is_how_many_are_drawn_together(seeing_model, together, sizes):
+    parts = Parts(refined=True)
     task = SelfReflection(ReasoningT2I(**SIZE, max_tokens=2), max_tokens=2, requests_per_forward=together)
-    drawn(task, seeing_model, sde(4, 1, (0, 2)), range(1), score=score)
-    assert sizes == shares
+    drawn(task, seeing_model, sde(4, 1, (0, 2)), range(1), score=parts)
+    assert parts.sizes == sizes
+
+
+def test_rows_with_windows_of_their_own_are_drawn_as_if_alone(seeing_model):
+    """Prompts drawn together take their stochastic steps at different evaluations, and are replayed apart."""
+    task, sampler = ReasoningT2I(**SIZE, max_tokens=2), sde(8, 2, (0, 6), drawn="prompt")
+    rollout = Rollout(
+        model=seeing_model,
+        prompts=PROMPTS,
+        keys=keys(),
+        sampler=sampler,
+        training=True,
+        stochastic=True,
+        keep_means=True,
+    )
+    (together,) = task.rollout(rollout)
+    windows = [t.image.step_K.tolist() for t in together.trajectories]
+    assert windows[0] == windows[1] == windows[2] != windows[3] == windows[4]
+    for row, prompt in enumerate(PROMPTS):
+        some = dataclasses.replace(rollout, prompts=[prompt], keys=keys([prompt]))
+        (alone,) = task.rollout(some)
+        for ours, theirs in zip(together.trajectories[3 * row : 3 * row + 3], alone.trajectories, strict=True):
+            assert torch.equal(ours.image.step_K, theirs.image.step_K)
+            for name in ("latents_KLD", "next_KLD", "log_prob_K", "mean_KLD", "final_LD"):
+                torch.testing.assert_close(
+                    getattr(ours.image, name), getattr(theirs.image, name), atol=1e-4, rtol=1e-4, msg=name
+                )
+    ones = torch.ones(6)
+    group = dataclasses.replace(together, advantages=Advantages(image_N=ones, text_N=ones, valid_N=ones > 0))
+    batches = list(group.micro_batches(4))
+    assert [len(batch) for batch in batches] == [3, 3], "a micro-batch stays within one window"
+    for batch in batches:
+        replay = task.replay(seeing_model, batch.trajectories, sampler, context_gradient=False)
+        error = (replay.image_log_prob_RK - replay.old_image_log_prob_RK).abs().max()
+        assert error < 1e-5
 
 
 # ----------------------------------------------------------------- gradients

@@ -113,35 +113,6 @@ def test_equal_rewards_give_zero():
     assert result.metrics["reward/zero_std_ratio"] == 1.0
 
 
-@pytest.mark.parametrize("scale", ["global", "group", "none"])
-def test_two_ranks_equal_one(scale):
-    reward, text = torch.rand(12), torch.rand(12)
-    reward[4] = NAN
-    whole = advantages(reward, text, 4, scale=scale)
-    sums = []
-
-    def record(local):
-        sums.append(local)
-        return local
-
-    parts = [slice(0, 8), slice(8, 12)]
-    for part in parts:
-        advantages(reward[part], text[part], 4, scale=scale, reduce=record)
-    ranks = [advantages(reward[part], text[part], 4, scale=scale, reduce=lambda _: sum(sums)) for part in parts]
-    assert len(sums) == 2
-    for name in ("image_N", "text_N", "valid_N"):
-        torch.testing.assert_close(torch.cat([getattr(rank, name) for rank in ranks]), getattr(whole, name))
-    for rank in ranks:
-        assert rank.metrics == pytest.approx(whole.metrics)
-
-
-def test_a_rank_without_survivors_uses_the_others_statistics():
-    result = scored([NAN, 1.0], reduce=lambda local: local + torch.tensor([2.0, 4, 10, 2, 4, 10, 1, 0, 0, 0]))
-    assert result.metrics["reward/mean"] == 2.0
-    assert result.metrics["reward/std"] == 1.0
-    assert not result.valid_N.any()
-
-
 @pytest.mark.parametrize(
     ("reward", "size", "message"),
     [

@@ -24,7 +24,9 @@ def test_it_is_refused_and_the_run_stays_readable(tmp_path, capsys):
     assert tiny_run.fit(world, "plain", JUDGE, "--ckpt_path", str(last), "--trainer.max_steps=2") == 1
     assert "does not fit the policy of this configuration" in capsys.readouterr().err
     (world / "few.jsonl").write_text("".join((world / "train.jsonl").read_text().splitlines(keepends=True)[:2]))
+    benchmarks = '[{"class_path": "project.benchmarks.MeanReward"}]'
     measure = [f"--data.init_args.val={world / 'few.jsonl'}", "--trainer.limit_val_batches=1.0"]
+    measure += [f"--benchmarks={benchmarks}"]
     (world / "without.yaml").write_text("model: {init_args: {trainable: {lora: null}}}\n")
     without = ["--config", str(world / "without.yaml"), f"--run.root={world / 'other'}"]
     assert main(["validate", f"--config={folder / 'config.yaml'}", *without, f"--ckpt_path={last}", *measure]) == 1

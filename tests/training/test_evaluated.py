@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
 
 from project.__main__ import main
 from project.judges.base import Judge
+from project.training.evaluated import EvaluatedModule
 from tests.helpers import ROOT
 from tests.helpers.tiny_run import fit, write_world
 
@@ -96,6 +99,38 @@ def test_names_that_do_not_fit_are_told(
     given = dict.fromkeys(val, file) if isinstance(val, dict) else file
     assert validate(world, "wrong", given, task) != 0
     assert message in capsys.readouterr().err
+
+
+def test_an_evaluation_that_nothing_measures_is_refused(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    val = f"{ROOT}/data/shapes/eval.jsonl[:1]"
+    assert validate(world, "unmeasured", val, DRAWING, []) == 1
+    message = capsys.readouterr().err
+    assert "`validate` would draw" in message and "nothing is measured" in message and "MeanReward" in message
+    (world / "val.yaml").write_text(yaml.safe_dump({"data": {"init_args": {"val": val}}}))
+    more = ("--config", str(world / "val.yaml"), "--trainer.limit_val_batches=1.0")
+    assert fit(world, "unmeasured_fit", "project.shapes.judge.DetectorJudge", *more) == 1
+    assert "or leave data.init_args.val out" in capsys.readouterr().err
+
+
+def test_who_looks_at_an_evaluation_measures_it() -> None:
+    """Also a callback of a user's own."""
+
+    class Looks(Callback):
+        def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
+            pass
+
+    def checked(*callbacks: Callback) -> None:
+        module = EvaluatedModule(None)
+        trainer = Trainer(
+            logger=False, enable_checkpointing=False, enable_model_summary=False, accelerator="cpu",
+            callbacks=[*callbacks],
+        )  # fmt: skip
+        module.trainer = trainer
+        module.setup("validate")
+
+    checked(Looks())
+    with pytest.raises(ValueError, match="nothing is measured"):
+        checked(Callback(), TQDMProgressBar())
 
 
 class HalfAnswers(Judge):

@@ -1,7 +1,8 @@
 """Measure a judge on questions about pictures whose answers are known.
 
 Writes `results.json`, `reliability.png` and `answers.jsonl` into a folder. An audit that was interrupted goes on: give
-the same command again.
+the same command again. A judge that is a model in this process has its own arguments for where and how it is held, for
+instance `--judge.device cuda:1 --judge.dtype bfloat16`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def run(args: Any) -> int:
     """Writes the table to stdout. Raises ValueError or FileNotFoundError for bad probes or a judge that cannot work."""
     from tqdm import tqdm
 
-    from project.core.atomic_files import write_atomically
+    from project.core.atomic_files import atomic_file, write_atomically
     from project.core.class_paths import instantiate
     from project.core.errors import ScoringFailed
     from project.core.plots import reliability_diagram
@@ -70,7 +71,9 @@ def run(args: Any) -> int:
     rates = {
         tag: {"false yes": of.false_positive_rate, "false no": of.false_negative_rate} for tag, of in found.items()
     }
-    reliability_diagram(bins.count_B, bins.confidence_B, bins.truth_B, rates).savefig(out / "reliability.png", dpi=120)
+    figure = reliability_diagram(bins.count_B, bins.confidence_B, bins.truth_B, rates)
+    with atomic_file(out / "reliability.png") as stream:
+        figure.savefig(stream, format="png", dpi=120)
     results = {
         "judge": judge.name,
         "probes": args.probes,

@@ -89,11 +89,10 @@ def peak_shares(arguments: Sequence[str], cost: Cost, peak_tflops: float) -> dic
     from project.planning.run_plan import plan_of
 
     cli = UnrecordedCLI(["fit", *arguments])
-    update = cost.updates[0]
     plan = plan_of(
         cli.model,
         cli.settings.get("precision"),
-        prompts=update.images // cli.model.num_generations,
+        prompts=cli.datamodule.prompts_per_update,
         reasoning_tokens=round(sum(u.tokens for u in cost.updates) / max(1, sum(u.images for u in cost.updates))),
     )
     operations = {name: count for name, count in plan.flops().items() if name != "recomputation"}

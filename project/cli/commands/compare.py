@@ -33,7 +33,13 @@ def run(args: Any) -> int:
         raise ValueError(f"--before names {len(args.before)} files and --after {len(args.after)}: give one, or as many")
     for file in (*args.before, *args.after):
         if not Path(file).is_file():
-            raise FileNotFoundError(f"there is no {file}: `validate` writes evaluations/ into the folder of its run")
+            there = ", ".join(sorted(str(other) for other in Path(file).rglob("evaluations/*.jsonl"))[:4])
+            if there:
+                raise FileNotFoundError(f"{file} is a folder: name a file of it, such as {there}")
+            raise FileNotFoundError(
+                f"there is no file {file}: `fit` and `validate` write evaluations/BENCHMARK_UPDATE.jsonl into their "
+                "run folder"
+            )
     rows = {file: read_rows(Path(file)) for file in (*args.before, *args.after)}
     prompts = rows[args.before[0]].keys()
     if not prompts:

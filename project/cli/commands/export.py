@@ -29,6 +29,7 @@ def add_arguments(parser: Any) -> None:
         choices=["float32", "bfloat16", "float16"],
         help="of the files; default: that of the weights. A merge in bfloat16 moves pictures by 2 to 3 levels",
     )
+    parser.add_argument("--device", default="cpu", help="that holds the weights meanwhile, e.g. cuda:0")
     parser.add_argument(
         "--max-shard-size",
         default="5GB",
@@ -40,13 +41,15 @@ def run(args: Any) -> int:
     """Write the folder. Raises ValueError or FileNotFoundError for what cannot be."""
     import torch
 
+    from project.inference.devices import one_device
     from project.inference.export import check_unused, export_adapter, export_merged, parse_size
     from project.training.checkpoints import load_policy
 
     check_unused(args.out)
     limit = parse_size(args.max_shard_size)
     dtype = getattr(torch, args.dtype) if args.dtype else None
-    policy = load_policy(args.checkpoint, args.weights, args.adapter)
+    # As stored, whatever `dtype` is: a merge then rounds once.
+    policy = load_policy(args.checkpoint, args.weights, args.adapter, one_device(args.device), "stored")
     if args.format == "peft":
         export_adapter(policy, args.out, dtype)
     else:

@@ -1,14 +1,27 @@
-"""Draw pictures for prompts, edit pictures, or answer questions about them."""
+"""Draw pictures for prompts, edit pictures, or answer questions about them.
+
+The picture of the first prompt is 0000.png, that of the second 0001.png. With --num-images 3 the first prompt also has
+0000_1.png and 0000_2.png, each with noise and reasoning of its own; 0000.png is the same as without the option.
+trajectories.jsonl has a row for each picture: file, prompt, reasoning and settings. With --rounds, 0000_round0.png,
+0000_round1.png ... are the pictures of every round, the last of which is 0000.png, and 0000_strip.png shows them side
+by side. With --ask, answers.jsonl has a row for each question. What is not given below is as the checkpoint says.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from argparse import BooleanOptionalAction
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+DEVICE = (
+    "cpu; cuda:1; several such as cuda:0,cuda:1, which share the prompts, each with a process and a copy of the model; "
+    "all = every GPU. If not given: a GPU if there is one, else cpu"
+)
+DTYPE = "of the weights in memory. If not given: bfloat16 on a GPU, float32 on a CPU"
 
 
 def add_arguments(parser: Any) -> None:
@@ -21,12 +34,16 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--adapter", help="PEFT adapter (folder or hub id) to put over a checkpoint folder")
     parser.add_argument("--prompts", required=True, help="text file, one prompt a line, or JSONL with a `prompt` each")
     parser.add_argument("--out", required=True, help="folder for 0000.png ... and trajectories.jsonl")
+    parser.add_argument("--device", help=DEVICE)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], help=DTYPE)
+    parser.add_argument("--num-images", type=int, default=1, help="pictures of each prompt")
     parser.add_argument("--seed", type=int, default=0, help="of noise and sampled reasoning")
     parser.add_argument("--num-steps", type=int, help="points of the schedule (evaluations + 1)")
     parser.add_argument("--guidance", type=float, help="text guidance scale; 1 = off")
     parser.add_argument("--height", type=int, help="pixels")
     parser.add_argument("--width", type=int, help="pixels")
     parser.add_argument("--max-tokens", type=int, help="most reasoning tokens")
+    parser.add_argument("--temperature", type=float, help="of the reasoning; 0 = greedy")
     parser.add_argument("--top-p", type=float, help="of the reasoning; 0 = greedy")
     parser.add_argument("--think", action=BooleanOptionalAction, default=True, help="reason before drawing")
     parser.add_argument("--image", help="picture that all prompts edit or ask about; JSONL may name one each")
@@ -42,10 +59,11 @@ def add_arguments(parser: Any) -> None:
         default="none",
         help="refine every picture; those that --judge doubts; or those that --benchmark marks wrong (an oracle)",
     )
+    parser.add_argument("--wording", help='said beside a picture that is refined, holds "{prompt}"; if not the usual')
     parser.add_argument("--gate-below", type=float, default=0.5, help="score [0, 1] below which a picture is doubted")
     parser.add_argument("--judge", type=Judge | None, help="class path of who scores every round (DVReward)")
     parser.add_argument("--benchmark", type=Benchmark | None, help="class path of the oracle's benchmark")
-    parser.add_argument("--batch-size", type=int, default=32, help="prompts drawn together")
+    parser.add_argument("--batch-size", type=int, default=32, help="most pictures drawn together")
     parser.add_argument("--resume", action="store_true", help="keep what this same command made before it stopped")
 
 
@@ -55,21 +73,63 @@ def run(args: Any) -> int:
     Raises ValueError or FileNotFoundError for what cannot be; ValueError with how to go on for what fails on the way.
     """
     from dataclasses import replace
+    from functools import partial
 
     from project.core.errors import ScoringFailed
     from project.core.images import read_picture
     from project.data.prompts import read_prompts
-    from project.inference.generation import check_sources, settings_for
-    from project.inference.pipeline import UnifiedPipeline
+    from project.inference.devices import chosen_devices
+    from project.inference.generation import batches, check_sources, places_of
+    from project.inference.processes import team
+    from project.inference.result_folder import ANSWERS, TRAJECTORIES, write_rows
 
+    if args.ask and args.num_images != 1:
+        raise ValueError("--num-images is of pictures: a question has one answer, leave it out with --ask")
+    devices = chosen_devices(args.device)
     prompts = read_prompts(args.prompts)
     if args.image is not None:
         read_picture(args.image)
         prompts = [replace(prompt, image=args.image) for prompt in prompts]
     else:
         check_sources(prompts)
+    places = places_of(prompts, args.num_images)
+    file = Path(args.out) / (ANSWERS if args.ask else TRAJECTORIES)
+    with team(partial(_worker, args, prompts, places), devices[: len(places)]) as workers:
+        finished = workers.told
+        left = [place for place in places if place not in finished]
+        # Smaller batches where there are more devices than batches.
+        size = min(args.batch_size, math.ceil(len(left) / len(devices)) or 1)
+        made = _progress(workers.work(batches(left, size)), len(places), len(finished), args.ask)
+        try:
+            written = write_rows(file, made, finished)
+        except (ScoringFailed, ValueError, OSError) as error:
+            if not file.is_file():
+                raise ValueError(str(error)) from error
+            raise ValueError(
+                f"{error}\n{file} lists what was made before; give the same command with --resume to make the rest"
+            ) from error
+    kept = f" ({len(finished)} were there)" if finished else ""
+    log.info("wrote %d %s and %s to %s%s", written, "answers" if args.ask else "pictures", file.name, args.out, kept)
+    return 0
+
+
+def _worker(args: Any, prompts: Any, places: Any, device: Any) -> Any:
+    """A device with the model on it; it tells the rows of what was made before."""
+    import torch
+
+    from project.inference.generation import answer, generate, settings_for
+    from project.inference.pipeline import UnifiedPipeline
+    from project.inference.processes import Worker
+    from project.inference.result_folder import (
+        answer_rows,
+        finished_answers,
+        finished_trajectories,
+        saved_trajectories,
+    )
+
     refinement = _refinement(args, prompts)
-    pipe = UnifiedPipeline.from_pretrained(args.checkpoint, args.weights, args.adapter)
+    dtype = getattr(torch, args.dtype) if args.dtype else None
+    pipe = UnifiedPipeline.from_pretrained(args.checkpoint, args.weights, args.adapter, device, dtype)
     settings = settings_for(
         pipe.model,
         seed=args.seed,
@@ -83,49 +143,27 @@ def run(args: Any) -> int:
         height=args.height,
         width=args.width,
         max_tokens=args.max_tokens,
+        temperature=args.temperature,
         top_p=args.top_p,
         retokenize=args.retokenize,
         refinement=refinement,
     )
-    work = _answers if args.ask else _pictures
-    finished, write, file = work(pipe, prompts, settings, Path(args.out), args.resume)
-    try:
-        written = write()
-    except (ScoringFailed, ValueError, OSError) as error:
-        if not file.is_file():
-            raise ValueError(str(error)) from error
-        raise ValueError(
-            f"{error}\n{file} lists what was made before; give the same command with --resume to make the rest"
-        ) from error
-    kept = f" ({finished} were there)" if finished else ""
-    log.info("wrote %d %s and %s to %s%s", written, "answers" if args.ask else "pictures", file.name, args.out, kept)
-    return 0
+    out = Path(args.out)
+    if args.ask:
+        return Worker(
+            finished_answers(out, prompts) if args.resume else {},
+            lambda batch: answer_rows(prompts, answer(pipe, prompts, settings, batch)),
+        )
+    return Worker(
+        finished_trajectories(out, prompts, settings, places) if args.resume else {},
+        lambda batch: saved_trajectories(out, generate(pipe, prompts, settings, batch), settings),
+    )
 
 
-def _pictures(pipe: Any, prompts: Any, settings: Any, out: Path, resume: bool) -> tuple[int, Callable[[], int], Path]:
-    """How many pictures are there already, what makes the rest, and the file that lists them."""
-    from project.inference.generation import generate
-    from project.inference.result_folder import TRAJECTORIES, finished_trajectories, write_trajectories
-
-    finished = finished_trajectories(out, prompts, settings) if resume else 0
-    drawn = _progress(generate(pipe, prompts, settings, finished), len(prompts), finished, "picture")
-    return finished, lambda: write_trajectories(out, drawn, settings, finished), out / TRAJECTORIES
-
-
-def _answers(pipe: Any, prompts: Any, settings: Any, out: Path, resume: bool) -> tuple[int, Callable[[], int], Path]:
-    """As `_pictures`, of answers."""
-    from project.inference.generation import answer
-    from project.inference.result_folder import ANSWERS, finished_answers, write_answers
-
-    finished = finished_answers(out, prompts) if resume else 0
-    answers = _progress(answer(pipe, prompts, settings, finished), len(prompts), finished, "answer")
-    return finished, lambda: write_answers(out, answers, finished), out / ANSWERS
-
-
-def _progress(made: Any, total: int, finished: int, unit: str) -> Any:
+def _progress(made: Any, total: int, finished: int, ask: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(made, total=total, initial=finished, unit=unit, desc="generate")
+    return tqdm(made, total=total, initial=finished, unit="answer" if ask else "picture", desc="generate")
 
 
 def _refinement(args: Any, prompts: Any) -> Any:
@@ -140,4 +178,4 @@ def _refinement(args: Any, prompts: Any) -> Any:
         critic = BenchmarkCritic(instantiate(Benchmark, args.benchmark))  # type: ignore[type-abstract]
     elif args.gate != "oracle" and args.judge is not None:
         critic = JudgeCritic(instantiate(Judge, args.judge), prompts)  # type: ignore[type-abstract]
-    return Refinement(rounds=args.rounds, gate=args.gate, critic=critic, below=args.gate_below)
+    return Refinement(rounds=args.rounds, gate=args.gate, critic=critic, below=args.gate_below, wording=args.wording)

@@ -46,7 +46,7 @@ def add_arguments(parser: Any) -> None:
         "--strategy",
         choices=["ddp", "fsdp2"],
         default="ddp",
-        help="ddp: every rank holds all weights; fsdp2: weights, gradients and optimizer state are shared out",
+        help="ddp: every rank holds all weights; fsdp2 (not in `fit` yet): weights, gradients and state are shared",
     )
     parser.add_argument("--prompt-tokens", type=int, default=64, help="of the longest prompt")
     parser.add_argument("--reasoning-tokens", type=int, help="of a reasoning; default: as many as the task allows")
@@ -71,7 +71,7 @@ def run(args: Any) -> int:
     plan = plan_of(
         cli.model,
         cli.settings.get("precision"),
-        prompts=-(-cli.datamodule.prompts_per_update // args.ranks),
+        prompts=cli.datamodule.prompts_per_update,
         prompt_tokens=args.prompt_tokens,
         reasoning_tokens=args.reasoning_tokens,
         ranks=args.ranks,
@@ -90,8 +90,8 @@ def report(plan: RunPlan, gpu_bytes: float, taken: Mapping[str, float] | None, t
 
     memory, work = plan.memory(), plan.work
     lines = [
-        f"an update of a rank: {work.prompts} prompts x {work.group} samples, {work.prompts_per_forward} prompts drawn "
-        f"together, micro-batch {work.micro_batch}",
+        f"an update of a rank: {work.samples} samples, {work.rows} drawn together, micro-batch {work.micro_batch}"
+        + (f"; before them {plan.first.samples} first pictures" if plan.first else ""),
         f"a sample: {work.read} tokens read and written, {work.latents} of the picture; {work.evaluations} evaluations "
         f"({work.guided} guided), {work.trained} trained steps",
         "",
@@ -105,8 +105,8 @@ def report(plan: RunPlan, gpu_bytes: float, taken: Mapping[str, float] | None, t
     verdict = "fits" if memory.peak <= room else "does not fit"
     lines += [
         "",
-        f"peak: {memory.peak / 1e9:.1f} GB ({phase}); a GPU of {gpu_bytes / 1e9:g} GB has {room / 1e9:.1f} GB for it: "
-        f"{verdict}",
+        f"peak: {memory.peak / 1e9:.1f} GB ({phase}); a GPU of {gpu_bytes / 1e9:g} GB has {room / 1e9:.1f} GB for it, "
+        f"the rest is a reserve: {verdict}",
     ]
     for checkpointing in (plan.how.checkpointing, not plan.how.checkpointing):
         lines.append(_suggestion(plan, gpu_bytes, checkpointing, task))
@@ -131,12 +131,9 @@ def record(plan: RunPlan, gpu_bytes: float, taken: Mapping[str, float] | None) -
 
 
 def _seconds(plan: RunPlan, args: Any) -> dict[str, float] | None:
-    from project.planning.estimates import seconds
-
     if args.peak_tflops is None:
         return None
-    speed = args.peak_tflops * 1e12 * args.utilisation
-    return seconds(plan.work, plan.sizes, plan.how, plan.flops(), speed, args.bandwidth * 1e9)
+    return plan.seconds(args.peak_tflops * 1e12 * args.utilisation, args.bandwidth * 1e9)
 
 
 def _parts(title: str, parts: Mapping[str, float]) -> list[str]:
@@ -148,9 +145,7 @@ def _suggestion(plan: RunPlan, gpu_bytes: float, checkpointing: bool, task: Any)
     how = "with" if checkpointing else "without"
     best = plan.largest(gpu_bytes, checkpointing)
     if best is None:
-        return (
-            f"{how} gradient checkpointing nothing fits: more ranks with fsdp2, smaller pictures or fewer trained steps"
-        )
+        return f"{how} gradient checkpointing nothing fits: take smaller pictures, or fewer tokens or trained steps"
     peak = plan.memory(best, checkpointing).peak / 1e9
     from project.planning.run_plan import settings_of
 
@@ -162,7 +157,9 @@ def _work(plan: RunPlan, taken: Mapping[str, float] | None) -> list[str]:
     if taken is None:
         lines = [f"{'work of an update':<34}{'TFLOP':>10}"]
         return lines + [f"  {name:<32}{count / 1e12:>10.1f}" for name, count in operations.items()]
-    lines = [f"{'work of an update':<34}{'TFLOP':>10}{'seconds':>10}  (estimate; backward includes recomputation)"]
+    lines = [
+        f"{'work of an update':<34}{'TFLOP':>10}{'seconds':>10}  (estimate; backward has the seconds of recomputation)"
+    ]
     for name, count in operations.items():
         cell = f"{taken[name]:>10.1f}" if name in taken else ""
         lines.append(f"  {name:<32}{count / 1e12:>10.1f}{cell}")

@@ -33,7 +33,9 @@ def table(results: Mapping[str, Any], folder: Path) -> str:
     before, after = flat(results["before"] or {}), flat(results["after"] or {})
     names = list(before | after)
     width = max([len(name) for name in names] + [len("score")])
-    lines = [f"{'score':<{width}}  {'before':>7}  {'after':>7}  {'change':>7}"]
+    lines = [f"run {folder}", f"{'score':<{width}}  {'before':>7}  {'after':>7}  {'change':>7}"]
+    if not names:
+        lines = [f"run {folder}", "It was not evaluated: it has no benchmarks, or its validation is off."]
     for name in names:
         first, last = before.get(name), after.get(name)
         change = None if first is None or last is None else last - first

@@ -15,7 +15,7 @@ from project.judges.base import Judge
 from project.judges.first_token import one_by_one, regrouped
 from project.judges.openai.server import Server
 from project.judges.openai.yes_no_model import Chat, YesNoModel
-from project.judges.templates import TEMPLATE_VERSION, judge_messages
+from project.judges.templates import judge_messages, template_name
 from project.trajectory import Question
 
 
@@ -31,6 +31,8 @@ class OpenAIJudge(Judge):
         minimum_mass: an answer whose first token says yes or no with less probability than this is no answer.
         top_logprobs: first tokens whose log-probabilities are asked for; OpenAI and vLLM allow 20.
         image_size: height and width of the picture that `preflight` asks about [pixels]: that of your pictures.
+        show_request: also tell the model what the picture was made for. As published, it is not told: a judge that
+            knows the request tends to see what the request names.
 
     Raises:
         ValueError: for a missing key, or numbers out of range.
@@ -43,9 +45,11 @@ class OpenAIJudge(Judge):
         minimum_mass: float = 0.01,
         top_logprobs: int = 20,
         image_size: int = 512,
+        show_request: bool = False,
     ) -> None:
         if image_size < 1:
             raise ValueError(f"image_size={image_size}: give 1 or more")
+        self.show_request = show_request
         self.image_size = image_size
         self.asked = YesNoModel(
             server,
@@ -58,7 +62,7 @@ class OpenAIJudge(Judge):
 
     @property
     def name(self) -> str:
-        return self.asked.name(f"template-{TEMPLATE_VERSION}")
+        return self.asked.name(template_name(self.show_request))
 
     def answer(
         self,
@@ -76,10 +80,10 @@ class OpenAIJudge(Judge):
         rows = one_by_one(images, questions, prompts)
         pictures = [image_digest(image) for image in images]
         uris = {digest: data_uri(image) for digest, image in dict(zip(pictures, images, strict=True)).items()}
-        keys = [(pictures[row.picture], row.question, row.prompt) for row in rows]
+        keys = [(pictures[row.picture], row.question, row.prompt if self.show_request else "") for row in rows]
         distinct = list(dict.fromkeys(keys))
         answers = self.asked.confidences(
-            [_chat(uris[picture], question, prompt) for picture, question, prompt in distinct]
+            [_chat(uris[picture], question, request) for picture, question, request in distinct]
         )
         found = dict(zip(distinct, answers, strict=True))
         return regrouped([found[key] for key in keys], questions)
@@ -87,6 +91,10 @@ class OpenAIJudge(Judge):
     def preflight(self) -> None:
         """One question about a picture of `image_size` to every server. Raises ValueError with the remedy."""
         self.asked.preflight()
+
+    @property
+    def longest_wait(self) -> float:
+        return self.asked.longest_wait
 
     def stop_waiting(self) -> None:
         self.asked.stop_waiting()
@@ -97,7 +105,7 @@ class OpenAIJudge(Judge):
     def _probe(self) -> Chat:
         picture = np.zeros((self.image_size, self.image_size, 3), dtype=np.uint8)
         picture[..., 0] = 255
-        return _chat(data_uri(picture), "Is the whole picture red?", "a red square")
+        return _chat(data_uri(picture), "Is the whole picture red?", "a red square" if self.show_request else "")
 
 
 def data_uri(image: np.ndarray) -> str:
@@ -109,5 +117,5 @@ def data_uri(image: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def _chat(uri: str, question: str, prompt: str) -> Chat:
-    return judge_messages(prompt, question, {"type": "image_url", "image_url": {"url": uri}})
+def _chat(uri: str, question: str, request: str) -> Chat:
+    return judge_messages(question, {"type": "image_url", "image_url": {"url": uri}}, request)

@@ -11,25 +11,18 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import random
-import re
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from types import MappingProxyType
 from typing import Any, TypeVar
-from urllib.parse import urljoin
 
-import httpx2 as httpx
-
-from project.judges.openai.environment import client_of, proxy_of
-from project.judges.openai.replies import error_inside
-from project.judges.openai.server import Address, Server, without_secrets
+from project.judges.openai.connection import Connection
+from project.judges.openai.failures import KINDS, Failure
+from project.judges.openai.remedies import Advice, Remedies
+from project.judges.openai.server import Address, Server
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -39,65 +32,6 @@ BACKOFF = (0.5, 30.0)
 PREFLIGHT_ATTEMPTS = 3
 PASSING = ("timeout", "server_error", "malformed", "rate_limit")
 """Kinds of failures that are no reason to refuse a run at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureKind:
-    """What follows from a failed request."""
-
-    retry: bool
-    """Whether to ask again."""
-    servers_fault: bool
-    """Whether it counts against the server (its breaker), or is about this question alone."""
-
-
-KINDS: Mapping[str, FailureKind] = {
-    "timeout": FailureKind(retry=True, servers_fault=True),
-    "connection": FailureKind(retry=True, servers_fault=True),
-    "server_error": FailureKind(retry=True, servers_fault=True),  # 5xx
-    "not_served": FailureKind(retry=True, servers_fault=True),  # 401, 402, 403, 404, a redirect: no question passes
-    "malformed": FailureKind(retry=True, servers_fault=True),  # no JSON, or no chat completion
-    "rate_limit": FailureKind(retry=True, servers_fault=False),  # 429
-    "incomplete": FailureKind(retry=True, servers_fault=False),  # an answer without what was asked for
-    "rejected": FailureKind(retry=False, servers_fault=False),  # other 4xx: this question is not taken
-}
-
-
-OF_STATUS = {
-    401: "not_served",
-    402: "not_served",
-    403: "not_served",
-    404: "not_served",
-    407: "not_served",
-    408: "timeout",
-    429: "rate_limit",
-}
-"""Kinds of the failures that have a status below 500; others are `rejected`."""
-NO_CREDIT = re.compile(r"insufficient.(quota|balance|credit|funds)", re.IGNORECASE)
-TOO_LONG = re.compile(
-    r"context.(length|size|window)|n_ctx|max_model_len|maximum model length|exceed_context", re.IGNORECASE
-)
-NOT_TAKEN = re.compile(r"[Uu]nsupported (?:parameter|value):? ['\"`](\w+)['\"`]")
-OTHER_LIMIT = "max_completion_tokens"
-"""What some models call max_tokens."""
-Remedies = Sequence[tuple[re.Pattern[str], str]]
-"""What a server says, and what is to be done about it."""
-
-
-class Failure(Exception):
-    """A request without a usable answer. `kind` is one of `KINDS`; the message is the server's, if it gave one."""
-
-    def __init__(
-        self, kind: str, message: str, status: int | None = None, retry_after: float = 0.0, api: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.status = status
-        """HTTP status, None if there was no answer."""
-        self.retry_after = retry_after
-        """Shortest wait that the server asks for [s]."""
-        self.api = api
-        """Whether an API said so, in JSON; else it may be a proxy or a web page that did."""
 
 
 class ServersUnavailable(RuntimeError):
@@ -111,8 +45,9 @@ class Stopped(Exception):
 class _Breaker:
     """One server, and whether it is asked."""
 
-    def __init__(self, address: Address) -> None:
-        self.address = address
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.address = connection.address
         self.in_flight = 0
         self.failures = 0
         """In a row, its own fault."""
@@ -120,7 +55,6 @@ class _Breaker:
         """The last failure that was its own fault."""
         self.open = False
         self.probe: threading.Thread | None = None
-        self.client: httpx.Client | None = None
 
 
 class ChatServers:
@@ -151,13 +85,11 @@ class ChatServers:
         self.server = server
         self.timeout = server.timeout or timeout
         self.probe = probe
-        self.probe_is = probe_is
         self.who = who
-        self.remedies = remedies
-        key = server.key()
-        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-        self._servers = [_Breaker(address) for address in server.addresses()]
-        self._secrets = [s for breaker in self._servers for s in breaker.address.secrets] + ([key] if key else [])
+        self._advice = Advice(server=server, probe=probe, probe_is=probe_is, remedies=remedies)
+        key, addresses = server.key(), server.addresses()
+        secrets = [secret for address in addresses for secret in address.secrets] + ([key] if key else [])
+        self._servers = [_Breaker(Connection(address, key, self.timeout, secrets)) for address in addresses]
         self._changed = threading.Condition()
         self._dead_since: float | None = None
         self._impatient = False
@@ -245,12 +177,19 @@ class ChatServers:
                     # A passing hiccup is no reason to refuse a run.
                     if failure.kind not in PASSING or attempt == PREFLIGHT_ATTEMPTS - 1:
                         shown = server.address.shown
-                        raise ValueError(f"{self.who} at {shown}: {self._remedy(server, failure)}") from failure
+                        raise ValueError(
+                            f"{self.who} at {shown}: {self._advice.remedy(server.connection, failure)}"
+                        ) from failure
         return found
 
     def remedy(self, failure: Failure) -> str:
         """What to do about a failure of whichever server."""
-        return self._remedy(self._servers[0], failure)
+        return self._advice.remedy(self._servers[0].connection, failure)
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds: `patience` while every server is away, and one question with all of its retries."""
+        return self.server.patience + (self.server.retries + 1) * (self.timeout + BACKOFF[1])
 
     def stop_waiting(self) -> None:
         """From now on do not wait while every server is away. Takes no lock: a signal's handler may call it."""
@@ -268,148 +207,14 @@ class ChatServers:
             **{f"failures/{kind}": float(counts[kind]) for kind in KINDS},
         }
 
-    # ----------------------------------------------------------------- one request
-
     def _completion(self, server: _Breaker, content: bytes) -> Any:
         start = time.monotonic()
         try:
-            found = self._sent(server, "POST", server.address.chat, content)
+            return server.connection.completion(content)
         finally:
             with self._changed:
                 self._counts["calls"] += 1
                 self._seconds += time.monotonic() - start
-        if error := error_inside(found):
-            raise self._refused(error, status=_status(error))
-        return found
-
-    def _models(self, server: _Breaker) -> list[str]:
-        """Names of the models that a server offers; empty if it does not tell."""
-        try:
-            return [str(model["id"]) for model in self._sent(server, "GET", server.address.models)["data"]]
-        except (Failure, KeyError, TypeError):
-            return []
-
-    def _sent(self, server: _Breaker, method: str, url: str, content: bytes | None = None) -> Any:
-        """The JSON that a server answers with status 200. Raises Failure for anything else."""
-        try:
-            response = self._http(server).request(method, url, content=content)
-        except httpx.TimeoutException as error:
-            raise Failure("timeout", f"no answer within {self.timeout:g} s ({type(error).__name__})") from error
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            raise Failure("connection", self._hidden(str(error) or type(error).__name__)) from error
-        try:
-            found = response.json()
-        except ValueError:
-            found = None
-        status = response.status_code
-        if status != 200:
-            said = response.text if found is None else found
-            raise self._refused(said, status, response.headers, url, api=found is not None)
-        if found is None:
-            raise Failure("malformed", self._hidden(f"no JSON: {response.text[:80]!r}"), status)
-        return found
-
-    def _refused(
-        self,
-        said: Any,
-        status: int | None,
-        headers: Mapping[str, str] = MappingProxyType({}),
-        url: str = "",
-        api: bool = True,
-    ) -> Failure:
-        """What a server says in place of an answer."""
-        message = _message(said)
-        if status is None or status >= 500:
-            kind = "server_error"
-        elif NO_CREDIT.search(str(said)):
-            kind = "not_served"
-        else:
-            kind = "not_served" if 300 <= status < 400 else OF_STATUS.get(status, "rejected")
-        if status is not None and 300 <= status < 400 and "location" in headers:
-            message = f"redirects to {without_secrets(urljoin(url, headers['location']))}"
-        shown = message if status is None else f"{status}: {message}"
-        return Failure(kind, self._hidden(shown), status, retry_after=_retry_after(headers), api=api)
-
-    def _hidden(self, text: str) -> str:
-        """The text without keys: servers like to repeat them."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
-
-    def _http(self, server: _Breaker) -> httpx.Client:
-        with self._changed:
-            if server.client is None:
-                # Its line per request would bury what a command has to say.
-                logging.getLogger("httpx2").setLevel(logging.WARNING)
-                server.client = client_of(server.address, self._headers, self.timeout)
-            return server.client
-
-    # ----------------------------------------------------------------- what to do about a failure
-
-    def _remedy(self, server: _Breaker, failure: Failure) -> str:
-        return self._remedy_of(server, failure) + self._way(server, failure)
-
-    def _way(self, server: _Breaker, failure: Failure) -> str:
-        """The proxy that may have answered, or not let through, what no API answered."""
-        proxy = None if failure.api else proxy_of(server.address)
-        return "" if proxy is None else f". The request went through {proxy}: {proxy.remedy}"
-
-    def _remedy_of(self, server: _Breaker, failure: Failure) -> str:
-        model = self.server.model
-        if failure.kind == "connection":
-            return _connection_remedy(failure)
-        if failure.kind == "timeout":
-            return f"{failure}: wait until it has loaded its model, or raise timeout"
-        if failure.status is not None and 300 <= failure.status < 400:
-            return f"it sends requests elsewhere ({failure}): give the address that answers as base_url"
-        if failure.status == 407:
-            return f"a proxy wants a name and a password ({failure}): put them into the proxy's address"
-        if failure.kind == "not_served" and failure.status in (402, 429):
-            return f"the account has no credit left ({failure}): top it up, or use another key or server"
-        if failure.status in (401, 403):
-            keyless = "Authorization" not in self._headers
-            sent = "it wants a key and none was sent" if keyless else "the key was refused"
-            where = self.server.api_key_env or "api_key"
-            remedy = (
-                "set api_key_env to the name of the environment variable that holds the key"
-                if keyless or not self.server.api_key_env
-                else f"put a valid key into {where} (api_key_env)"
-            )
-            return f"{sent} ({failure}): {remedy}"
-        if failure.status == 404 or (failure.kind == "rejected" and re.search(r"\bmodel\b.*\bnot\b", str(failure))):
-            models = self._models(server)
-            if models and model not in models:
-                return f"there is no model {model!r} ({failure}): set model to one of {', '.join(models)}"
-            if not models and failure.status == 404:
-                return f"no chat completions under this address ({failure}): give base_url up to and including /v1"
-        if failure.kind == "malformed":
-            return f"that is no chat completion ({failure}): is this an OpenAI-compatible server?"
-        if failure.kind == "rate_limit":
-            return f"it takes no more requests for now ({failure}): lower concurrency, or wait"
-        for said, remedy in self._all_remedies(str(failure)):
-            if said.search(str(failure)):
-                return f"{remedy}. It says: {failure}"
-        if failure.kind == "server_error":
-            return f"it fails ({failure}): see the server's log"
-        return f"the question is refused ({failure}): see the server's log"
-
-    def _all_remedies(self, said: str) -> Remedies:
-        most = self.probe().get("max_tokens", 1)
-        refused = found[1] if (found := NOT_TAKEN.search(said)) else ""
-        return (
-            (
-                re.compile(OTHER_LIMIT),
-                f"it wants {OTHER_LIMIT} in place of max_tokens: set extra_body to "
-                f"{{max_tokens: null, {OTHER_LIMIT}: {most}}}",
-            ),
-            (
-                TOO_LONG,
-                f"its context is too short for {self.probe_is}: lengthen it (vLLM: --max-model-len, llama.cpp: "
-                "--ctx-size), or ask about less",
-            ),
-            *self.remedies,
-            (NOT_TAKEN, f"it does not take {refused}: set extra_body to {{{refused}: null}}"),
-        )
 
     # ----------------------------------------------------------------- who is asked
 
@@ -456,8 +261,8 @@ class ChatServers:
         if server is None or server.last is None:
             return "start the server again"
         if server.last.kind in ("connection", "timeout"):
-            return f"{server.last}: start the server again{self._way(server, server.last)}"
-        return self._remedy(server, server.last)
+            return f"{server.last}: start the server again{self._advice.way(server.connection, server.last)}"
+        return self._advice.remedy(server.connection, server.last)
 
     def _shown(self) -> str:
         return ", ".join(server.address.shown for server in self._servers)
@@ -526,48 +331,3 @@ class ChatServers:
         with self._changed:
             server.in_flight -= 1
             self._changed.notify_all()
-
-
-def _connection_remedy(failure: Failure) -> str:
-    said = str(failure)
-    if "CERTIFICATE_VERIFY_FAILED" in said:
-        return (
-            f"its certificate is signed by nobody known here ({said}): name the file of its authority in SSL_CERT_FILE"
-        )
-    if re.search(r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE", said):
-        return f"it does not speak https ({said}): write http:// in base_url"
-    return f"nothing answers there ({said}): start the server, or correct base_url"
-
-
-def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that a server asks to wait: a number or a date; 0 if it does not."""
-    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        given = headers.get(name, "").strip()
-        try:
-            seconds = float(given) * unit
-        except ValueError:
-            try:
-                seconds = parsedate_to_datetime(given).timestamp() - time.time()
-            except (ValueError, TypeError):
-                continue
-        if math.isfinite(seconds):
-            return max(seconds, 0.0)
-    return 0.0
-
-
-def _status(error: Mapping[str, Any]) -> int | None:
-    """The status that an error inside an answer of status 200 would have had."""
-    for name in ("code", "status", "status_code"):
-        value = str(error.get(name, ""))
-        if value.isdecimal() and 300 <= int(value) < 600:
-            return int(value)
-    kinds = f"{error.get('code')} {error.get('type')}"
-    return 429 if re.search(r"rate.?limit", kinds, re.IGNORECASE) else None
-
-
-def _message(said: Any) -> str:
-    """What a server says is wrong, shortened."""
-    for key in ("error", "message", "detail"):
-        if isinstance(said, Mapping) and key in said:
-            said = said[key]
-    return str(said).strip()[:300]

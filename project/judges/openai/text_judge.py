@@ -61,6 +61,10 @@ class OpenAITextJudge(TextJudge):
         """One question about a short text to every server. Raises ValueError with the remedy."""
         self.asked.preflight()
 
+    @property
+    def longest_wait(self) -> float:
+        return self.asked.longest_wait
+
     def stop_waiting(self) -> None:
         self.asked.stop_waiting()
 

@@ -20,9 +20,10 @@ from typing import Any
 from project.core.metrics import Metric, Sum
 from project.core.reasoning import answer_start
 from project.judges.base import JudgeUnavailable
+from project.judges.openai.failures import Failure
 from project.judges.openai.replies import read_message
 from project.judges.openai.server import Server
-from project.judges.openai.servers import ChatServers, Failure, ServersUnavailable
+from project.judges.openai.servers import ChatServers, ServersUnavailable
 from project.judges.templates import confidence_of, is_no, is_yes, word_in
 
 Chat = list[dict[str, Any]]
@@ -138,6 +139,11 @@ class YesNoModel:
                 f"{failures[-1].kind}: {self.servers.remedy(failures[-1])}"
             )
         return [None if isinstance(outcome, Failure) else self._confidence(outcome) for outcome in outcomes]
+
+    @property
+    def longest_wait(self) -> float:
+        """See `Judge.longest_wait`."""
+        return self.servers.longest_wait
 
     def stop_waiting(self) -> None:
         """See `Judge.stop_waiting`."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from project.core.atomic_files import atomic_folder, write_atomically, writing
 from project.core.git_lfs import LFS_REMEDY, is_lfs_pointer
 from project.core.json_files import read_object, section
 from project.models.bagel.autoencoder import Autoencoder
@@ -22,6 +23,7 @@ from project.models.bagel.config import BAGEL_7B, BagelConfig, BagelDefaults
 from project.models.bagel.well_known import HUB_ID, StandInTokenizer
 from project.models.hub import local_copy
 from project.models.lora import has_adapters
+from project.models.precision import stored_dtype
 from project.models.weight_files import listed, misfits, open_tensors, save_weights
 
 if TYPE_CHECKING:
@@ -49,10 +51,18 @@ ASK_THINK_PROMPT = (
     "i.e. <think> reasoning process here </think> answer here"
 )
 """The same before it answers a question (upstream's words)."""
+PUBLISHED = {"max_tokens": 2048, "temperature": 0.3, "top_p": 1.0}
+"""How the paper's evaluations of BAGEL sample the reasoning."""
 
 
-def load_bagel(make: type[Bagel], directory: str, dtype: torch.dtype = torch.float32) -> Bagel:
+def load_bagel(make: type[Bagel], directory: str, dtype: torch.dtype | None = torch.float32) -> Bagel:
     """The model of a folder, or of a hub id (fetched through huggingface_hub).
+
+    The network is made without weights, and they are read one by one, so that memory holds them once, in `dtype`, and
+    the one that is being read. They are put on the default device (`with torch.device("cuda:1"):`).
+
+    Args:
+        dtype: of the weights in memory; that of the files if None. The autoencoder is fp32.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -87,10 +97,11 @@ def random_bagel(
         torch.manual_seed(seed)
         model = _on_meta(make, folder, lambda: Autoencoder.untrained(folder))
         for name, tensor in model.state_dict().items():
+            stored = stored_dtype(_owner(model, name), dtype)
             if tensor.ndim > 1:
-                weight = torch.empty(tensor.shape, dtype=dtype).normal_(std=std)
+                weight = torch.empty(tensor.shape, dtype=stored).normal_(std=std)
             else:
-                weight = torch.full(tensor.shape, 0.0 if name.endswith("bias") else 1.0, dtype=dtype)
+                weight = torch.full(tensor.shape, 0.0 if name.endswith("bias") else 1.0, dtype=stored)
             _assign(model, name, weight)
     return model.eval()
 
@@ -102,15 +113,17 @@ def outline_bagel(make: type[Bagel], directory: str, dtype: torch.dtype = torch.
     """
     folder = Path(directory) if directory == HUB_ID else local_copy(directory, DESCRIPTION)
     model = _on_meta(make, folder, lambda: Autoencoder.untrained(folder), autoencoder_device="meta")
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(stored_dtype(_owner(model, name), dtype))
     return model.eval()
 
 
 def save_bagel(
     model: Bagel, directory: str | Path, dtype: torch.dtype | None = None, max_shard_size: int | None = None
 ) -> None:
-    """Write weights, autoencoder, configurations and tokenizer; a half-written file never takes a final name.
+    """Write weights, autoencoder, configurations and tokenizer.
+
+    A new folder is there when it is whole; in one that holds something already each weight file is.
 
     Args:
         dtype: of the weights in the files; their own if None.
@@ -118,17 +131,17 @@ def save_bagel(
 
     Raises:
         ValueError: the model has adapters, which the layout has no place for.
+        NotWritten: the disk is full, and the like.
     """
     if has_adapters(model):
         raise ValueError("the model has adapters: merge_adapters adds them to the weights, save_adapter writes them")
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.config.save(folder)
     settings = {**model.config.files.get("generation_config", {}), SECTION: asdict(model.defaults)}
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
-    _save_tokenizer(model.tokenizer, folder)
-    model.autoencoder.save(folder)
-    save_weights(model.state_dict(), folder, WEIGHTS, dtype, max_shard_size)
+    with atomic_folder(Path(directory)) as folder, writing(Path(directory)):
+        model.config.save(folder)
+        write_atomically(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+        _save_tokenizer(model.tokenizer, folder)
+        model.autoencoder.save(folder)
+        save_weights(model.state_dict(), folder, WEIGHTS, dtype, max_shard_size)
 
 
 def _on_meta(
@@ -200,8 +213,11 @@ def _description(directory: str) -> Path:
         return Path(directory)
 
 
-def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
-    """Stream safetensors files into a model built on the meta device: one tensor in flight, no second copy."""
+def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype | None) -> None:
+    """Stream safetensors files into a model built on the meta device: one tensor in flight, no second copy.
+
+    Tensors become `dtype`; they keep their own if it is None. Those of heads become fp32 (`Head`).
+    """
     expected = dict(model.state_dict())
     found: set[str] = set()
     faults: list[str] = []
@@ -212,18 +228,24 @@ def fill(model: torch.nn.Module, files: list[Path], dtype: torch.dtype) -> None:
             faults += misfits(shapes, expected, file.name)
             if not faults:
                 for name in shapes:
-                    _assign(model, name, tensors.tensor(name).to(dtype))
+                    tensor = tensors.tensor(name)
+                    wanted = stored_dtype(_owner(model, name), dtype or tensor.dtype)
+                    _assign(model, name, tensor.to(wanted))
     faults += [f"missing {name}" for name in expected if name not in found]
     if faults:
         raise ValueError(f"{files[0].parent} does not fit its configuration files:\n  {listed(faults)}")
 
 
 def _assign(model: torch.nn.Module, name: str, tensor: Tensor) -> None:
-    module_name, _, leaf = name.rpartition(".")
-    module = model.get_submodule(module_name)
+    module, leaf = _owner(model, name), name.rpartition(".")[2]
     old = getattr(module, leaf)
     new = torch.nn.Parameter(tensor, requires_grad=old.requires_grad) if isinstance(old, torch.nn.Parameter) else tensor
     setattr(module, leaf, new)
+
+
+def _owner(model: torch.nn.Module, name: str) -> torch.nn.Module:
+    """The module that holds a tensor."""
+    return model.get_submodule(name.rpartition(".")[0])
 
 
 def _files(folder: Path) -> list[Path]:
@@ -245,9 +267,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _defaults(settings: dict[str, Any], file: Path) -> BagelDefaults:
-    """The project's own section of `generation_config.json`; upstream's file has none and means BAGEL's defaults."""
+    """The project's own section of `generation_config.json`. Upstream's file has none: `PUBLISHED` stands for it."""
     own = section(settings, SECTION, file)
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in own.items()} or PUBLISHED
     standard = asdict(BagelDefaults(think_prompt=THINK_PROMPT, ask_think_prompt=ASK_THINK_PROMPT))
     for key, value in values.items():
         if key not in standard:

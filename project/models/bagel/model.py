@@ -26,6 +26,7 @@ from project.models.bagel.layers import (
 from project.models.bagel.loading import load_bagel, save_bagel
 from project.models.cached_transformer import CachedTransformer, Places, SpecialTokens
 from project.models.context import Context
+from project.models.precision import Head, autocast_off, never_narrower, widened
 from project.models.query import Output, Pictures, Query
 from project.models.sizes import Sizes
 from project.models.transforms import patchify, unpatchify
@@ -49,7 +50,7 @@ class _LanguageModel(nn.Module):
     def __init__(self, config: BagelConfig) -> None:
         super().__init__()
         self.model = _Decoder(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Head(config.hidden_size, config.vocab_size, bias=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class Bagel(CachedTransformer):
 
     Args:
         config: sizes.
-        autoencoder: pixels to latents and back; always frozen, not part of the policy's parameters.
+        autoencoder: pixels to latents and back; always frozen and in fp32, not part of the policy's parameters.
         tokenizer: a Hugging Face tokenizer that knows the four delimiters.
         defaults: how the checkpoint is meant to be used.
     """
@@ -86,7 +87,7 @@ class Bagel(CachedTransformer):
         self.language_model = _LanguageModel(config)
         self.time_embedder = TimeEmbedder(config.hidden_size)
         self.vae2llm = nn.Linear(config.latent_size, config.hidden_size)
-        self.llm2vae = nn.Linear(config.hidden_size, config.latent_size)
+        self.llm2vae = Head(config.hidden_size, config.latent_size)
         self.latent_pos_embed = PositionTable(config.max_latent_size, config.hidden_size, config.position_scale)
         self.vit_model = VisionModel(config.vision, config.vit_max_num_patch_per_side)
         self.connector = Connector(config.vision.hidden_size, config.hidden_size)
@@ -99,7 +100,8 @@ class Bagel(CachedTransformer):
         return self._frozen["autoencoder"]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Bagel:
-        self.autoencoder._apply(fn)
+        # 84 M parameters at full size: fp32 costs little, and bf16 would round pictures and what is read of them.
+        self.autoencoder._apply(never_narrower(fn))
         result: Bagel = super()._apply(fn, recurse)
         return result
 
@@ -109,7 +111,8 @@ class Bagel(CachedTransformer):
 
         Args:
             directory: folder with llm_config.json, vit_config.json, ema.safetensors, ae.safetensors and a tokenizer.
-            dtype: e.g. "bfloat16"; fp32 if None (half-precision files are widened).
+            dtype: e.g. "bfloat16", of all weights but those of the heads and the autoencoder, which are fp32; fp32 if
+                None (half-precision files are widened).
         """
         return load_bagel(cls, directory, getattr(torch, dtype) if dtype else torch.float32)
 
@@ -250,13 +253,16 @@ class Bagel(CachedTransformer):
 
     @torch.no_grad()
     def encode_image(self, pixels_NCHW: Tensor) -> Tensor:
-        return patchify(self.autoencoder.encode(pixels_NCHW.to(self.device)), self.config.latent_patch_size).float()
+        with autocast_off(self.device):
+            latents = self.autoencoder.encode(widened(pixels_NCHW.to(self.device)))
+        return patchify(latents, self.config.latent_patch_size).float()
 
     @torch.no_grad()
     def decode_latents(self, latents_NLD: Tensor, grid: tuple[int, int]) -> Tensor:
         patch = self.config.latent_patch_size
         latents = unpatchify(latents_NLD, grid[0] * patch, grid[1] * patch, patch, self.config.z_channels)
-        return self.autoencoder.decode(latents)
+        with autocast_off(self.device):
+            return self.autoencoder.decode(widened(latents))
 
     def picture_patches(self, pixels_CHW: Tensor) -> tuple[Tensor, Tensor]:
         patch, side = self.config.vision.patch_size, self.config.vit_max_num_patch_per_side

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from project.models.bagel.loading import outline_bagel, random_bagel
+from project.models.bagel.loading import load_bagel, outline_bagel, random_bagel
 from project.models.bagel.model import Bagel
 from project.models.base import ModelSource
 from project.models.lora import add_in
@@ -19,7 +19,8 @@ class BagelCheckpoint(ModelSource):
     Args:
         directory: e.g. `data/shapes/umm` or `ByteDance-Seed/BAGEL-7B-MoT`.
         adapter: a PEFT LoRA adapter (folder or hub id) that is added to the weights, e.g. `data/shapes/reflection`.
-        dtype: of the weights in memory; trainable ones are widened to fp32 by the module that trains them.
+        dtype: of the weights in memory, except those of the heads and the autoencoder, which are fp32; trainable ones
+            are widened to fp32 by the module that trains them.
         gradient_checkpointing: recompute layers in the backward pass to save activation memory.
         freeze_und: train the generation expert and the output head alone, as upstream's option of that name.
         random_weights: read the configuration files and the tokenizer only, to measure time and memory before the
@@ -43,10 +44,13 @@ class BagelCheckpoint(ModelSource):
         self.random_weights = random_weights
 
     def load(self) -> Bagel:
+        return self.load_as(getattr(torch, self.dtype))
+
+    def load_as(self, dtype: torch.dtype | None) -> Bagel:
         if self.random_weights:
-            model = random_bagel(Bagel, self.directory, getattr(torch, self.dtype))
+            model = random_bagel(Bagel, self.directory, dtype or getattr(torch, self.dtype))
         else:
-            model = Bagel.from_pretrained(self.directory, self.dtype)
+            model = load_bagel(Bagel, self.directory, dtype)
             if self.adapter is not None:
                 add_in(model, self.adapter)
         model.gradient_checkpointing = self.gradient_checkpointing

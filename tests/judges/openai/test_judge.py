@@ -7,7 +7,8 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,12 @@ import pytest
 
 from project.core.metrics import values
 from project.judges.base import JudgeUnavailable
+from project.judges.cache import CachedJudge
 from project.judges.openai.judge import OpenAIJudge
 from project.judges.openai.server import Server
 from project.judges.openai.text_judge import OpenAITextJudge
 from project.judges.openai.yes_no_model import first_token_confidence, read_reply
+from project.judges.templates import judge_text
 from project.shapes.decomposer import scene_questions
 from project.shapes.judge import DetectorJudge
 from project.shapes.renderer import render
@@ -30,21 +33,6 @@ from tests.helpers import chat_server
 PICTURES = [np.full((8, 10, 3), 50 * n, dtype=np.uint8) for n in range(4)]
 ASKED = [Question(text="Is there a circle?"), Question(text="Is it red?"), Question(text="Is it sharp?")]
 QUICK: dict[str, Any] = {"timeout": 20.0, "probe_seconds": 0.05, "patience": 5.0, "image_size": 16}
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Starts servers; the waits between retries are shortened."""
-    monkeypatch.setattr("project.judges.openai.servers.BACKOFF", (0.01, 0.05))
-    servers: list[Any] = []
-
-    def run(**arguments: Any) -> Any:
-        servers.append(chat_server.ChatServer(**arguments).start())
-        return servers[-1]
-
-    yield run
-    for server in servers:
-        server.kill()
 
 
 def judge_of(*servers: Any, **changes: Any) -> OpenAIJudge:
@@ -101,7 +89,7 @@ def test_the_token_that_was_chosen_counts_once() -> None:
 
 def test_answers_of_a_server_are_those_of_the_rule(start: Any) -> None:
     server = start()
-    judge = judge_of(server)
+    judge = judge_of(server, show_request=True)
     answers = ask(judge)
     texts = {t for _, t in map(chat_server.asked, server.bodies)}
     for picture, row in zip(PICTURES, answers, strict=True):
@@ -144,6 +132,7 @@ def test_the_name_tells_what_changes_an_answer(start: Any) -> None:
     server = start()
     changes: list[dict[str, Any]] = [
         {},
+        {"show_request": True},
         {"model": "other"},
         {"text_fallback": True},
         {"minimum_mass": 0.5},
@@ -153,6 +142,21 @@ def test_the_name_tells_what_changes_an_answer(start: Any) -> None:
     assert len(set(names)) == len(names)
     assert judge_of(server, concurrency=1, retries=0, patience=1.0).name == names[0]
     assert OpenAIJudge(Server("https://elsewhere.example/v1", "tiny-vlm")).name == names[0]
+
+
+def test_the_request_is_shown_only_if_told_and_cached_answers_do_not_cross(start: Any, tmp_path: Path) -> None:
+    server = start()
+    blind, told = (CachedJudge(judge_of(server, show_request=shown), str(tmp_path)) for shown in (False, True))
+    said = []
+    for judge in (blind, told, blind, told):
+        said.append(judge.answer(PICTURES[:1], [ASKED[:1]], ["a red circle"]))
+    texts = [chat_server.asked(body)[1] for body in server.bodies]
+    assert texts == [judge_text(ASKED[0].text), judge_text(ASKED[0].text, "a red circle")], "each was asked once"
+    assert said[0] == said[2] != said[1] == said[3]
+    assert "red circle" not in texts[0]
+    # Whatever it was made for, the same picture and question are one request.
+    judge_of(server).answer([PICTURES[1]] * 2, [ASKED[:1]] * 2, ["a red circle", "a green square"])
+    assert len(server.bodies) == 3
 
 
 def test_questions_about_texts(start: Any) -> None:

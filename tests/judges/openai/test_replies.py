@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -18,8 +17,8 @@ from project.core.reasoning import split_reasoning
 from project.decomposition.llm import LLMDecomposer
 from project.decomposition.openai_client import OpenAIChat
 from project.judges.base import JudgeUnavailable
+from project.judges.openai.failures import Failure
 from project.judges.openai.judge import OpenAIJudge
-from project.judges.openai.servers import Failure
 from project.judges.openai.yes_no_model import first_token_confidence, read_reply, read_with_log_probs
 from project.trajectory import Question
 from tests.helpers import chat_server
@@ -48,21 +47,6 @@ def reply(tokens: Any, content: Any, **message: Any) -> dict[str, Any]:
 
 def confidence(completion: dict[str, Any]) -> float | None:
     return first_token_confidence(read_reply(completion).alternatives, 0.01)
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Starts servers; waits between retries that no server asks for are short."""
-    monkeypatch.setattr("project.judges.openai.servers.BACKOFF", (0.01, 0.05))
-    servers: list[Any] = []
-
-    def run(**arguments: Any) -> Any:
-        servers.append(chat_server.ChatServer(**arguments).start())
-        return servers[-1]
-
-    yield run
-    for server in servers:
-        server.kill()
 
 
 def judge_of(server: Any, **changes: Any) -> OpenAIJudge:

@@ -1,6 +1,8 @@
-"""Trains a tiny policy on N ranks and saves its parameters: `python -m tests.helpers.two_ranks N FILE rt2i|mixed`.
+"""Trains a tiny policy on N ranks and saves its parameters.
 
-Prompt "1" never gets a reward, so with two ranks one has fewer samples to replay than the other.
+    python -m tests.helpers.several_ranks N FILE rt2i|mixed|t2i STRATEGY
+
+Prompts "1" and "3" never get a reward, so the ranks have unequal numbers of samples to replay.
 """
 
 import re
@@ -15,6 +17,7 @@ from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.self_reflection import SelfReflection
 from tests.helpers.policies import TinyBagel
+from tests.helpers.sampling import sde
 from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
 
 MEASURED = re.compile("time/|judge/seconds").match
@@ -23,8 +26,8 @@ FOUR = [*PROMPTS, PROMPTS[0].__class__(id="3", text="a red square")]
 
 
 class OftenSilent(RandomReward):
-    def score(self, trajectories, group_size):
-        output = super().score(trajectories, group_size)
+    def score(self, trajectories):
+        output = super().score(trajectories)
         silent = torch.tensor([trajectory.prompt.id in ("1", "3") for trajectory in trajectories])
         output.reward_N[silent] = float("nan")
         return output
@@ -46,14 +49,12 @@ def mixed():
 if __name__ == "__main__":
     ranks = int(sys.argv[1])
     # With a KL term a sample without an advantage has a loss too: an idle micro-batch must not.
-    settings = {"objective": GRPO(kl_image=0.5, kl_text=0.5)}
+    settings = {"objective": GRPO(kl_image=0.5, kl_text=0.5), "num_generations": 14}
     if sys.argv[3] == "mixed":
-        settings |= {"policy": TinyBagel(), "task": mixed()}
-    module = make_module(optimizer=plain_descent, micro_batch_size=3, **settings)
-
-    def deal(prompts):
-        rank = module.trainer.global_rank
-        return prompts[rank::ranks]
+        settings |= {"policy": TinyBagel(), "task": mixed(), "num_generations": 4}
+    module = make_module(
+        optimizer=plain_descent, micro_batch_size=3, sampler=sde(6, 2, (0, 4), drawn="prompt"), **settings
+    )
 
     trainer = train(
         module,
@@ -61,9 +62,8 @@ if __name__ == "__main__":
         rewards=[OftenSilent(seed=1)],
         callbacks=[OnPolicyGate()],
         batches=[FOUR] * 10,
-        collate=deal,
         devices=ranks,
-        strategy="ddp_find_unused_parameters_true" if ranks > 1 else "auto",
+        strategy=sys.argv[4],
         use_distributed_sampler=False,
     )
     if trainer.global_rank == 0:

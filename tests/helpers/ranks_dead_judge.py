@@ -1,5 +1,5 @@
 """Trains on two ranks; in the third update the judge is lost to one of them:
-`python -m tests.helpers.two_ranks_dead_judge FOLDER`.
+`python -m tests.helpers.ranks_dead_judge FOLDER`.
 
 Runs three updates as a whole; then as far as it gets; then what is left. Rank 0 saves the weights of the first and the
 last, and what was caught.
@@ -13,25 +13,11 @@ import torch
 from project.callbacks.checkpoint import SaveLast
 from project.core.errors import ScoringFailed
 from project.datamodule import PromptLoader
-from project.judges.agreement import together
 from project.judges.base import JudgeUnavailable
-from project.module import AlphaGRPO
 from project.rewards.random import RandomReward
-from tests.helpers import tiny_module
 from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
 
 FOUR = [*PROMPTS, PROMPTS[0].__class__(id="3", text="a red square")]
-
-
-class Together(AlphaGRPO):
-    """Rollout and scores within `together`."""
-
-    def rollout(self, prompts):
-        with together(lambda lost: self.trainer.strategy.reduce_boolean_decision(lost, all=False)):
-            return [self.score(group) for group in super().rollout(prompts)]
-
-    def score(self, group):
-        return group if group.scores is not None else super().score(group)
 
 
 class Lost(RandomReward):
@@ -39,18 +25,10 @@ class Lost(RandomReward):
 
     module = None
 
-    def score(self, trajectories, group_size):
+    def score(self, trajectories):
         if self.module.updates == 2 and self.module.trainer.global_rank == 1:
             raise JudgeUnavailable("nobody answers")
-        return super().score(trajectories, group_size)
-
-
-class Loader(PromptLoader):
-    """Its prompts are dealt to the ranks when the ranks are known."""
-
-    def __iter__(self):
-        self.rank, self.world_size = torch.distributed.get_rank(), 2
-        return super().__iter__()
+        return super().score(trajectories)
 
 
 def run(folder, reward, ckpt_path=None):
@@ -61,19 +39,18 @@ def run(folder, reward, ckpt_path=None):
         updates=3,
         rewards=[reward],
         callbacks=[SaveLast(every_n_updates=100)],
-        loader=Loader(FOUR, prompts_per_update=2, seed=1),
+        loader=PromptLoader(FOUR, prompts_per_update=2, seed=1),
         ckpt_path=ckpt_path,
         enable_checkpointing=True,
         default_root_dir=folder,
         devices=2,
-        strategy="ddp_find_unused_parameters_true",
+        strategy="ddp",
         use_distributed_sampler=False,
     )
     return trainer.global_rank, {name: p.detach() for name, p in module.named_parameters()}
 
 
 if __name__ == "__main__":
-    tiny_module.AlphaGRPO = Together
     home = Path(sys.argv[1])
     _, whole = run(home / "whole", RandomReward(seed=1))
     caught = None
