@@ -210,13 +210,13 @@ class AlphaGRPO(EvaluatedModule):
         for group in groups:
             tasks[group.task].append(group)
         counts = {
-            task: self.objective.count(some, world_size=self.trainer.world_size, reduce=self._sum_over_ranks)
+            task: self.objective.count(some, world_size=self.ranks.size, reduce=self.ranks.sum)
             for task, some in tasks.items()
         }
         if not any(count.samples for count in counts.values()):
             self._skip(NO_REWARDS, self.updating.max_skipped)
             return
-        if not self._on_any_rank(any(group.teaches for group in groups)):
+        if not self.ranks.any(any(group.teaches for group in groups)):
             self._skip(ALL_EQUAL, self.updating.max_skipped)
             return
         optimizer = self.optimizers(use_pl_optimizer=True)
@@ -228,7 +228,7 @@ class AlphaGRPO(EvaluatedModule):
                 average_over_ranks(self.trained)
             norm = nn.utils.clip_grad_norm_(self.trained, self.updating.gradient_clip)
             norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-            if self._on_any_rank(not bool(norm.isfinite())):
+            if self.ranks.any(not bool(norm.isfinite())):
                 self._skip(NOT_FINITE, min(MOST_NOT_FINITE, self.updating.max_skipped))
                 return
             optimizer.step()
@@ -258,7 +258,8 @@ class AlphaGRPO(EvaluatedModule):
 
         Every rank replays as many micro-batches of a group as the rank with most of them, so that collectives match.
         """
-        numbers = self._over_ranks(torch.tensor([self._micro_batches(group) for group in groups]), "max").tolist()
+        of_ranks = self.ranks.gather([self._micro_batches(group) for group in groups])
+        numbers = [max(column) for column in zip(*of_ranks, strict=True)]
         totals: dict[str, Mean[Tensor]] = {}
         maxima: dict[str, Tensor] = {}
         for group, number in zip(groups, numbers, strict=True):
@@ -281,13 +282,13 @@ class AlphaGRPO(EvaluatedModule):
                 for name, value in outputs.maxima.items():
                     value = value.detach().cpu() * batch.weight
                     maxima[name] = torch.maximum(maxima[name], value) if name in maxima else value
-        if self.trainer.world_size > 1:
-            totals = {
-                name: Mean(total=self._over_ranks(mean.total, "sum"), count=self._over_ranks(mean.count, "sum"))
-                for name, mean in totals.items()
-            }
-            maxima = {name: self._over_ranks(value, "max") for name, value in maxima.items()}
-        return totals, maxima
+        everybody = self.ranks.gather(({name: mean.cpu() for name, mean in totals.items()}, maxima))
+        whole: dict[str, Mean[Tensor]] = {}
+        largest: dict[str, Tensor] = {}
+        for means, found in everybody:
+            whole |= {name: whole[name] + mean if name in whole else mean for name, mean in means.items()}
+            largest |= {name: torch.maximum(largest.get(name, value), value) for name, value in found.items()}
+        return whole, largest
 
     def _micro_batches(self, group: Group) -> int:
         """How many this rank has work for."""
@@ -356,20 +357,6 @@ class AlphaGRPO(EvaluatedModule):
     @property
     def trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
-    def _on_any_rank(self, true: bool) -> bool:
-        return self.trainer.strategy.reduce_boolean_decision(true, all=False)
-
-    def _sum_over_ranks(self, tensor: Tensor) -> Tensor:
-        return self._over_ranks(tensor, "sum")
-
-    def _over_ranks(self, tensor: Tensor, operation: Literal["sum", "max"]) -> Tensor:
-        """On the CPU, of the tensor's dtype."""
-        if self.trainer.world_size == 1:
-            return tensor
-        # A copy: the collective works in place.
-        reduced = self.trainer.strategy.reduce(tensor.detach().to(self.device, copy=True), reduce_op=operation)
-        return torch.as_tensor(reduced).cpu()
 
     def _gradients_stay(self) -> AbstractContextManager[Any]:
         """Gradients are kept on their ranks, and averaged once an update."""

@@ -26,6 +26,10 @@ class Mean(Generic[Number]):
         """The same mean, counted `weight` times."""
         return Mean(total=self.total * weight, count=self.count * weight)
 
+    def cpu(self: Mean[Tensor]) -> Mean[Tensor]:
+        """On the CPU, without gradient."""
+        return Mean(total=self.total.detach().cpu(), count=self.count.detach().cpu())
+
     @property
     def value(self) -> Number:
         """total / count; NaN if nothing was counted."""

@@ -43,6 +43,14 @@ class Ranks:
         distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Of the tensors of all ranks, on the CPU."""
+        return tensor if self.size == 1 else torch.stack(self.gather(tensor.detach().cpu())).sum(0)
+
+    def any(self, true: bool) -> bool:
+        """Whether it is true on any rank."""
+        return any(self.gather(true))
+
     def whole(self, *parts: Tensor | None) -> list[Tensor | None]:
         """Tensors of this rank's samples [n, ...] -> those of all samples [N, ...] on the CPU, in one call.
 
