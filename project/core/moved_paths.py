@@ -1,20 +1,16 @@
 """Class paths that older configurations name, and where these classes stand now.
 
-Nothing is listed by hand as long as a class keeps its name: it is looked up in the files of the project, which are
-read and not imported. A class that got another name needs an entry in `RENAMED`.
+A class is looked up by its name in the files of the project, which are read and not imported.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 PATH = re.compile(r"project\.((?:[a-z_]\w*\.)+)([A-Z]\w*)")
-RENAMED: Mapping[str, str] = {}
-"""Old class name -> new class name."""
 
 
 def moved(path: str) -> str | None:
@@ -22,7 +18,7 @@ def moved(path: str) -> str | None:
     found = PATH.fullmatch(path)
     if found is None or _holds(found[1].split(".")[:-1], found[2]):
         return None
-    homes = _homes().get(RENAMED.get(found[2], found[2]), ())
+    homes = _homes().get(found[2], ())
     return " or ".join(homes) or None
 
 
@@ -31,8 +27,7 @@ def canonical(path: str) -> str:
     found = PATH.fullmatch(path)
     if found is None:
         return path
-    name = RENAMED.get(found[2], found[2])
-    homes = _homes().get(name, [])
+    homes = _homes().get(found[2], [])
     if len(homes) > 1:
         room = found[1].partition(".")[0]
         homes = [home for home in homes if home.startswith(f"project.{room}.")]
