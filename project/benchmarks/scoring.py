@@ -39,13 +39,13 @@ class Coverage:
     Args:
         expected: Number of items that the figure is about.
         missing: Ids of items without a score: not drawn, not judged, or judged in a way that cannot be read.
-        dropped: Ids of items, or of parts of items, that were judged and that the official script leaves out, with
-            the reason. Always empty in strict mode.
+        dropped: (id, reason) of what was judged, whole items or parts of them, and is left out as the official script
+            does. Always empty in strict mode.
     """
 
     expected: int
     missing: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
+    dropped: tuple[tuple[str, str], ...] = ()
 
     @property
     def scored(self) -> int:
@@ -72,7 +72,8 @@ class Coverage:
     def __str__(self) -> str:
         parts = [f"{self.scored} of {self.expected} items scored"]
         parts += [f"missing: {listed(self.missing)}"] if self.missing else []
-        parts += [f"left out by the official script: {listed(self.dropped)}"] if self.dropped else []
+        left_out = [f"{name} ({reason})" for name, reason in self.dropped]
+        parts += [f"left out as the official script does: {listed(left_out)}"] if left_out else []
         return "; ".join(parts)
 
 

@@ -285,7 +285,7 @@ def score(items: Sequence[TIIFItem], records: Sequence[TIIFRecord], mode: Mode) 
             if mode == "strict" or not given:
                 missing.append(item.id)
                 continue
-            dropped.append(f"{item.id}: {len(given)} answers to {len(item.expected)} questions")
+            dropped.append((item.id, f"{len(given)} answers to {len(item.expected)} questions"))
         pairs = zip(given, item.expected, strict=False)
         hits[item.type, item.length] += [_word(answer) == _word(expected) for answer, expected in pairs]
     exact = {kind: {length: _share(hits[kind, length]) for length in LENGTHS} for kind in TYPES}

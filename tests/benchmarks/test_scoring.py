@@ -15,9 +15,9 @@ def test_a_gap_is_counted_and_named() -> None:
 
 
 def test_a_whole_benchmark_is_complete_also_where_parts_are_dropped() -> None:
-    coverage = Coverage(expected=4, dropped=("a: its first question",))
+    coverage = Coverage(expected=4, dropped=(("a", "its first question"),))
     coverage.require_complete()
-    assert str(coverage) == "4 of 4 items scored; left out by the official script: a: its first question"
+    assert str(coverage) == "4 of 4 items scored; left out as the official script does: a (its first question)"
 
 
 def test_nothing_to_score_is_not_complete() -> None:

@@ -136,7 +136,7 @@ def test_strict_does_not_pair_too_few_answers() -> None:
     records = [TIIFRecord(id="text/0/short", answers=("yes",))]
     official, strict = (tiif.score(items, records, mode) for mode in ("official", "strict"))
     assert official.types["text"]["short"] == 1.0
-    assert official.coverage.dropped == ("text/0/short: 1 answers to 2 questions",)
+    assert official.coverage.dropped == (("text/0/short", "1 answers to 2 questions"),)
     assert strict.types["text"]["short"] is None and strict.coverage.missing == ("text/0/short",)
 
 
