@@ -62,12 +62,14 @@ class DPGQuestion:
         text: The question.
         parents: Numbers of the questions that it depends on.
         category: Detailed category with its broad one in front, e.g. "entity - whole".
+        first_row: Whether it is the first question of the file.
     """
 
     number: int
     text: str
     parents: tuple[int, ...]
     category: str
+    first_row: bool = False
 
     @property
     def broad(self) -> str:
@@ -159,12 +161,14 @@ def items_of(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[DPGItem, ..
         if not text:
             raise ValueError(f"{place}: question {number} of {name} has no text")
         parents = [_number(place, "dependency", part) for part in str(row["dependency"]).split(",")]
+        first_row = not prompts
         prompts.setdefault(name, str(row["text"]))
         questions[name][number] = DPGQuestion(
             number=number,
             text=text,
             parents=tuple(parent for parent in parents if parent != 0),
             category=str(row["tuple"]).partition("(")[0].strip(),
+            first_row=first_row,
         )
     return tuple(DPGItem(id=n, prompt=p, questions=tuple(questions[n].values())) for n, p in prompts.items())
 
@@ -233,7 +237,7 @@ def score(
     """Figures of what a judge said of the items.
 
     Args:
-        items: What was to be drawn, in the order of the file; items without a record are missing.
+        items: What was to be drawn; items without a record are missing.
         records: Answers, in any order.
         mode: See the module.
         pictures: Pictures of each item. In strict mode, a record of another number is missing.
@@ -246,10 +250,11 @@ def score(
     asked = {item.id: item.questions for item in items}
     dropped: list[tuple[str, str]] = []
     skip = mode == "official" if skip_first_row is None else skip_first_row
-    if skip and items:
-        first = items[0]
-        asked[first.id] = first.questions[1:]
-        dropped.append((first.id, f"question {first.questions[0].number}, the first row of the file"))
+    for item in items if skip else ():
+        for question in item.questions:
+            if question.first_row:
+                asked[item.id] = tuple(other for other in item.questions if other != question)
+                dropped.append((item.id, f"question {question.number}, the first row of the file"))
     if mode == "strict":
         require_known((record.id for record in records), asked, "records")
     scores: dict[str, tuple[float, ...]] = {}

@@ -114,7 +114,7 @@ class DPGMetric(ItemMetric):
     """Figures of DPG-Bench. Outcomes have `answers`, for each picture a list of texts in the order of the questions.
 
     Args:
-        items: What is drawn, in the order of the file.
+        items: What is drawn.
         pictures: Pictures of each item.
     """
 
