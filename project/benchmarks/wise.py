@@ -244,9 +244,9 @@ def parse_scores(text: str, mode: Mode = "strict") -> dict[str, float]:
     Raises UnparsedAnswer in strict mode for anything else.
     """
     if mode == "official":
-        found = {_aspect(name): float(digit) for name, digit in _OFFICIAL.findall(text)}
-        bare = _BARE.fullmatch(text)
-        return dict(zip(ASPECTS, map(float, bare.groups()), strict=True)) if bare and not found else found
+        if bare := _BARE.fullmatch(text):
+            return dict(zip(ASPECTS, map(float, bare.groups()), strict=True))
+        return {_aspect(name): float(digit) for name, digit in _OFFICIAL.findall(text)}
     scores: dict[str, float] = {}
     for name, number in _STRICT.findall(text):
         value = float(number)

@@ -21,7 +21,7 @@ def test_a_whole_benchmark_is_complete_also_where_parts_are_dropped() -> None:
 
 
 def test_nothing_to_score_is_not_complete() -> None:
-    assert Coverage(expected=0).share == 0.0
+    assert Coverage(expected=0).share == 0.0 and not Coverage(expected=0).complete
     with pytest.raises(ValueError, match="no items to score"):
         Coverage(expected=0).require_complete()
 

@@ -120,6 +120,18 @@ def test_strict_rounds_nothing() -> None:
     assert strict.mean_accuracy == pytest.approx(1 / 3, abs=1e-12)
 
 
+def test_the_official_mean_of_all_types_is_rounded_once() -> None:
+    items = [item(expected=("yes",) * 3), item(length="long", expected=("yes",) * 1250)]
+    right = {"short": 1, "long": 571}
+    records = [
+        TIIFRecord(id=i.id, answers=("yes",) * right[i.length] + ("no",) * (len(i.expected) - right[i.length]))
+        for i in items
+    ]
+    scores = tiif.score(items, records, "official")
+    assert scores.types["text"] == {"short": 0.3333, "long": 0.4568}
+    assert scores.mean_accuracy == 0.3951, "the mean of the rounded ones is 0.39505, and rounded 0.395"
+
+
 def test_strict_gives_no_mean_of_fewer_types() -> None:
     items = [item(kind, 0, "short") for kind in TYPES]
     records = [TIIFRecord(id=i.id, answers=("yes",)) for i in items if i.type not in ("style", "color+2d")]
