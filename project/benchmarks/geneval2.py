@@ -24,13 +24,12 @@ where every prompt that it needs was scored.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from project.benchmarks.coverage import Coverage, coverage
+from project.benchmarks.scoring import Coverage, Mode, mean, percent, require_known, require_unique
 from project.benchmarks.versions import file_version
 from project.core.json_files import read_rows
 
@@ -39,8 +38,6 @@ DIGITS = {
     word: str(number)
     for number, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1)
 }
-PERCENT = 100.0
-Mode = Literal["official", "strict"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +79,7 @@ class AtomScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoftTIFA:
-    """The figures, in percent. A figure is None where prompts are missing that it would need (`strict` only)."""
+    """The figures, shares of 1. One is None where prompts are missing that it needs: all of them (`strict`), or any."""
 
     mode: Mode
     gm: float | None
@@ -121,11 +118,6 @@ def spellings(answer: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((word, word.capitalize(), *([DIGITS[word]] if word in DIGITS else []))))
 
 
-def arithmetic_mean(scores: Sequence[float]) -> float:
-    """AM of the scores of a prompt, in [0, 1]."""
-    return math.fsum(scores) / len(scores)
-
-
 def geometric_mean(scores: Sequence[float]) -> float:
     """GM of the scores of a prompt, in [0, 1]; 0 if one of them is 0."""
     return math.prod(scores) ** (1 / len(scores))
@@ -143,45 +135,55 @@ def score(rows: Sequence[AtomScores], prompts: Sequence[AtomPrompt], mode: Mode)
         mode: see above.
 
     Raises:
-        ValueError: without rows or prompts; for two rows of one prompt, a row of a prompt that is not there, and for
+        ValueError: for two rows of one prompt, a row of a prompt that is not there, two prompts of one id, and for
             scores that are not one probability a question.
     """
-    if not rows:
-        raise ValueError("no prompt was scored: check the folder of pictures and the filter of the prompts")
-    twice = [name for name, times in Counter(row.prompt for row in rows).items() if times > 1]
-    if twice:
-        raise ValueError(f"prompt {twice[0]} was scored twice: remove one of the rows")
-    covered = coverage([prompt.id for prompt in prompts], [row.prompt for row in rows])
     given = {row.prompt: row.scores for row in rows}
-    scored = [(prompt, given[prompt.id]) for prompt in prompts if prompt.id in given]
-    for prompt, scores in scored:
-        _check(prompt, scores)
-    asked = prompts if mode == "strict" else [prompt for prompt, _ in scored]
-    missing = frozenset(covered.missing) if mode == "strict" else frozenset()
-    by_skill: dict[str, list[float]] = {}
-    by_atoms: dict[int, list[float]] = {}
-    for prompt, scores in scored:
-        by_atoms.setdefault(prompt.atom_count, []).append(geometric_mean(scores))
-        for question, value in zip(prompt.questions, scores, strict=True):
-            by_skill.setdefault(question.skill, []).append(value)
-    lacking_skills = {question.skill for prompt in asked if prompt.id in missing for question in prompt.questions}
-    lacking_atoms = {prompt.atom_count for prompt in asked if prompt.id in missing}
-    skills = dict.fromkeys(question.skill for prompt in asked for question in prompt.questions)
+    require_unique([prompt.id for prompt in prompts], "prompts of the benchmark")
+    require_unique([row.prompt for row in rows], "scores of prompts")
+    require_known(given, {prompt.id for prompt in prompts}, "scores of prompts")
+    missing = tuple(prompt.id for prompt in prompts if prompt.id not in given)
+    # What has no scores is a gap in `strict`, and as if it were not there in `official`.
+    asked = [prompt for prompt in prompts if prompt.id in given or mode == "strict"]
+    gm: list[float | None] = []
+    am: list[float | None] = []
+    skills: dict[str, list[float | None]] = {}
+    atomicity: dict[int, list[float | None]] = {}
+    for prompt in asked:
+        scores = given.get(prompt.id)
+        if scores is not None:
+            _check(prompt, scores)
+        gm.append(None if scores is None else geometric_mean(scores))
+        am.append(None if scores is None else mean(scores))
+        atomicity.setdefault(prompt.atom_count, []).append(gm[-1])
+        for question, value in zip(prompt.questions, scores or [None] * len(prompt.questions), strict=True):
+            skills.setdefault(question.skill, []).append(value)
     return SoftTIFA(
         mode=mode,
-        gm=None if missing else _percent(geometric_mean(scores) for _, scores in scored),
-        am=None if missing else _percent(arithmetic_mean(scores) for _, scores in scored),
-        skills={skill: None if skill in lacking_skills else _percent(by_skill[skill]) for skill in skills},
-        atomicity={
-            atoms: None if atoms in lacking_atoms else _percent(by_atoms[atoms])
-            for atoms in sorted({prompt.atom_count for prompt in asked})
-        },
-        coverage=covered,
+        gm=_whole_mean(gm),
+        am=_whole_mean(am),
+        skills={skill: _whole_mean(values) for skill, values in skills.items()},
+        atomicity={atoms: _whole_mean(values) for atoms, values in sorted(atomicity.items())},
+        coverage=Coverage(expected=len(prompts), missing=missing),
     )
 
 
-def _percent(values: Iterable[float]) -> float:
-    return PERCENT * arithmetic_mean(list(values))
+def table(figures: SoftTIFA) -> str:
+    """The figures in percent, one a line; a dash where there is none."""
+    rows = {
+        "soft-TIFA GM": figures.gm,
+        "soft-TIFA AM": figures.am,
+        **{f"{skill} (AM)": value for skill, value in figures.skills.items()},
+        **{f"{atoms} atoms (GM)": value for atoms, value in figures.atomicity.items()},
+    }
+    lines = [f"{name:<16} {percent(value):>7}" for name, value in rows.items()]
+    return "\n".join([*lines, f"({figures.mode}; {figures.coverage})"])
+
+
+def _whole_mean(values: Sequence[float | None]) -> float | None:
+    """The mean, None if a value is missing or there are none."""
+    known = [value for value in values if value is not None]
+    return mean(known) if len(known) == len(values) else None
 
 
 def _check(prompt: AtomPrompt, scores: Sequence[float]) -> None:

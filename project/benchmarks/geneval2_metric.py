@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from project.benchmarks.geneval2 import AtomPrompt, AtomScores, Mode, SoftTIFA, score
+from project.benchmarks.geneval2 import AtomPrompt, AtomScores, SoftTIFA, score
+from project.benchmarks.scoring import MODES, Mode
 
 
 class SoftTIFAMetric(Metric):
@@ -60,10 +61,9 @@ class SoftTIFAMetric(Metric):
         return score(rows, self.prompts, mode)
 
     def compute(self) -> dict[str, Any]:
-        """`official` and `strict`, each with `gm`, `am`, `skill/SKILL` and `atoms/NUMBER` in percent; `coverage`, the
+        """`official` and `strict`, each with `gm`, `am`, `skill/SKILL` and `atoms/NUMBER`, shares of 1; `coverage`, the
         share of prompts scored. A figure that `strict` does not give is None."""
-        modes: tuple[Mode, ...] = ("official", "strict")
-        both = {mode: self.scores(mode) for mode in modes}
+        both = {mode: self.scores(mode) for mode in MODES}
         return {
             **{
                 mode: {

@@ -10,7 +10,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from project.benchmarks.geneval.items import Item
-from project.benchmarks.geneval.summary import SAMPLES, GenEvalScores, Mode, PictureRow, picture_name, score
+from project.benchmarks.geneval.summary import SAMPLES, GenEvalScores, PictureRow, picture_name, score
+from project.benchmarks.scoring import MODES, Mode
 
 
 class GenEvalMetric(Metric):
@@ -64,8 +65,7 @@ class GenEvalMetric(Metric):
     def compute(self) -> dict[str, Any]:
         """`official` and `strict`, each with `overall`, `images`, `prompts` and `tag/TAG`; `coverage`, the share of
         pictures scored. A figure that `strict` does not give is None."""
-        modes: tuple[Mode, ...] = ("official", "strict")
-        both = {mode: self.scores(mode) for mode in modes}
+        both = {mode: self.scores(mode) for mode in MODES}
         return {**{mode: _figures(scores) for mode, scores in both.items()}, "coverage": both["strict"].coverage.share}
 
 
@@ -73,6 +73,6 @@ def _figures(scores: GenEvalScores) -> dict[str, Any]:
     shares = {"images": scores.images, "prompts": scores.prompts}
     return {
         "overall": scores.overall,
-        **{name: share and share.value for name, share in shares.items()},
-        "tag": {tag: share and share.value for tag, share in scores.tags.items()},
+        **{name: share.value if share else None for name, share in shares.items()},
+        "tag": {tag: share.value if share else None for tag, share in scores.tags.items()},
     }

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from project.benchmarks.coverage import Coverage, coverage
 from project.benchmarks.geneval.items import Item
+from project.benchmarks.scoring import Coverage, Mode, mean, percent, require_known, require_unique
 
 SAMPLES = 4
 """Pictures of a prompt."""
-Mode = Literal["official", "strict"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenEvalScores:
-    """The figures. A figure is None where pictures are missing that it would need (`strict` only)."""
+    """The figures. One is None where pictures are missing that it needs: all of them (`strict`), or any."""
 
     mode: Mode
     overall: float | None
@@ -78,40 +77,52 @@ def score(rows: Sequence[PictureRow], items: Sequence[Item], mode: Mode, samples
         samples: pictures that each item should have.
 
     Raises:
-        ValueError: without rows or items; for two rows of one picture, and for rows of pictures that the benchmark does
-            not have.
+        ValueError: for two rows of one picture, for rows of pictures that the benchmark does not have, and for two
+            items of one id.
     """
-    if not rows:
-        raise ValueError("no picture was scored: check the folder of pictures and the filter of the items")
     names = [row.name for row in rows]
-    if len(set(names)) < len(names):
-        twice = next(name for name, times in Counter(names).items() if times > 1)
-        raise ValueError(f"picture {twice} was scored twice: remove one of the rows")
     expected = [picture_name(item.id, sample) for item in items for sample in range(samples)]
-    covered = coverage(expected, names)
+    require_unique(expected, "items of the benchmark")
+    require_unique(names, "verdicts on pictures")
+    require_known(names, set(expected), "verdicts on pictures")
+    there = set(names)
+    missing = tuple(name for name in expected if name not in there)
     by_tag = _by(rows, "tag")
-    tags: dict[str, Share | None] = {tag: _share(row.correct for row in found) for tag, found in by_tag.items()}
-    images: Share | None = _share(row.correct for row in rows)
-    prompts: Share | None = _share(any(row.correct for row in found) for found in _by(rows, "item").values())
+    tags = {tag: _share(row.correct for row in found) for tag, found in by_tag.items()}
+    images = _share(row.correct for row in rows)
+    prompts = _share(any(row.correct for row in found) for found in _by(rows, "item").values())
     if mode == "strict":
         wanted = Counter(item.tag for item in items)
         tags = {
             tag: tags[tag] if len(by_tag.get(tag, ())) == number * samples else None for tag, number in wanted.items()
         }
-        if not covered.whole:
+        if missing:
             images = prompts = None
     known = [share.value for share in tags.values() if share is not None]
-    overall = sum(known) / len(known) if len(known) == len(tags) else None
-    return GenEvalScores(mode=mode, overall=overall, tags=tags, images=images, prompts=prompts, coverage=covered)
+    return GenEvalScores(
+        mode=mode,
+        overall=mean(known) if len(known) == len(tags) else None,
+        tags=tags,
+        images=images,
+        prompts=prompts,
+        coverage=Coverage(expected=len(expected), missing=missing),
+    )
+
+
+def table(scores: GenEvalScores) -> str:
+    """The figures in percent, one line a tag; a dash where there is none."""
+    shares = {**scores.tags, "correct images": scores.images, "correct prompts": scores.prompts}
+    lines = [f"{name:<16} {percent(share.value if share else None):>7}" for name, share in shares.items()]
+    return "\n".join([*lines, f"{'overall':<16} {percent(scores.overall):>7}", f"({scores.mode}; {scores.coverage})"])
 
 
 def official_report(scores: GenEvalScores) -> str:
     """The figures as the official script prints them.
 
-    Raises ValueError for scores in strict mode, which may lack a figure.
+    Raises ValueError for scores in strict mode, and for those of no picture.
     """
     if scores.mode != "official" or scores.images is None or scores.prompts is None or scores.overall is None:
-        raise ValueError("the official report is made of scores in official mode")
+        raise ValueError("the official report is made of the official figures of at least one picture")
     lines = [
         "Summary",
         "=======",
@@ -129,9 +140,9 @@ def official_report(scores: GenEvalScores) -> str:
     return "\n".join([*lines, "", f"Overall score (avg. over tasks): {scores.overall:.5f}", ""])
 
 
-def _share(correct: Iterable[bool]) -> Share:
+def _share(correct: Iterable[bool]) -> Share | None:
     values = list(correct)
-    return Share(correct=sum(values), total=len(values))
+    return Share(correct=sum(values), total=len(values)) if values else None
 
 
 def _by(rows: Sequence[PictureRow], key: Literal["tag", "item"]) -> dict[str, list[PictureRow]]:
