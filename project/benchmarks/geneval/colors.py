@@ -22,6 +22,7 @@ from project.models.hub import local_copy
 
 FILES = ("*.json", "*.txt", "*.safetensors")
 """What is fetched of a model on the hub."""
+REMEDY = "take openai/clip-vit-large-patch14"
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
 BACKGROUND = 0x99
 """Level of all three channels around an object: #999."""
@@ -87,7 +88,7 @@ class CLIPColors(ColorClassifier):
             if named != color:
                 raise ValueError(
                     f"CLIP {self.model} calls a plain {color} picture {named}: its weights are not those of a trained "
-                    "CLIP, take openai/clip-vit-large-patch14"
+                    f"CLIP, {REMEDY}"
                 )
 
     @torch.inference_mode()
@@ -141,12 +142,14 @@ def load_clip(model: str, device: torch.device) -> LoadedCLIP:
     try:
         kind = AutoConfig.from_pretrained(folder).model_type
     except (ValueError, OSError) as error:
-        raise ValueError(f"CLIP {model}: no model that transformers knows ({error})") from None
+        raise ValueError(f"CLIP {model}: no model that transformers knows ({error}): {REMEDY}") from None
     if kind != "clip":
-        raise ValueError(f"CLIP {model}: is a {kind} model, not clip: take openai/clip-vit-large-patch14")
+        raise ValueError(f"CLIP {model}: is a {kind} model, not clip: {REMEDY}")
     # Loading must not move the run's randomness.
     with torch.random.fork_rng():
-        network: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+        network, told = CLIPModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    if told["missing_keys"]:
+        raise ValueError(f"CLIP {model}: lacks the weights {', '.join(sorted(told['missing_keys'])[:3])}: {REMEDY}")
     return LoadedCLIP(
         network=network.to(device).eval().requires_grad_(False), tokenizer=CLIPTokenizer.from_pretrained(folder)
     )

@@ -13,10 +13,9 @@ import numpy as np
 
 from project.benchmarks.geneval.detections import THRESHOLD, Detection
 from project.benchmarks.geneval.detector import Detector, check_named
-from project.benchmarks.geneval.items import CLASSES, RENAMED
+from project.benchmarks.geneval.items import CLASSES, RENAMED, class_remedy
 from project.benchmarks.geneval.masks import RunLengths, run_lengths
 from project.core.json_files import read_rows
-from project.core.nearest import nearest
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,10 @@ class DetectionsFile(Detector):
     def _of(self, name: str, size: tuple[int, int]) -> tuple[Detection, ...]:
         found = self._ready()
         if name not in found:
-            raise ValueError(f"{self.file} has no row of picture {name}: {nearest(name, list(found)[:1000])}")
+            raise ValueError(
+                f"{self.file} has no row of picture {name}; it has {len(found)} pictures, such as {next(iter(found))}: "
+                "make detections of all pictures, an empty list where nothing is found"
+            )
         for one in found[name]:
             if one.mask is not None and (one.mask.height, one.mask.width) != size:
                 raise ValueError(
@@ -129,7 +131,7 @@ def _encoded(part: Any) -> Encoded:
         raise ValueError(f"a detection is {part!r}: give an object with class, box and score")
     name = RENAMED.get(part.get("class", ""), part.get("class"))
     if name not in CLASSES:
-        raise ValueError(f"class {name!r} is none of COCO's: {nearest(str(name), CLASSES)}")
+        raise ValueError(f"class {name!r} is none of COCO's: {class_remedy(str(name))}")
     box, score, mask = part.get("box"), _number(part.get("score")), part.get("mask")
     if not isinstance(box, list) or len(box) != 4 or None in map(_number, box):
         raise ValueError(f"box {box!r}: give [x0, y0, x1, y1] in pixels")

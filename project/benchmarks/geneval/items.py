@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,13 @@ def item_of(row: Mapping[str, Any], id: str, place: str = "", classes: Sequence[
         raise ValueError(f"{place or id}: {error}") from None
 
 
+def class_remedy(name: str, classes: Sequence[str] = CLASSES) -> str:
+    """What to write instead of a class that nothing can find: a near name, or where the names are."""
+    if near := difflib.get_close_matches(RENAMED.get(name, name), classes, n=1):
+        return f"did you mean {near[0]!r}?"
+    return f"give one of COCO's classes by GenEval's names, such as {', '.join(classes[:3])}"
+
+
 def _include(part: Mapping[str, Any], number: int, classes: Sequence[str] | None) -> Include:
     color = part.get("color")
     if color is not None and color not in COLORS:
@@ -165,7 +173,7 @@ def _text(row: Mapping[str, Any], key: str) -> str:
 def _class(part: Mapping[str, Any], classes: Sequence[str] | None) -> str:
     name = _text(part, "class")
     if classes is not None and name not in classes:
-        raise ValueError(f"the detector knows no class {name!r}: {nearest(name, classes)}")
+        raise ValueError(f"the detector knows no class {name!r}: {class_remedy(name, classes)}")
     return name
 
 

@@ -166,7 +166,9 @@ def load_detector(model: str, device: torch.device) -> Any:
         )
     # Loading must not move the run's randomness.
     with torch.random.fork_rng():
-        network = network_class().from_pretrained(folder, dtype=torch.float32)
+        network, told = network_class().from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    if told["missing_keys"]:
+        raise ValueError(f"detector {model}: lacks the weights {', '.join(sorted(told['missing_keys'])[:3])}: {remedy}")
     return network.to(device).eval().requires_grad_(False)
 
 

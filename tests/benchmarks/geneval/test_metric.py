@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from project.benchmarks.geneval.items import Include, Item
 from project.benchmarks.geneval.metric import GenEvalMetric
@@ -34,14 +33,15 @@ def test_figures_by_hand() -> None:
     assert figures["coverage"] == 1.0
 
 
-def test_ranks_add_up() -> None:
+def test_ranks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     ranks = [filled(OUTCOMES[:1]), filled(OUTCOMES[1:])]
-    together = GenEvalMetric(ITEMS, samples=2)
-    for name in ("seen_IS", "correct_IS"):
-        together_IS = torch.stack([getattr(rank, name) for rank in ranks]).sum(dim=0)
-        setattr(together, name, together_IS)
-    together._update_called = True
-    assert together.compute() == filled(OUTCOMES).compute()
+    # What torchmetrics calls to gather a state of all ranks.
+    states = {id(rank.seen_IS): "seen_IS" for rank in ranks} | {id(rank.correct_IS): "correct_IS" for rank in ranks}
+    gathered = {name: [getattr(rank, name) for rank in ranks] for name in ("seen_IS", "correct_IS")}
+    metric = ranks[0]
+    metric.sync(dist_sync_fn=lambda state, group: gathered[states[id(state)]], distributed_available=lambda: True)
+    assert [metric.scores(mode).overall for mode in ("official", "strict")] == [7 / 8, 7 / 8]
+    assert metric.seen_IS.sum() == len(OUTCOMES)
 
 
 def test_missing_and_strange_pictures() -> None:

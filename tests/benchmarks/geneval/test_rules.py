@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pytest
-
 from project.benchmarks.geneval.detections import Detection
 from project.benchmarks.geneval.items import Item, item_of
 from project.benchmarks.geneval.rules import Verdict, evaluate, relative_position
