@@ -147,7 +147,8 @@ def load_clip(model: str, device: torch.device) -> LoadedCLIP:
         raise ValueError(f"CLIP {model}: is a {kind} model, not clip: {REMEDY}")
     # Loading must not move the run's randomness.
     with torch.random.fork_rng():
-        network, told = CLIPModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        loaded: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    network, told = loaded
     if told["missing_keys"]:
         raise ValueError(f"CLIP {model}: lacks the weights {', '.join(sorted(told['missing_keys'])[:3])}: {REMEDY}")
     return LoadedCLIP(

@@ -110,7 +110,7 @@ def test_other_checkpoints_are_refused(tmp_path: Path, checkpoint: str) -> None:
     weights = load_file(tmp_path / "part/model.safetensors")
     del weights["visual_projection.weight"]
     save_file(weights, tmp_path / "part/model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match="lacks the weights visual_projection.weight: take openai"):
+    with pytest.raises(ValueError, match=r"lacks the weights visual_projection\.weight: take openai"):
         CLIPColors(str(tmp_path / "part")).preflight()
     with pytest.raises(FileNotFoundError, match="no CLIP folder"):
         CLIPColors(str(tmp_path / "nowhere")).preflight()

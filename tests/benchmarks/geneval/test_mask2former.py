@@ -99,7 +99,7 @@ def test_a_checkpoint_without_its_classes_is_refused_and_moves_no_randomness(tmp
     del weights["class_predictor.weight"]
     save_file(weights, tmp_path / "part/model.safetensors", metadata={"format": "pt"})
     before = torch.get_rng_state()
-    with pytest.raises(ValueError, match="lacks the weights class_predictor.weight: take facebook"):
+    with pytest.raises(ValueError, match=r"lacks the weights class_predictor\.weight: take facebook"):
         Mask2FormerDetector(str(tmp_path / "part")).preflight()
     assert (torch.get_rng_state() == before).all()
 
