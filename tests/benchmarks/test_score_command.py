@@ -374,10 +374,10 @@ def test_a_folder_holds_the_rows_of_one_judge_and_of_one_version(
 
 def test_a_markdown_table() -> None:
     assert markdown([("", "score"), ("overall", "7.00"), ("  entity", "-")]) == [
-        "|                    | score |",
-        "| ------------------ | ----: |",
-        "| overall            |  7.00 |",
-        "| &nbsp;&nbsp;entity |     - |",
+        "|            | score |",
+        "| ---------- | ----: |",
+        "| overall    |  7.00 |",
+        "| \u00a0\u00a0\u00a0\u00a0entity |     - |",
     ]
 
 

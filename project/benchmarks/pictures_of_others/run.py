@@ -28,6 +28,8 @@ from project.core.json_files import read_object
 MANIFEST, ROWS, RESULTS, REPORT = "manifest.json", "rows.jsonl", "results.json", "report.md"
 READERS = 8
 """Threads that read pictures."""
+INDENT = "\u00a0" * 4
+"""In a Markdown table, where usual spaces would be dropped."""
 Place = tuple[int, int]
 """Of a row: the item's in the benchmark, and its sample."""
 
@@ -78,7 +80,9 @@ class PictureRun(Generic[Item]):
                 f"{', '.join(SUFFIXES)}: give the folder whose layout is the official one"
             )
         self._number = {item.id: n for n, item in enumerate(self.read.items)}
-        self._sha256 = {file: _sha256(file) for file in sorted({p.file for p in self.pictures if p.file is not None})}
+        files = sorted({picture.file for picture in self.pictures if picture.file is not None})
+        with ThreadPoolExecutor(READERS) as readers:
+            self._sha256 = dict(zip(files, readers.map(_sha256, files), strict=True))
         self.unjudged: dict[str, str] = {}
         self._check_identity()
         self.rows = self._kept()
@@ -279,7 +283,7 @@ class PictureRun(Generic[Item]):
 
 def markdown(table: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table; the first row is its header, and indented names stay indented."""
-    cells = [[cell.replace("  ", "&nbsp;&nbsp;") for cell in row] for row in table]
+    cells = [[cell.replace("  ", INDENT) for cell in row] for row in table]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
 
     def line(row: Sequence[str]) -> str:
