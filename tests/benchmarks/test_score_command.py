@@ -26,6 +26,8 @@ from project.benchmarks.geneval.mask2former import Mask2FormerDetector
 from project.benchmarks.geneval.pictures import judge_pictures
 from project.benchmarks.geneval.summary import score
 from project.benchmarks.pictures_of_others.run import markdown
+from project.judges.base import JudgeUnavailable
+from project.shapes.judge import DetectorJudge
 from project.shapes.questions import parse_question
 from project.shapes.renderer import render
 from project.shapes.scenes import Layout, Scene, sample_layout
@@ -172,7 +174,8 @@ def test_tiif_of_one_of_several_models(tiif_world: TIIFWorld, capsys: pytest.Cap
         save(255 - one.picture, tiif_world.file(item, "other"))
     assert tiif_world.run("out") == 1
     assert "several models (mine, other): name one with --model" in capsys.readouterr().err
-    assert tiif_world.run("a", "--model", "mine") == tiif_world.run("b", "--model", "other") == 0
+    by_path = ("--judge.class_path", DETECTOR)
+    assert tiif_world.run("a", "--model", "mine", judge=by_path) == tiif_world.run("b", "--model", "other") == 0
     assert results(tiif_world.folder / "a")["overall"] != results(tiif_world.folder / "b")["overall"]
     for kind in TYPES:
         (tiif_world.folder / "output" / kind / "mine").rename(tiif_world.folder / "flat")
@@ -317,6 +320,37 @@ def test_killed_at_any_point_it_goes_on_with_the_same_command(tiif_world: TIIFWo
         stream.write(b'{"id": "text/0')
     assert tiif_world.run("out", "--batch-size", "2") == 0
     assert contents(tiif_world.folder / "out") == contents(tiif_world.folder / "whole")
+
+
+def test_what_is_judged_together_is_the_same_after_an_interruption(
+    tiif_world: TIIFWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes: list[int] = []
+    answer, stops = DetectorJudge.answer, 2
+
+    def counted(self: DetectorJudge, images: Any, *asked: Any) -> Any:
+        if len(sizes) == stops:
+            raise JudgeUnavailable("the judge is away")
+        sizes.append(len(images))
+        return answer(self, images, *asked)
+
+    monkeypatch.setattr(DetectorJudge, "answer", counted)
+    tiif_world.file("shape+color/1/short").write_bytes(b"no picture")
+    assert tiif_world.run("out", "--batch-size", "5") == 1
+    assert sizes == [4, 5] and "9 of 12 pictures are judged" in capsys.readouterr().err
+    save(tiif_world.drawn["shape+color/1/short"].picture, tiif_world.file("shape+color/1/short"))
+    stops = 9
+    assert tiif_world.run("out", "--batch-size", "5") == 0
+    assert sizes == [4, 5, 1, 2]
+
+
+def test_a_judge_that_answers_too_little_is_a_fault_of_its_class(
+    tiif_world: TIIFWorld, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(DetectorJudge, "answer", lambda self, images, *asked: [[1.0] for _ in images])
+    assert tiif_world.run("out") == 1
+    assert "judge 'shapes-detector' at " in capsys.readouterr().err
+    assert not (tiif_world.folder / "out/results.json").exists()
 
 
 def test_a_picture_that_changed_is_judged_again(tiif_world: TIIFWorld) -> None:
