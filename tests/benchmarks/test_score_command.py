@@ -36,6 +36,8 @@ from tests.helpers.chat_server import ChatServer
 from tests.helpers.tiny_geneval import write_tiny_clip, write_tiny_mask2former
 
 DETECTOR = "project.shapes.DetectorJudge"
+SERVER = {"base_url": "http://localhost:1/v1", "model": "none"}
+TEXT_JUDGE = json.dumps({"class_path": "project.judges.OpenAITextJudge", "init_args": {"server": SERVER}})
 Start = Callable[..., ChatServer]
 
 
@@ -376,6 +378,8 @@ def test_the_first_items_alone(tiif_world: TIIFWorld) -> None:
     [
         ((), (), "tiif needs --judge: give its class path"),
         (("--detector", "project.benchmarks.Mask2FormerDetector"), ("--judge", DETECTOR), "--detector: tiif has none"),
+        ((), ("--judge", "tests.helpers.mortal_judge.Nobody"), "there is no tests.helpers.mortal_judge.Nobody"),
+        ((), ("--judge", TEXT_JUDGE), "project.judges.OpenAITextJudge is no Judge: name a class that is"),
         (("--samples", "4"), ("--judge", DETECTOR), "one picture for each description"),
         (("--limit", "0"), ("--judge", DETECTOR), "limit=0: give at least 1 item"),
         (("--batch-size", "0"), ("--judge", DETECTOR), "--batch-size 0: give at least 1"),

@@ -72,6 +72,16 @@ class Scored:
     coverage: Coverage
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Who takes part in judging, an argument of a benchmark's constructor and an option of the command."""
+
+    kind: type
+    """What it is an instance of."""
+    standard: str | None = None
+    """Class path that is taken if none is given; None if one must be given."""
+
+
 class PictureBenchmark(ABC, Generic[Item]):
     """A benchmark that judges pictures in a folder.
 
@@ -86,8 +96,8 @@ class PictureBenchmark(ABC, Generic[Item]):
         ValueError: For fewer than one sample.
     """
 
-    parts: ClassVar[Mapping[str, str | None]]
-    """Who judges: name of the argument -> class path if none is given; None if one must be given."""
+    parts: ClassVar[Mapping[str, Part]]
+    """Name of the argument -> who judges: `judge`, or `detector` and `colors`."""
     standard_samples: ClassVar[int]
     """Pictures of each item by the benchmark's protocol."""
 

@@ -16,6 +16,7 @@ from project.benchmarks.geneval.pictures import judge_pictures
 from project.benchmarks.geneval.summary import SAMPLES, PictureRow, score
 from project.benchmarks.pictures_of_others.base import (
     ItemFile,
+    Part,
     Picture,
     PictureBenchmark,
     Scored,
@@ -43,9 +44,9 @@ class GenEvalPictures(PictureBenchmark[Item]):
         model: Not used: the layout has no folders of models.
     """
 
-    parts: ClassVar[Mapping[str, str | None]] = {
-        "detector": "project.benchmarks.Mask2FormerDetector",
-        "colors": "project.benchmarks.CLIPColors",
+    parts: ClassVar[Mapping[str, Part]] = {
+        "detector": Part(kind=Detector, standard="project.benchmarks.Mask2FormerDetector"),
+        "colors": Part(kind=ColorClassifier, standard="project.benchmarks.CLIPColors"),
     }
     standard_samples = SAMPLES
 

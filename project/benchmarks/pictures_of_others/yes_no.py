@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from project.benchmarks.pictures_of_others.base import Item, Picture, PictureBenchmark
+from project.benchmarks.pictures_of_others.base import Item, Part, Picture, PictureBenchmark
 from project.core.growing_rows import Row
 from project.judges.base import Judge, check_answers
 from project.trajectory import Question
@@ -32,7 +32,7 @@ class YesNoBenchmark(PictureBenchmark[Item]):
         model: Name of a model's folder, where the layout has folders of several models.
     """
 
-    parts: ClassVar[Mapping[str, str | None]] = {"judge": None}
+    parts: ClassVar[Mapping[str, Part]] = {"judge": Part(kind=Judge)}
 
     def __init__(self, judge: Judge, samples: int | None = None, model: str | None = None) -> None:
         super().__init__(samples, model)

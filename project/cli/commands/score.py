@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 ENDING = "Pictures"
 """Of the names of classes that are benchmarks of this command."""
+PARTS = ("judge", "detector", "colors")
+"""Options for who judges; each benchmark takes some of them."""
 
 
 def add_arguments(parser: Any) -> None:
@@ -24,13 +26,13 @@ def add_arguments(parser: Any) -> None:
     from project.benchmarks.geneval.colors import ColorClassifier
     from project.benchmarks.geneval.detector import Detector
     from project.benchmarks.scoring import MODES
-    from project.judges.base import Judge
+    from project.judges.base import AnyJudge
 
     parser.add_argument("--benchmark", required=True, choices=sorted(_benchmarks()), help="by its name")
     parser.add_argument("--items", required=True, help="the benchmark's official file of prompts, or folder of files")
     parser.add_argument("--pictures", required=True, help="folder, in the layout that the official scripts expect")
     parser.add_argument("--out", required=True, help="folder for rows.jsonl, results.json and report.md")
-    parser.add_argument("--judge", type=Judge | None, help="class path of who answers questions (tiif, dpg)")
+    parser.add_argument("--judge", type=AnyJudge | None, help="class path of who answers questions (tiif, dpg)")
     parser.add_argument("--detector", type=Detector | None, help="class path of who finds objects (geneval)")
     parser.add_argument("--colors", type=ColorClassifier | None, help="class path of who names colours (geneval)")
     parser.add_argument("--mode", choices=list(MODES), default="official", help="of the table; results hold both")
@@ -97,24 +99,14 @@ def _benchmark(args: Any) -> Any:
     from project.core.errors import UsageError
 
     kind = getattr(importlib.import_module("project.benchmarks"), _benchmarks()[args.benchmark])
-    families = _families()
-    if strange := [name for name in families if name not in kind.parts and getattr(args, name) is not None]:
+    if strange := [name for name in PARTS if name not in kind.parts and getattr(args, name) is not None]:
         raise UsageError(
             f"--{strange[0]}: {args.benchmark} has none, it takes --{' and --'.join(kind.parts)}: leave it out"
         )
     parts: dict[str, Any] = {}
-    for name, standard in kind.parts.items():
+    for name, part in kind.parts.items():
         given = getattr(args, name)
-        if given is None and standard is None:
+        if given is None and part.standard is None:
             raise UsageError(f"{args.benchmark} needs --{name}: give its class path, e.g. project.judges.OpenAIJudge")
-        parts[name] = instantiate(families[name], {"class_path": standard} if given is None else given)
+        parts[name] = instantiate(part.kind, {"class_path": part.standard} if given is None else given)
     return kind(**parts, samples=args.samples, model=args.model)
-
-
-def _families() -> dict[str, type]:
-    """Option -> class of what it names."""
-    from project.benchmarks.geneval.colors import ColorClassifier
-    from project.benchmarks.geneval.detector import Detector
-    from project.judges.base import Judge
-
-    return {"judge": Judge, "detector": Detector, "colors": ColorClassifier}
