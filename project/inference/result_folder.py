@@ -19,14 +19,14 @@ from typing import Any
 from PIL import Image
 
 from project.core.atomic_files import write_atomically
-from project.core.json_files import append_row, read_rows
+from project.core.growing_rows import Row, whole_rows, write_sorted
+from project.core.json_files import append_row
 from project.inference.generation import GenerationSettings, Made, Place
 from project.inference.refinement import strip
 from project.trajectory import Prompt
 
 TRAJECTORIES = "trajectories.jsonl"
 ANSWERS = "answers.jsonl"
-Row = dict[str, Any]
 
 
 def write_rows(file: Path, rows: Iterable[tuple[Place, Row]], kept: Mapping[Place, Row]) -> int:
@@ -36,13 +36,13 @@ def write_rows(file: Path, rows: Iterable[tuple[Place, Row]], kept: Mapping[Plac
 
     Raises OSError naming the file that cannot be written.
     """
-    _write_sorted(file, kept)
+    write_sorted(file, kept)
     written = dict(kept)
     for place, row in rows:
         append_row(file, row)
         written[place] = row
     if list(written) != sorted(written):
-        _write_sorted(file, written)
+        write_sorted(file, written)
     return len(written) - len(kept)
 
 
@@ -68,7 +68,7 @@ def finished_trajectories(
     asked = {f"{name_of(place)}.png": place for place in places}
     rounds = settings.refinement.rounds
     finished = {}
-    for line, row in _whole_rows(folder / TRAJECTORIES):
+    for line, row in whole_rows(folder / TRAJECTORIES):
         place = asked.get(str(row.get("file")))
         if place is None:
             raise ValueError(f"{line}: {row.get('file')!r} is not among what is asked for: {GO_ON}")
@@ -85,7 +85,7 @@ def finished_trajectories(
 def finished_answers(folder: Path, questions: Sequence[Prompt]) -> dict[Place, Row]:
     """The questions that have an answer. Raises ValueError (file:line) for rows of other questions."""
     finished = {}
-    for line, row in _whole_rows(folder / ANSWERS):
+    for line, row in whole_rows(folder / ANSWERS):
         number = row.get("number")
         if not isinstance(number, int) or not 0 <= number < len(questions):
             raise ValueError(f"{line}: its 'number' is {number!r}, which is not among what is asked for: {GO_ON}")
@@ -150,23 +150,3 @@ def _write_picture(file: Path, image: Image.Image) -> None:
     stream = io.BytesIO()
     image.save(stream, format="PNG")
     write_atomically(file, stream.getvalue())
-
-
-def _whole_rows(file: Path) -> list[tuple[str, Row]]:
-    """(place, row) up to the first that is none: the last one of a command that was killed may be half written."""
-
-    def rows() -> Iterator[tuple[str, Row]]:
-        try:
-            yield from read_rows(file)
-        except ValueError:
-            return
-
-    return list(rows()) if file.is_file() else []
-
-
-def _write_sorted(file: Path, rows: Mapping[Place, Row]) -> None:
-    """None, no file."""
-    if rows:
-        write_atomically(file, "".join(f"{json.dumps(rows[place])}\n" for place in sorted(rows)))
-    else:
-        file.unlink(missing_ok=True)

@@ -1,13 +1,18 @@
-"""Tiny checkpoints with random weights of GenEval's two networks: Mask2Former and CLIP, as transformers saves them."""
+"""Stand-ins for GenEval's two networks, Mask2Former and CLIP: tiny checkpoints with random weights, as transformers
+saves them, and who calls everything red."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, Mask2FormerConfig, SwinConfig
 
+from project.benchmarks.geneval.colors import ColorClassifier
+from project.benchmarks.geneval.detections import Detection
 from project.benchmarks.geneval.items import COCO
 from project.benchmarks.geneval.mask2former import network_class
 
@@ -66,3 +71,17 @@ def write_tiny_clip(folder: Path, *, seed: int = 0) -> str:
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+class RedColors(ColorClassifier):
+    """Calls everything red."""
+
+    @property
+    def label(self) -> str:
+        return "red"
+
+    def preflight(self) -> None:
+        """Nothing to check."""
+
+    def colors(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
+        return ["red" for _ in detections]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,11 @@ class DetectionsFile(Detector):
     @property
     def label(self) -> str:
         return f"geneval ({self.detector}, from a file)"
+
+    @property
+    def source(self) -> str:
+        """Raises FileNotFoundError without the file."""
+        return f"{self.detector}, detections with SHA-256 {_sha256(_existing(Path(self.file)))}"
 
     def preflight(self) -> None:
         """Reads the file.
@@ -105,8 +111,7 @@ def read_detections(file: Path) -> dict[str, tuple[Encoded, ...]]:
         FileNotFoundError: without the file.
         ValueError: naming file and line.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist: give the path of a detections file")
+    _existing(file)
     pictures: dict[str, tuple[Encoded, ...]] = {}
     for place, row in read_rows(file):
         try:
@@ -124,6 +129,17 @@ def read_detections(file: Path) -> dict[str, tuple[Encoded, ...]]:
     if bare:
         log.warning("%s: %d detections have no mask: colours are judged with the background", file, bare)
     return pictures
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist: give the path of a detections file")
+    return file
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _encoded(part: Any) -> Encoded:

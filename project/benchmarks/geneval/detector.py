@@ -28,6 +28,11 @@ class Detector(ABC):
     def label(self) -> str:
         """What results made with it are called, e.g. geneval-hf."""
 
+    @property
+    def source(self) -> str:
+        """What exactly makes the detections: two detectors of one source find the same."""
+        return self.label
+
     @abstractmethod
     def preflight(self) -> None:
         """Checks, before pictures are drawn, that it works. Raises ValueError or FileNotFoundError with the remedy."""

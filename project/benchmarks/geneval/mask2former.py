@@ -82,6 +82,13 @@ class Mask2FormerDetector(Detector):
     def label(self) -> str:
         return "geneval-hf"
 
+    @property
+    def source(self) -> str:
+        return (
+            f"mask2former:{self.model}, sides {self.short_side} to {self.long_side}, at most {self.max_per_image} "
+            f"above {self.minimum_score}"
+        )
+
     def preflight(self) -> None:
         """Loads the checkpoint and shows it a known photograph.
 

@@ -66,10 +66,14 @@ class GenEvalMetric(Metric):
         """`official` and `strict`, each with `overall`, `images`, `prompts` and `tag/TAG`; `coverage`, the share of
         pictures scored. A figure that `strict` does not give is None."""
         both = {mode: self.scores(mode) for mode in MODES}
-        return {**{mode: _figures(scores) for mode, scores in both.items()}, "coverage": both["strict"].coverage.share}
+        return {
+            **{mode: nested_figures(scores) for mode, scores in both.items()},
+            "coverage": both["strict"].coverage.share,
+        }
 
 
-def _figures(scores: GenEvalScores) -> dict[str, Any]:
+def nested_figures(scores: GenEvalScores) -> dict[str, Any]:
+    """Nested figures for logging; absent ones are None."""
     shares = {"images": scores.images, "prompts": scores.prompts}
     return {
         "overall": scores.overall,

@@ -1,0 +1,98 @@
+"""TIIF-Bench's pictures in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from project.benchmarks import tiif
+from project.benchmarks.item_versions import item_digest, item_version
+from project.benchmarks.pictures_of_others.base import ItemFile, Picture, Scored, first_file
+from project.benchmarks.pictures_of_others.yes_no import YesNoBenchmark, words
+from project.benchmarks.scoring import Mode
+from project.core.growing_rows import Row
+from project.judges.base import Judge
+
+TESTS = ("testmini", "test")
+
+
+class TIIFPictures(YesNoBenchmark[tiif.TIIFItem]):
+    """TIIF-Bench, one picture for each description.
+
+    Items: the folder with `testmini_prompts` and `testmini_eval_prompts` (or `test_...`), or the folder of prompts
+    itself, with that of the questions beside it. Pictures, N being the line of the prompt, from 0:
+
+        TYPE/MODEL/short_description/N.png      as the official scripts have it
+        TYPE/short_description/N.png
+
+    The official judge gets all questions of a picture in one text. Here they are asked one at a time.
+
+    Args:
+        judge: Who answers the questions.
+        samples: 1.
+        model: MODEL; needed where several models have a folder.
+
+    Raises:
+        ValueError: For more than one sample.
+    """
+
+    standard_samples = 1
+
+    def __init__(self, judge: Judge, samples: int | None = None, model: str | None = None) -> None:
+        super().__init__(judge, samples, model)
+        if self.samples != 1:
+            raise ValueError(f"samples={self.samples}: TIIF-Bench has one picture for each description, leave it out")
+
+    def read_items(self, path: Path) -> ItemFile[tiif.TIIFItem]:
+        items = tiif.read_items(*_folders(path))
+        return ItemFile(items=items, sha256=item_digest(items), version=item_version("tiif", items))
+
+    def pictures(self, folder: Path, item: tiif.TIIFItem) -> list[Picture]:
+        kind, line, length = item.id.split("/")
+        model = self.model or _only_model(folder, kind)
+        inner = f"{length}_description/{line}"
+        stems = [f"{kind}/{model}/{inner}", *([] if self.model else [f"{kind}/{inner}"])]
+        file, tried = first_file(folder, stems)
+        return [Picture(item=item.id, sample=0, file=file, tried=tried)]
+
+    def questions(self, item: tiif.TIIFItem) -> Sequence[str]:
+        return item.questions
+
+    def prompt(self, item: tiif.TIIFItem) -> str:
+        return item.prompt
+
+    def score(self, items: Sequence[tiif.TIIFItem], rows: Sequence[Row], mode: Mode) -> Scored:
+        records = [tiif.TIIFRecord(id=row["id"], answers=tuple(words(row))) for row in rows]
+        scores = tiif.score(items, records, mode)
+        both = [value for value in scores.overall.values() if value is not None]
+        return Scored(
+            headline=sum(both) / len(both) if both else None,
+            figures=scores.figures(),
+            table=scores.table(),
+            coverage=scores.coverage,
+        )
+
+
+def _folders(path: Path) -> tuple[Path, Path]:
+    """Those of prompts and questions. Raises FileNotFoundError if `path` has or is none."""
+    for test in TESTS:
+        if (path / f"{test}_prompts").is_dir():
+            return path / f"{test}_prompts", path / f"{test}_eval_prompts"
+    if path.is_dir() and path.name.endswith("_prompts"):
+        return path, path.with_name(f"{path.name.removesuffix('_prompts')}_eval_prompts")
+    raise FileNotFoundError(
+        f"{path} holds no folder testmini_prompts: give the folder data of {tiif.HOME}, which holds it beside "
+        "testmini_eval_prompts"
+    )
+
+
+def _only_model(folder: Path, kind: str) -> str:
+    """The model that has a folder in that of a type, or "MODEL" if there is none. Raises ValueError for several."""
+    models = [inner.name for inner in _folders_in(folder / kind) if _folders_in(inner)]
+    if len(models) > 1:
+        raise ValueError(f"{folder / kind} has pictures of several models ({', '.join(models)}): name one with --model")
+    return models[0] if models else "MODEL"
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(inner for inner in folder.iterdir() if inner.is_dir()) if folder.is_dir() else []
