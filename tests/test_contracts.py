@@ -34,6 +34,7 @@ from project.core.timing import Stopwatch
 from project.data.prompts import read_prompts
 from project.decomposition.base import ChatModel, Decomposer
 from project.judges.base import Judge, TextJudge
+from project.judges.free_text import FreeText, FreeTextJudge, FreeTextRequest
 from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
 from project.models.base import ModelSource, UnifiedModel
 from project.models.context import Contexts
@@ -63,6 +64,7 @@ FAMILIES = (
     Reward,
     Judge,
     TextJudge,
+    FreeTextJudge,
     Decomposer,
     ChatModel,
     EvaluationTask,
@@ -75,6 +77,7 @@ PLACES = {
     **dict.fromkeys((Schedule, Transition, Window), "samplers"),
     EvaluationTask: "tasks",
     TextJudge: "judges",
+    FreeTextJudge: "judges",
     Decomposer: "decomposition",
     ChatModel: "decomposition",
     ModelSource: "models",
@@ -93,11 +96,16 @@ CHAT = {
     "class_path": "project.decomposition.openai_client.OpenAIChat",
     "init_args": {"server": {"base_url": "$llm", "model": "tiny-llm"}},
 }
+WRITER = {
+    "class_path": "project.judges.openai.free_text_judge.OpenAIFreeTextJudge",
+    "init_args": {"server": {"base_url": "$server", "model": "tiny-vlm"}},
+}
 REFLECTION = {"class_path": "project.shapes.reflection_judge.ReflectionJudge"}
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "BagelCheckpoint": [{"directory": "$checkpoint"}, {"directory": "$checkpoint", "random_weights": True}],
     "BenchmarkReward": [{"benchmark": {"class_path": "project.shapes.benchmark.ShapesBenchmark"}, "flips": 0.1}],
     "NoisyJudge": [{"judge": DETECTOR}, {"judge": DETECTOR, "noise": 0.0, "floor": 0.01, "seed": 5}],
+    "CachedFreeTextJudge": [{"judge": WRITER, "folder": "$folder", "max_bytes": 200_000}],
     "CachedJudge": [{"judge": DETECTOR, "folder": "$folder", "max_bytes": 200_000}],
     "DVReward": [
         {"judge": DETECTOR},
@@ -131,6 +139,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "LLMDecomposer": [{"client": CHAT}, {"client": CHAT, "again": 0, "validate": False, "quality": False}],
     "NewEmbeddedModel": [
         {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "autoencoder": "$autoencoder", "seed": 3}
+    ],
+    "OpenAIFreeTextJudge": [
+        WRITER["init_args"],
+        {**WRITER["init_args"], "retry_temperature": 0.7, "num_pictures": 0, "image_size": 64},
     ],
     "OpenAIJudge": [
         {"server": {"base_url": "$server", "model": "tiny-vlm"}},
@@ -606,6 +618,30 @@ def test_a_judge_of_texts_answers_every_question_or_says_that_it_cannot(
     assert all(isinstance(metric, Mean | Sum) for metric in judge.metrics().values())
     with pytest.raises(ValueError):
         judge.answer_texts(texts, [CLARIFY], about[:1])
+
+
+@pytest.mark.parametrize("case", cases(FreeTextJudge))
+def test_a_judge_that_writes_answers_every_request_or_says_that_it_cannot(
+    case: Case, known: dict[str, Any], server: str, tmp_path: Path
+) -> None:
+    judge = case.make(**known, server=server, folder=str(tmp_path))
+    assert isinstance(judge.name, str) and judge.name
+    assert judge.preflight() is None
+    small, large = (np.full((side, 48, 3), side, dtype=np.uint8) for side in (32, 64))
+    sent = [
+        FreeTextRequest(text="Score it.", pictures=(small,)),
+        FreeTextRequest(text="Compare them.", pictures=(small, large)),
+        FreeTextRequest(text="Say yes."),
+        FreeTextRequest(text="Score it.", pictures=(large,), attempt=1),
+    ]
+    written = judge.write(sent)
+    assert len(written) == 4 and any(written), "not one request was answered"
+    assert all(answer is None or isinstance(answer, FreeText) for answer in written)
+    assert judge.write(sent) == written, "equal requests, equal answers"
+    assert judge.write([]) == []
+    assert all(isinstance(metric, Mean | Sum) for metric in judge.metrics().values())
+    with pytest.raises(ValueError):
+        judge.write([FreeTextRequest(text="Score it.", pictures=(small[..., 0],))])
 
 
 @pytest.mark.parametrize("case", cases(Decomposer))

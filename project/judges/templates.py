@@ -7,7 +7,7 @@ changes its words raises `TEMPLATE_VERSION`: it is part of a judge's name, and s
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 TEMPLATE_VERSION = "2"
@@ -20,6 +20,7 @@ TEXT_INSTRUCTION = (
     "Read the text closely and answer one question about it. Judge only what the text says: where it does not clearly "
     "say it, the answer is No. Answer with a single word, Yes or No."
 )
+FREE_TEXT_TEMPLATE_VERSION = "1"
 _AROUND = string.whitespace + string.punctuation + "▁ĠĊčĉ“”«»…。"
 """What may stand around the word in a token: spaces and line ends (also as tokenizers write them), punctuation."""
 
@@ -59,6 +60,17 @@ def text_messages(prompt: str, text: str, question: str) -> list[dict[str, Any]]
     request = f"It was written for this request: {prompt.strip()}\n\n" if prompt.strip() else ""
     asked = f"{TEXT_INSTRUCTION}\n\n{request}Text:\n{text.strip()}\n\nQuestion: {question.strip()}\nAnswer:"
     return [{"role": "user", "content": asked}]
+
+
+def free_text_messages(text: str, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The chat of a request that is answered in free text: a single user message, the pictures before the text.
+
+    Args:
+        text: all that is said.
+        images: content parts that hold the pictures, see `judge_messages`.
+    """
+    content = [*map(dict, images), {"type": "text", "text": text}] if images else text
+    return [{"role": "user", "content": content}]
 
 
 def is_yes(token: str) -> bool:
