@@ -21,6 +21,11 @@ TEXT_INSTRUCTION = (
     "say it, the answer is No. Answer with a single word, Yes or No."
 )
 FREE_TEXT_TEMPLATE_VERSION = "1"
+SHORT_ANSWER_TEMPLATE_VERSION = "1"
+SHORT_ANSWER_INSTRUCTION = (
+    "Look closely at the picture and answer one question about it. Judge only what can be seen. Answer with a single "
+    "word: Yes, No, or a number in letters (one, two, three)."
+)
 _AROUND = string.whitespace + string.punctuation + "▁ĠĊčĉ“”«»…。"
 """What may stand around the word in a token: spaces and line ends (also as tokenizers write them), punctuation."""
 
@@ -50,6 +55,12 @@ def judge_messages(question: str, image: Mapping[str, Any], request: str = "") -
             "image_url": {"url": ...}} for OpenAI-compatible servers, {"type": "image", "image": ...} for transformers.
     """
     return [{"role": "user", "content": [dict(image), {"type": "text", "text": judge_text(question, request)}]}]
+
+
+def short_answer_messages(question: str, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The chat of a question that is answered with yes, no or a number; `image`: see `judge_messages`."""
+    text = f"{SHORT_ANSWER_INSTRUCTION}\n\nQuestion: {question.strip()}\nAnswer:"
+    return [{"role": "user", "content": [dict(image), {"type": "text", "text": text}]}]
 
 
 def text_messages(prompt: str, text: str, question: str) -> list[dict[str, Any]]:

@@ -123,9 +123,15 @@ class YesNoModel:
             JudgeUnavailable: if no server answers for `patience` seconds, or every one of at least
                 `breaker_failures` questions failed.
         """
-        bodies = [self._body(chat) for chat in chats]
-        replies = answers_of(self.servers, bodies, read_reply if self.text_fallback else read_with_log_probs)
-        return [None if reply is None else self._confidence(reply) for reply in replies]
+        return [None if reply is None else self._confidence(reply) for reply in self.replies(chats)]
+
+    def replies(self, chats: Sequence[Chat]) -> list[Reply | None]:
+        """Of each chat the first token of the answer; None where there is no answer, after all retries.
+
+        Raises as `confidences`.
+        """
+        read = read_reply if self.text_fallback else read_with_log_probs
+        return answers_of(self.servers, [self._body(chat) for chat in chats], read)
 
     @property
     def longest_wait(self) -> float:
