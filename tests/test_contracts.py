@@ -177,6 +177,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"first": FIRST, "max_tokens": 2, "wording": "Asked for: {prompt}. What is wrong?"},
     ],
     "ThinkTags": [{}, {"text_only": False, "weight": 1.0}],
+    "TransformersFreeTextJudge": [
+        {"model": "$vlm", "dtype": "float32"},
+        {"model": "$vlm", "quantization": "4bit", "batch_size": 1, "retry_temperature": 1.0},
+    ],
     "TransformersJudge": [
         {"model": "$vlm", "dtype": "float32", "minimum_mass": 0.0},
         {"model": "$vlm", "quantization": "4bit", "batch_size": 3, "minimum_mass": 0.0},
