@@ -12,6 +12,7 @@ from project.benchmarks import gedit, tiif, wise
 from project.benchmarks.asking import Enquiry, Judged, Unjudged, ask
 from project.benchmarks.gedit import GEditItem, GEditRecord
 from project.benchmarks.tiif import TIIFItem, TIIFRecord
+from project.benchmarks.viescore import VIEScore
 from project.benchmarks.wise import WISEItem, WISERecord, WISEVerdict
 from project.judges.base import JudgeUnavailable
 from project.judges.free_text import FreeText, FreeTextJudge, FreeTextRequest
@@ -156,12 +157,22 @@ def test_the_official_script_asks_both_parts_again(
     assert judge.answers == [] and [one.attempt for one in judge.asked] == [0, 0, 1, 1][: len(answers)]
 
 
+@pytest.mark.parametrize(("mode", "calls"), [("official", 6), ("strict", 4)])
+def test_nothing_is_guessed_in_the_end(mode: Any, calls: int) -> None:
+    judge = Script(GOOD, "I like it", *([GOOD, "I like it"] * 2 if mode == "official" else ["I like it"] * 2))
+    (found,) = ask(judge, [gedit.enquiry(edit(), SOURCE, EDITED, mode)])
+    assert isinstance(found, Unjudged) and found.reason == "unparsed" and "no JSON object" in found.message
+    assert len(judge.asked) == calls and found.texts == (GOOD, "I like it")
+
+
 def test_official_evaluation(golden_viescore_evaluate: Mapping[str, Any]) -> None:
     judge = Script(*golden_viescore_evaluate["judge_outputs_in_call_order_SC_PQ"])
     (found,) = ask(judge, [gedit.enquiry(edit(), SOURCE, EDITED, "official")])
     assert isinstance(found, Judged)
-    semantics, quality, _ = golden_viescore_evaluate["expected_SC_PQ_O"]
-    assert (found.record.semantics, found.record.quality) == (semantics, quality)
+    semantics, quality = found.record.semantics, found.record.quality
+    assert semantics is not None and quality is not None
+    overall = VIEScore(semantics=semantics, quality=quality).overall
+    assert [semantics, quality, overall] == golden_viescore_evaluate["expected_SC_PQ_O"]
     assert len(judge.asked) == golden_viescore_evaluate["judge_calls"]
 
 

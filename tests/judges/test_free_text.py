@@ -98,7 +98,7 @@ def test_no_answer_is_never_kept(tmp_path: Path) -> None:
 
 
 def test_a_digit_stays_a_text_beside_the_confidences_of_one_folder(tmp_path: Path) -> None:
-    """SQLite makes numbers of texts that look like some, where its column says so."""
+    """Both caches may share a folder, and a text that looks like a number is still a text."""
     CachedJudge(DetectorJudge(), str(tmp_path)).answer(
         [np.zeros((64, 64, 3), dtype=np.uint8)], [[Question(text="is there a red circle ?")]], [""]
     )
