@@ -34,6 +34,8 @@ from project.core.timing import Stopwatch
 from project.data.prompts import read_prompts
 from project.decomposition.base import ChatModel, Decomposer
 from project.judges.base import Judge, TextJudge
+from project.judges.free_text import FreeText, FreeTextJudge, FreeTextRequest
+from project.judges.short_answers import ShortAnswer, ShortAnswerJudge
 from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
 from project.models.base import ModelSource, UnifiedModel
 from project.models.context import Contexts
@@ -63,6 +65,8 @@ FAMILIES = (
     Reward,
     Judge,
     TextJudge,
+    FreeTextJudge,
+    ShortAnswerJudge,
     Decomposer,
     ChatModel,
     EvaluationTask,
@@ -75,6 +79,8 @@ PLACES = {
     **dict.fromkeys((Schedule, Transition, Window), "samplers"),
     EvaluationTask: "tasks",
     TextJudge: "judges",
+    FreeTextJudge: "judges",
+    ShortAnswerJudge: "judges",
     Decomposer: "decomposition",
     ChatModel: "decomposition",
     ModelSource: "models",
@@ -93,11 +99,20 @@ CHAT = {
     "class_path": "project.decomposition.openai_client.OpenAIChat",
     "init_args": {"server": {"base_url": "$llm", "model": "tiny-llm"}},
 }
+SERVED: dict[str, Any] = {"init_args": {"server": {"base_url": "$server", "model": "tiny-vlm"}}}
+WRITER = {"class_path": "project.judges.openai.free_text_judge.OpenAIFreeTextJudge"} | SERVED
 REFLECTION = {"class_path": "project.shapes.reflection_judge.ReflectionJudge"}
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "BagelCheckpoint": [{"directory": "$checkpoint"}, {"directory": "$checkpoint", "random_weights": True}],
     "BenchmarkReward": [{"benchmark": {"class_path": "project.shapes.benchmark.ShapesBenchmark"}, "flips": 0.1}],
     "NoisyJudge": [{"judge": DETECTOR}, {"judge": DETECTOR, "noise": 0.0, "floor": 0.01, "seed": 5}],
+    "CachedShortAnswerJudge": [
+        {
+            "judge": {"class_path": "project.judges.openai.short_answer_judge.OpenAIShortAnswerJudge"} | SERVED,
+            "folder": "$folder",
+        }
+    ],
+    "CachedFreeTextJudge": [{"judge": WRITER, "folder": "$folder", "max_bytes": 200_000}],
     "CachedJudge": [{"judge": DETECTOR, "folder": "$folder", "max_bytes": 200_000}],
     "DVReward": [
         {"judge": DETECTOR},
@@ -132,11 +147,16 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "NewEmbeddedModel": [
         {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "autoencoder": "$autoencoder", "seed": 3}
     ],
+    "OpenAIFreeTextJudge": [
+        SERVED["init_args"],
+        {**SERVED["init_args"], "retry_temperature": 0.7, "num_pictures": 0, "image_size": 64},
+    ],
     "OpenAIJudge": [
         {"server": {"base_url": "$server", "model": "tiny-vlm"}},
         {"server": {"base_url": ["$server", "$server"], "model": "tiny-vlm"}, "image_size": 64, "text_fallback": True},
         {"server": {"base_url": "$server", "model": "tiny-vlm"}, "show_request": True},
     ],
+    "OpenAIShortAnswerJudge": [SERVED["init_args"], {**SERVED["init_args"], "top_logprobs": 6, "image_size": 64}],
     "OpenAITextJudge": [{"server": {"base_url": "$server", "model": "tiny-vlm"}}],
     "ReasoningT2I": [
         {"height": "$height", "width": "$width", "max_tokens": 5, "guidance": {"text": 2.0, "interval": [0.2, 0.9]}},
@@ -157,6 +177,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"first": FIRST, "max_tokens": 2, "wording": "Asked for: {prompt}. What is wrong?"},
     ],
     "ThinkTags": [{}, {"text_only": False, "weight": 1.0}],
+    "TransformersFreeTextJudge": [
+        {"model": "$vlm", "dtype": "float32"},
+        {"model": "$vlm", "quantization": "4bit", "batch_size": 1, "retry_temperature": 1.0},
+    ],
     "TransformersJudge": [
         {"model": "$vlm", "dtype": "float32", "minimum_mass": 0.0},
         {"model": "$vlm", "quantization": "4bit", "batch_size": 3, "minimum_mass": 0.0},
@@ -606,6 +630,48 @@ def test_a_judge_of_texts_answers_every_question_or_says_that_it_cannot(
     assert all(isinstance(metric, Mean | Sum) for metric in judge.metrics().values())
     with pytest.raises(ValueError):
         judge.answer_texts(texts, [CLARIFY], about[:1])
+
+
+@pytest.mark.parametrize("case", cases(ShortAnswerJudge))
+def test_a_judge_gives_every_short_answer_a_probability_or_says_that_it_cannot(
+    case: Case, server: str, tmp_path: Path
+) -> None:
+    judge = case.make(server=server, folder=str(tmp_path))
+    assert isinstance(judge.name, str) and judge.name
+    assert judge.preflight() is None
+    images = [np.full((side, 48, 3), side, dtype=np.uint8) for side in (32, 64)]
+    answers = [[ShortAnswer(question="Is it grey?", spellings=(word,)) for word in ("yes", "no")], []]
+    found = judge.probabilities(images, answers)
+    assert [len(row) for row in found] == [2, 0]
+    assert all(value is not None and 0 <= value <= 1 for value in found[0])
+    assert judge.probabilities(images, answers) == found and judge.probabilities([], []) == []
+    assert all(isinstance(metric, Mean | Sum) for metric in judge.metrics().values())
+    with pytest.raises(ValueError):
+        judge.probabilities(images, answers[:1])
+
+
+@pytest.mark.parametrize("case", cases(FreeTextJudge))
+def test_a_judge_that_writes_answers_every_request_or_says_that_it_cannot(
+    case: Case, known: dict[str, Any], server: str, tmp_path: Path
+) -> None:
+    judge = case.make(**known, server=server, folder=str(tmp_path))
+    assert isinstance(judge.name, str) and judge.name
+    assert judge.preflight() is None
+    small, large = (np.full((side, 48, 3), side, dtype=np.uint8) for side in (32, 64))
+    sent = [
+        FreeTextRequest(text="Score it.", pictures=(small,)),
+        FreeTextRequest(text="Compare them.", pictures=(small, large)),
+        FreeTextRequest(text="Say yes."),
+        FreeTextRequest(text="Score it.", pictures=(large,), attempt=1),
+    ]
+    written = judge.write(sent)
+    assert len(written) == 4 and any(written), "not one request was answered"
+    assert all(answer is None or isinstance(answer, FreeText) for answer in written)
+    assert judge.write(sent) == written, "equal requests, equal answers"
+    assert judge.write([]) == []
+    assert all(isinstance(metric, Mean | Sum) for metric in judge.metrics().values())
+    with pytest.raises(ValueError):
+        judge.write([FreeTextRequest(text="Score it.", pictures=(small[..., 0],))])
 
 
 @pytest.mark.parametrize("case", cases(Decomposer))

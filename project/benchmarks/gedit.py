@@ -22,13 +22,18 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from project.benchmarks.asking import Enquiry
 from project.benchmarks.scoring import Coverage, Mode, require_known, require_unique
-from project.benchmarks.viescore import HIGHEST
+from project.benchmarks.viescore import HIGHEST, TEMPLATE_VERSION, VIEAnswer, combine, judge_text, parse_answer
 from project.core.json_files import read_object, read_rows
 from project.data.dataset_files import Rows, folder_rows, hub_rows, parquet_rows
+from project.judges.free_text import FreeTextRequest
 
 Language = Literal["en", "cn"]
 LANGUAGES: tuple[Language, ...] = ("en", "cn")
@@ -235,6 +240,35 @@ def _there(place: str, file: Path) -> Path:
     if not file.is_file():
         raise FileNotFoundError(f"{place}: the source picture {file} is missing: take it from {HOME}")
     return file
+
+
+def enquiry(
+    item: GEditItem, source: np.ndarray, edited: np.ndarray, mode: Mode = "strict"
+) -> Enquiry[VIEAnswer, GEditRecord]:
+    """How a judge is asked for the record of an edit, see `viescore.py`.
+
+    Args:
+        item: The edit.
+        source: The source picture, uint8 [height, width, 3].
+        edited: The edited picture, uint8 [height, width, 3]; it may have another size.
+        mode: How answers are read. Official: both parts are asked again if one of them cannot be read.
+    """
+
+    def record(answers: Sequence[VIEAnswer]) -> GEditRecord:
+        found = combine(*(answer.scores for answer in answers))
+        return GEditRecord(id=item.id, semantics=found.semantics, quality=found.quality)
+
+    return Enquiry(
+        id=item.id,
+        template=f"viescore-{TEMPLATE_VERSION}",
+        requests=(
+            FreeTextRequest(text=judge_text("semantics", item.instruction), pictures=(source, edited)),
+            FreeTextRequest(text=judge_text("quality", item.instruction), pictures=(edited,)),
+        ),
+        read=partial(parse_answer, mode=mode),
+        record=record,
+        together=mode == "official",
+    )
 
 
 def score(

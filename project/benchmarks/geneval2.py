@@ -29,9 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from project.benchmarks.asking import Judged, Unjudged
 from project.benchmarks.scoring import Coverage, Mode, mean, percent, require_known, require_unique
 from project.benchmarks.versions import file_version
 from project.core.json_files import read_rows
+from project.judges.short_answers import ShortAnswer, ShortAnswerJudge, check_probabilities
 
 PUBLISHED = {"09233adbc9f877fba205f1a20efa4a8640e7e62a91dfd55893562bed8a928e43": "geneval2_data.jsonl of GenEval2"}
 DIGITS = {
@@ -116,6 +120,40 @@ def spellings(answer: str) -> tuple[str, ...]:
     """Ways to write an answer, all of which mean it: in lower case, with a capital, and a number in digits."""
     word = answer.strip().lower()
     return tuple(dict.fromkeys((word, word.capitalize(), *([DIGITS[word]] if word in DIGITS else []))))
+
+
+def ask(
+    judge: ShortAnswerJudge, prompts: Sequence[AtomPrompt], pictures: Sequence[np.ndarray]
+) -> list[Judged[AtomScores] | Unjudged]:
+    """What a judge says of the picture of each prompt, uint8 [height, width, 3].
+
+    A prompt is unjudged if one of its questions has no answer. Raises ValueError unless there is one picture a prompt,
+    and JudgeUnavailable if the judge has stopped answering altogether.
+    """
+    asked = [
+        [ShortAnswer(question=question.text, spellings=spellings(question.answer)) for question in prompt.questions]
+        for prompt in prompts
+    ]
+    found = judge.probabilities(pictures, asked)
+    check_probabilities(found, [len(row) for row in asked], judge.name, judge.probabilities)
+    return [_outcome(judge.name, prompt, row) for prompt, row in zip(prompts, found, strict=True)]
+
+
+def _outcome(judge: str, prompt: AtomPrompt, found: Sequence[float | None]) -> Judged[AtomScores] | Unjudged:
+    known = tuple(value for value in found if value is not None)
+    if len(known) == len(found):
+        record = AtomScores(prompt=prompt.id, scores=known)
+        return Judged(id=prompt.id, judge=judge, record=record, texts=(), attempts=1)
+    open_questions = [asked.text for asked, value in zip(prompt.questions, found, strict=True) if value is None]
+    return Unjudged(
+        id=prompt.id,
+        judge=judge,
+        reason="unanswered",
+        message=f"judge {judge} gives no probability to the answers of {open_questions}: see its failures in the log; "
+        "a judge whose tokenizer does not know yes, no and the numbers as whole words cannot be used",
+        texts=(),
+        attempts=1,
+    )
 
 
 def geometric_mean(scores: Sequence[float]) -> float:

@@ -27,11 +27,13 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from project.benchmarks.asking import Enquiry
 from project.benchmarks.scoring import (
     Coverage,
     Mode,
@@ -42,6 +44,7 @@ from project.benchmarks.scoring import (
     require_unique,
 )
 from project.core.json_files import read_rows
+from project.judges.free_text import FreeTextRequest
 
 Length = Literal["short", "long"]
 LENGTHS: tuple[Length, ...] = ("short", "long")
@@ -261,6 +264,17 @@ def parse_answers(text: str, number: int, mode: Mode = "strict") -> tuple[str, .
     if len(answers) != number:
         raise UnparsedAnswer(f"{len(answers)} answers to {number} questions", text)
     return tuple(answers)
+
+
+def enquiry(item: TIIFItem, picture: np.ndarray, mode: Mode = "strict") -> Enquiry[tuple[str, ...], TIIFRecord]:
+    """How a judge is asked for the record of a picture, uint8 [height, width, 3]. `mode`: see `parse_answers`."""
+    return Enquiry(
+        id=item.id,
+        template=f"tiif-{TEMPLATE_VERSION}",
+        requests=(FreeTextRequest(text=judge_text(item), pictures=(picture,)),),
+        read=partial(parse_answers, number=len(item.questions), mode=mode),
+        record=lambda answers: TIIFRecord(id=item.id, answers=answers[0]),
+    )
 
 
 def score(items: Sequence[TIIFItem], records: Sequence[TIIFRecord], mode: Mode) -> TIIFScores:

@@ -6,7 +6,7 @@ SC sees the source and the edited picture and gives [success, overediting]; PQ s
 The official code accepts any number of scores, of any size, also a bare list or number; asks for both parts again if
 one of them cannot be read; and in the end guesses: it takes random scores for an answer that it still cannot read.
 Nothing is guessed here in either mode. `strict` wants exactly two scores from 0 to 10, and asks again only for the part
-that could not be read.
+that could not be read (`gedit.enquiry`).
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from project.benchmarks.scoring import Mode, UnparsedAnswer
 
 Part = Literal["semantics", "quality"]
-PARTS: tuple[Part, ...] = ("semantics", "quality")
 TEMPLATE_VERSION = "1"
-ATTEMPTS = 3
 HIGHEST = 10
 FENCE = "||V^=^V||"
 """What the official template asks judges to put around their JSON."""
@@ -125,33 +123,3 @@ def _object(content: str, text: str) -> VIEAnswer:
 def combine(semantics: Sequence[float], quality: Sequence[float]) -> VIEScore:
     """The lowest score of each part."""
     return VIEScore(semantics=min(semantics), quality=min(quality))
-
-
-def evaluate(ask: Callable[[Part], str], mode: Mode = "strict", attempts: int = ATTEMPTS) -> VIEScore:
-    """Asks a judge for both parts, and again for answers that cannot be read.
-
-    Args:
-        ask: Gives the judge's text for a part. Called for "semantics" first.
-        mode: Which parts are asked again, see the module, and how answers are parsed.
-        attempts: How often a part is asked at most.
-
-    Raises UnparsedAnswer, that of the last attempt, when none of them can be read, and ValueError without attempts.
-    """
-    if attempts < 1:
-        raise ValueError(f"attempts is {attempts}: a judge is asked at least once")
-    answers: dict[Part, VIEAnswer] = {}
-    for attempt in range(attempts):
-        if mode == "official":
-            answers = {}
-        failure: UnparsedAnswer | None = None
-        texts = {part: ask(part) for part in PARTS if part not in answers}
-        for part, text in texts.items():
-            try:
-                answers[part] = parse_answer(text, mode)
-            except UnparsedAnswer as error:
-                failure = error
-        if failure is None:
-            break
-        if attempt == attempts - 1:
-            raise failure
-    return combine(answers["semantics"].scores, answers["quality"].scores)

@@ -30,9 +30,13 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from project.benchmarks.asking import Enquiry
 from project.benchmarks.scoring import (
     Coverage,
     Mode,
@@ -43,6 +47,7 @@ from project.benchmarks.scoring import (
     require_unique,
 )
 from project.core.json_files import read_list
+from project.judges.free_text import FreeTextRequest
 
 Edition = Literal["legacy", "verified"]
 HOME = "https://github.com/PKU-YuanGroup/WISE"
@@ -254,9 +259,7 @@ def parse_scores(text: str, mode: Mode = "strict") -> dict[str, float]:
             raise UnparsedAnswer(f"{name} is {number}, none of 0, 1 and 2", text)
         if scores.setdefault(_aspect(name), value) != value:
             raise UnparsedAnswer(f"{name} is scored twice", text)
-    if absent := [name for name in ASPECTS if name not in scores]:
-        raise UnparsedAnswer(f"there is no score of {', '.join(absent).replace('_', ' ')}", text)
-    return {name: scores[name] for name in ASPECTS}
+    return _whole(scores, text)
 
 
 def parse_verdict(text: str) -> int:
@@ -269,6 +272,42 @@ def parse_verdict(text: str) -> int:
 
 def _aspect(name: str) -> str:
     return name.lower().replace(" ", "_")
+
+
+def enquiry(item: WISEItem, picture: np.ndarray, mode: Mode = "strict") -> Enquiry[dict[str, float], WISERecord]:
+    """How a judge of the legacy edition is asked for the record of a picture, uint8 [height, width, 3].
+
+    `mode` says how the answer is read; in both modes it must hold all three scores.
+    """
+    return Enquiry(
+        id=str(item.id),
+        template=f"wise-legacy-{TEMPLATE_VERSION}",
+        requests=(FreeTextRequest(text=judge_text(item), pictures=(picture,)),),
+        read=partial(_all_scores, mode=mode),
+        record=lambda answers: WISERecord(id=item.id, **answers[0]),
+    )
+
+
+def verdict_enquiry(item: WISEItem, picture: np.ndarray) -> Enquiry[int, WISEVerdict]:
+    """How a judge of the verified edition is asked for the verdict on a picture, uint8 [height, width, 3]."""
+    return Enquiry(
+        id=str(item.id),
+        template=f"wise-verified-{TEMPLATE_VERSION}",
+        requests=(FreeTextRequest(text=verdict_text(item), pictures=(picture,)),),
+        read=parse_verdict,
+        record=lambda answers: WISEVerdict(id=item.id, score=answers[0]),
+    )
+
+
+def _all_scores(text: str, mode: Mode) -> dict[str, float]:
+    return _whole(parse_scores(text, mode), text)
+
+
+def _whole(scores: Mapping[str, float], text: str) -> dict[str, float]:
+    """The scores in the order of `ASPECTS`. Raises UnparsedAnswer unless all are there."""
+    if absent := [name for name in ASPECTS if name not in scores]:
+        raise UnparsedAnswer(f"there is no score of {', '.join(absent).replace('_', ' ')}", text)
+    return {name: scores[name] for name in ASPECTS}
 
 
 def wiscore(consistency: float, realism: float, aesthetic_quality: float) -> float:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from project.decomposition.base import ChatModel, DecomposerUnavailable, Reply
-from project.judges.openai.failures import Failure
-from project.judges.openai.replies import read_message
+from project.judges.openai.replies import message_of
 from project.judges.openai.server import Server
 from project.judges.openai.servers import ChatServers, ServersUnavailable, Stopped
 
@@ -79,9 +78,6 @@ class OpenAIChat(ChatModel):
 
 def _reply(completion: Any) -> Reply:
     """The reply in a chat completion. Raises Failure if there is none."""
-    try:
-        message = read_message(completion["choices"][0])
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise Failure("malformed", f"no chat completion: {str(completion)[:80]!r}") from error
+    message = message_of(completion)
     # A reply that is reasoning alone, or empty, is for whoever reads it to complain about.
     return Reply(text=message.text, cut_off=message.cut_off)

@@ -26,6 +26,12 @@ def check_pictures(images: Sequence[Any], questions: Sequence[Any], prompts: Seq
         )
 
 
+def check_image(image: np.ndarray) -> None:
+    """Raises ValueError unless it is uint8 [height, width, 3]."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"an image of {image.dtype} {image.shape}: give uint8 [height, width, 3]")
+
+
 def check_texts(texts: Sequence[str], prompts: Sequence[str]) -> None:
     """Raises ValueError unless there is one prompt per text."""
     if len(texts) != len(prompts):

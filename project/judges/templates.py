@@ -7,7 +7,7 @@ changes its words raises `TEMPLATE_VERSION`: it is part of a judge's name, and s
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 TEMPLATE_VERSION = "2"
@@ -19,6 +19,12 @@ TEXT_TEMPLATE_VERSION = "1"
 TEXT_INSTRUCTION = (
     "Read the text closely and answer one question about it. Judge only what the text says: where it does not clearly "
     "say it, the answer is No. Answer with a single word, Yes or No."
+)
+FREE_TEXT_TEMPLATE_VERSION = "1"
+SHORT_ANSWER_TEMPLATE_VERSION = "1"
+SHORT_ANSWER_INSTRUCTION = (
+    "Look closely at the picture and answer one question about it. Judge only what can be seen. Answer with a single "
+    "word: Yes, No, or a number in letters (one, two, three)."
 )
 _AROUND = string.whitespace + string.punctuation + "▁ĠĊčĉ“”«»…。"
 """What may stand around the word in a token: spaces and line ends (also as tokenizers write them), punctuation."""
@@ -51,6 +57,12 @@ def judge_messages(question: str, image: Mapping[str, Any], request: str = "") -
     return [{"role": "user", "content": [dict(image), {"type": "text", "text": judge_text(question, request)}]}]
 
 
+def short_answer_messages(question: str, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The chat of a question that is answered with yes, no or a number; `image`: see `judge_messages`."""
+    text = f"{SHORT_ANSWER_INSTRUCTION}\n\nQuestion: {question.strip()}\nAnswer:"
+    return [{"role": "user", "content": [dict(image), {"type": "text", "text": text}]}]
+
+
 def text_messages(prompt: str, text: str, question: str) -> list[dict[str, Any]]:
     """The chat of one question about a text that was written for a prompt; an empty prompt is not mentioned.
 
@@ -59,6 +71,17 @@ def text_messages(prompt: str, text: str, question: str) -> list[dict[str, Any]]
     request = f"It was written for this request: {prompt.strip()}\n\n" if prompt.strip() else ""
     asked = f"{TEXT_INSTRUCTION}\n\n{request}Text:\n{text.strip()}\n\nQuestion: {question.strip()}\nAnswer:"
     return [{"role": "user", "content": asked}]
+
+
+def free_text_messages(text: str, images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The chat of a request that is answered in free text: a single user message, the pictures before the text.
+
+    Args:
+        text: all that is said.
+        images: content parts that hold the pictures, see `judge_messages`.
+    """
+    content = [*map(dict, images), {"type": "text", "text": text}] if images else text
+    return [{"role": "user", "content": content}]
 
 
 def is_yes(token: str) -> bool:

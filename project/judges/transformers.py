@@ -213,14 +213,19 @@ def shares_pictures(judge: LocalModel) -> bool:
 
 def load(model: str, quantization: str, dtype: torch.dtype, device: str | None) -> LocalModel:
     """The model (frozen), its processor and its words for yes and no. Raises as `TransformersJudge.preflight`."""
-    from transformers import AutoModelForImageTextToText
-
     folder = local_copy(model, FILES, "judge")
     processor = picture_processor(folder)
     try:
         yes, no = answer_ids(processor.tokenizer.get_vocab())
     except ValueError as error:
         raise ValueError(f"judge {model}: {error}") from None
+    return LocalModel(model=load_weights(folder, quantization, dtype, device), processor=processor, yes=yes, no=no)
+
+
+def load_weights(folder: Path, quantization: str, dtype: torch.dtype, device: str | None) -> Any:
+    """The model of a folder, frozen."""
+    from transformers import AutoModelForImageTextToText
+
     # Otherwise it says at every layer of every forward that int8 products take float16.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     # Loading must not move the run's randomness.
@@ -231,7 +236,7 @@ def load(model: str, quantization: str, dtype: torch.dtype, device: str | None) 
             quantization_config=_quantization(quantization, dtype),
             device_map={"": device_of(device)},
         )
-    return LocalModel(model=loaded.eval().requires_grad_(False), processor=processor, yes=yes, no=no)
+    return loaded.eval().requires_grad_(False)
 
 
 def picture_processor(folder: Path) -> Any:

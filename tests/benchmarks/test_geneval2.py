@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from project.benchmarks.asking import Judged, Unjudged
 from project.benchmarks.geneval2 import (
     AtomPrompt,
     AtomQuestion,
     AtomScores,
+    ask,
     geometric_mean,
     read_prompts,
     score,
     spellings,
     table,
 )
+from project.judges.short_answers import ShortAnswer, ShortAnswerJudge
 from tests.helpers import ROOT
 from tests.helpers.golden import parametrize_golden as pytest_generate_tests  # noqa: F401
 
@@ -148,3 +152,28 @@ def test_the_published_prompts(caplog: pytest.LogCaptureFixture) -> None:
     questions = [question for p in prompts for question in p.questions]
     assert {q.skill for q in questions} == {"object", "count", "attribute", "position", "verb"}
     assert all(len(spellings(q.answer)) == (3 if q.skill == "count" else 2) for q in questions)
+
+
+def test_a_judge_is_asked_for_the_probability_of_every_answer() -> None:
+    class Judge(ShortAnswerJudge):
+        @property
+        def name(self) -> str:
+            return "judge"
+
+        def preflight(self) -> None:
+            """It is ready."""
+
+        def probabilities(
+            self, images: Sequence[np.ndarray], answers: Sequence[Sequence[ShortAnswer]]
+        ) -> list[list[float | None]]:
+            given = {("yes", "Yes"): 0.9, ("two", "Two", "2"): 0.25}
+            return [[given.get(one.spellings) for one in row] for row in answers]
+
+    def atoms(id: str, *answers: str) -> AtomPrompt:
+        questions = tuple(AtomQuestion(text=f"{answer}?", answer=answer, skill="object") for answer in answers)
+        return AtomPrompt(id=id, prompt=id, atom_count=len(answers), questions=questions)
+
+    pictures = [np.zeros((4, 4, 3), dtype=np.uint8)] * 2
+    judged, unjudged = ask(Judge(), [atoms("a", "Yes", "two"), atoms("b", "Yes", "four")], pictures)
+    assert isinstance(judged, Judged) and judged.record == AtomScores(prompt="a", scores=(0.9, 0.25))
+    assert isinstance(unjudged, Unjudged) and unjudged.id == "b" and "['four?']" in unjudged.message

@@ -27,6 +27,8 @@ MODEL = "tiny-vlm"
 NO_PICTURE = np.zeros((0, 0, 3), dtype=np.uint8)
 """Of a question about a text."""
 Rule = Callable[[np.ndarray, str], float]
+Writer = Callable[[list[np.ndarray], str, int], Any]
+"""(pictures, text, attempt) -> text, or the whole chat completion."""
 Fault = tuple[int, Any]
 """Status and JSON body."""
 
@@ -42,6 +44,7 @@ class ChatServer:
 
     Args:
         rule: (picture, text of the question) -> confidence.
+        writer: answers requests for free text; the attempt is their seed.
         script: what goes wrong with request number n (from 0, over all lives): "hang", "500", "truncated",
             "no log-probs", "neither", a status with a body, or None.
         seconds: that an answer takes.
@@ -54,8 +57,15 @@ class ChatServer:
         script: Callable[[int, dict[str, Any]], str | Fault | None] = lambda n, body: None,
         seconds: float = 0.0,
         hang_seconds: float = 1.0,
+        writer: Writer = lambda pictures, text, attempt: "yes",
     ) -> None:
-        self.rule, self.script, self.seconds, self.hang_seconds = rule, script, seconds, hang_seconds
+        self.rule, self.writer, self.script, self.seconds, self.hang_seconds = (
+            rule,
+            writer,
+            script,
+            seconds,
+            hang_seconds,
+        )
         self.key: str | None = None
         self.page: Fault | None = None
         """Status and body (JSON, or a text) that every request gets, as from a proxy or a gateway."""
@@ -183,6 +193,9 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "500":
             return self.reply(500, {"error": {"message": "CUDA error: an illegal memory access"}})
         time.sleep(self.home.hang_seconds if fault == "hang" else self.home.seconds)
+        if "seed" in body:  # Only requests for free text have one.
+            said = self.home.writer(*shown(body), body["seed"])
+            return self.reply(200, written(said) if isinstance(said, str) else said, cut=fault == "truncated")
         image, text = asked(body)
         found = completion(self.home.rule(image, text))
         if fault == "no log-probs":
@@ -225,10 +238,30 @@ def asked(body: dict[str, Any]) -> tuple[np.ndarray, str]:
     if isinstance(content, str):
         return NO_PICTURE, content
     image, text = content
-    encoded = image["image_url"]["url"].partition("base64,")[2]
+    return decoded(image), text["text"]
+
+
+def shown(body: dict[str, Any]) -> tuple[list[np.ndarray], str]:
+    """Pictures and text of a request with any number of pictures."""
+    content = body["messages"][-1]["content"]
+    if isinstance(content, str):
+        return [], content
+    *images, text = content
+    return [decoded(image) for image in images], text["text"]
+
+
+def decoded(part: dict[str, Any]) -> np.ndarray:
+    """The picture of a content part."""
+    encoded = part["image_url"]["url"].partition("base64,")[2]
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as opened:
         assert opened.format == "PNG"
-        return np.asarray(opened.convert("RGB")), text["text"]
+        return np.asarray(opened.convert("RGB"))
+
+
+def written(text: str | None, finish_reason: str = "stop", **message: Any) -> dict[str, Any]:
+    """A chat completion in free text, with further fields of its message."""
+    answer = {"role": "assistant", "content": text, **message}
+    return {"object": "chat.completion", "choices": [{"index": 0, "message": answer, "finish_reason": finish_reason}]}
 
 
 def completion(confidence: float, words: tuple[str, str] = ("Yes", "No")) -> dict[str, Any]:

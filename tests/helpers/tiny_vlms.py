@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from tokenizers import pre_tokenizers
 from transformers import (
+    GenerationConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
@@ -87,6 +88,11 @@ def write_tiny_vlm(folder: str | Path, family: str, *, seed: int = 0, std: float
         for weight in model.parameters():
             if weight.ndim > 1:
                 torch.nn.init.normal_(weight, std=std)
+    # Some bytes end a text, so that random weights come to an end soon.
+    ends = [ids["<|im_end|>"], *range(0, 256, 8)]
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=0.1, top_k=1, repetition_penalty=1.05, eos_token_id=ends
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     pictures = {

@@ -10,8 +10,9 @@ import pytest
 
 from project.core.errors import WrongReturn
 from project.core.metrics import Sum, values
+from project.judges.answer_store import _write_ahead
 from project.judges.base import Judge
-from project.judges.cache import CachedJudge, _write_ahead
+from project.judges.cache import CachedJudge
 from project.trajectory import Question
 
 A, B = Question(text="a?", tag="Count"), Question(text="b?")
@@ -122,11 +123,11 @@ def test_the_least_recently_used_go_when_it_is_full(tmp_path):
     for block in range(40):
         cached.answer([picture(10)], [[Question(text=f"{block} {n}") for n in range(100)]], ["x"])
         cached.answer([picture(10)], [favourite], ["x"])
-    database = sqlite3.connect(cached.file)
+    database = sqlite3.connect(cached.store.file)
     (rows,) = database.execute("SELECT count(*) FROM answers").fetchone()
     database.close()
     assert 500 < rows < 3000
-    assert cached.file.stat().st_size <= 100_000
+    assert cached.store.file.stat().st_size <= 100_000
     assert sum(text == "favourite?" for _, _, text in judge.asked) == 1
     judge.asked.clear()
     cached.answer([picture(10)], [[Question(text="39 0"), Question(text="0 0")]], ["x"])
@@ -210,7 +211,7 @@ def test_a_cache_that_breaks_in_mid_run_is_reported_once_and_the_judge_asked(tmp
     cached.preflight()
     for file in tmp_path.iterdir():
         file.write_bytes(b"this is no database, whatever its name says" * 100)
-    with caplog.at_level(logging.WARNING, "project.judges.cache"):
+    with caplog.at_level(logging.WARNING, "project.judges.answer_store"):
         for _ in range(2):
             assert cached.answer([picture(10)], [[A]], ["x"]) == [[0.1]]
     assert len(judge.asked) == 2 and values(cached.metrics())["judge/cache/errors"] == 4

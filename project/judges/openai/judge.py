@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from project.core.digest import image_digest
 from project.core.metrics import Metric
 from project.judges.base import Judge
 from project.judges.first_token import one_by_one, regrouped
+from project.judges.openai.pictures import data_uri
 from project.judges.openai.server import Server
 from project.judges.openai.yes_no_model import Chat, YesNoModel
 from project.judges.templates import judge_messages, template_name
@@ -106,15 +104,6 @@ class OpenAIJudge(Judge):
         picture = np.zeros((self.image_size, self.image_size, 3), dtype=np.uint8)
         picture[..., 0] = 255
         return _chat(data_uri(picture), "Is the whole picture red?", "a red square" if self.show_request else "")
-
-
-def data_uri(image: np.ndarray) -> str:
-    """PNG of a uint8 [height, width, 3] picture, for an image_url. Raises ValueError for anything else."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image of {image.dtype} {image.shape}: give uint8 [height, width, 3]")
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _chat(uri: str, question: str, request: str) -> Chat:

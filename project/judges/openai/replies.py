@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from project.core.reasoning import split_reasoning
+from project.judges.openai.failures import Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,14 @@ def read_message(choice: Mapping[str, Any]) -> Message:
         reasoning=str(reasoning) + "".join(_text(part) for part in parts if _is_reasoning(part)),
         cut_off=choice.get("finish_reason") == "length",
     )
+
+
+def message_of(completion: Any) -> Message:
+    """The message of the first choice of a chat completion. Raises Failure if there is none."""
+    try:
+        return read_message(completion["choices"][0])
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise Failure("malformed", f"no chat completion: {str(completion)[:80]!r}") from error
 
 
 def error_inside(completion: Any) -> Mapping[str, Any] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -41,8 +43,10 @@ class Server:
         model: name that the server knows the model by.
         api_key: key of the server. It is written to the run's config.yaml: prefer `api_key_env`.
         api_key_env: name of the environment variable that holds the key.
-        max_tokens: longest reply, its reasoning included; if None, 1 for a judge and 4096 for a decomposer.
-        timeout: longest wait for one reply [s]; if None, 60 for a judge and 300 for a decomposer.
+        max_tokens: longest reply, its reasoning included; if None, 1 for a judge that says yes or no, 1024 for one that
+            writes, and 4096 for a decomposer.
+        timeout: longest wait for one reply [s]; if None, 60 for a judge that says yes or no, 120 for one that writes,
+            and 300 for a decomposer.
         concurrency: requests at work at one server, for each rank of a training.
         retries: further attempts at a request after a failure.
         breaker_failures: failures in a row after which a server counts as away.
@@ -99,6 +103,18 @@ class Server:
                 f"api_key_env: the environment variable {self.api_key_env} is not set: export {self.api_key_env}=..."
             )
         return checked_key(os.environ[self.api_key_env], f"the environment variable {self.api_key_env}")
+
+    def identity(self, template: str, **options: Any) -> str:
+        """A judge's name: model, template and whatever else changes an answer; not the address.
+
+        Args:
+            template: name and version of what is asked.
+            options: of the judge, by name; this server's `max_tokens` and `extra_body` replace them.
+        """
+        options |= {} if self.max_tokens is None else {"max_tokens": self.max_tokens}
+        options |= self.extra_body or {}
+        digest = hashlib.blake2b(json.dumps(options, sort_keys=True).encode(), digest_size=4).hexdigest()
+        return f"openai:{self.model}:{template}:{digest}"
 
     def body(self, messages: Sequence[Mapping[str, Any]], *, max_tokens: int, **fields: Any) -> dict[str, Any]:
         """A chat completion request. `max_tokens` counts where this server has none of its own."""

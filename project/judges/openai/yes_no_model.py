@@ -6,8 +6,6 @@ among the most probable first tokens.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import re
 import threading
@@ -19,11 +17,11 @@ from typing import Any
 
 from project.core.metrics import Metric, Sum
 from project.core.reasoning import answer_start
-from project.judges.base import JudgeUnavailable
+from project.judges.openai.answers import answers_of
 from project.judges.openai.failures import Failure
 from project.judges.openai.replies import read_message
 from project.judges.openai.server import Server
-from project.judges.openai.servers import ChatServers, ServersUnavailable
+from project.judges.openai.servers import ChatServers
 from project.judges.templates import confidence_of, is_no, is_yes, word_in
 
 Chat = list[dict[str, Any]]
@@ -113,12 +111,10 @@ class YesNoModel:
 
     def name(self, template: str) -> str:
         """Model, template and whatever else changes an answer; not the address."""
-        options = {"minimum_mass": self.minimum_mass, "top_logprobs": self.top_logprobs}
-        options |= {} if self.server.max_tokens is None else {"max_tokens": self.server.max_tokens}
-        options |= self.server.extra_body or {}
-        digest = hashlib.blake2b(json.dumps(options, sort_keys=True).encode(), digest_size=4).hexdigest()
         fallback = "+text" if self.text_fallback else ""
-        return f"openai:{self.server.model}:{template}{fallback}:{digest}"
+        return self.server.identity(
+            f"{template}{fallback}", minimum_mass=self.minimum_mass, top_logprobs=self.top_logprobs
+        )
 
     def confidences(self, chats: Sequence[Chat]) -> list[float | None]:
         """Of each chat the confidence in "yes"; None where there is no answer, after all retries, or neither word.
@@ -127,18 +123,15 @@ class YesNoModel:
             JudgeUnavailable: if no server answers for `patience` seconds, or every one of at least
                 `breaker_failures` questions failed.
         """
-        bodies = [self._body(chat) for chat in chats]
-        try:
-            outcomes = self.servers.ask_all(bodies, read_reply if self.text_fallback else read_with_log_probs)
-        except ServersUnavailable as error:
-            raise JudgeUnavailable(f"judge {self.server.model!r}: {error}") from error
-        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        if len(failures) == len(outcomes) >= self.server.breaker_failures:
-            raise JudgeUnavailable(
-                f"judge {self.server.model!r}: every one of {len(outcomes)} questions failed, at last with "
-                f"{failures[-1].kind}: {self.servers.remedy(failures[-1])}"
-            )
-        return [None if isinstance(outcome, Failure) else self._confidence(outcome) for outcome in outcomes]
+        return [None if reply is None else self._confidence(reply) for reply in self.replies(chats)]
+
+    def replies(self, chats: Sequence[Chat]) -> list[Reply | None]:
+        """Of each chat the first token of the answer; None where there is no answer, after all retries.
+
+        Raises as `confidences`.
+        """
+        read = read_reply if self.text_fallback else read_with_log_probs
+        return answers_of(self.servers, [self._body(chat) for chat in chats], read)
 
     @property
     def longest_wait(self) -> float:

@@ -1,0 +1,34 @@
+"""Answers of servers to a judge's requests, and when a judge has stopped answering: the same for every judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from project.judges.base import JudgeUnavailable
+from project.judges.openai.failures import Failure
+from project.judges.openai.servers import ChatServers, ServersUnavailable
+
+T = TypeVar("T")
+
+
+def answers_of(servers: ChatServers, bodies: Sequence[Mapping[str, Any]], read: Callable[[Any], T]) -> list[T | None]:
+    """Of each request what `read` makes of the completion (see `ChatServers.ask_all`); None without an answer, after
+    all retries.
+
+    Raises:
+        JudgeUnavailable: if no server answers for `patience` seconds, or every one of at least `breaker_failures`
+            requests failed.
+    """
+    judge = f"judge {servers.server.model!r}"
+    try:
+        outcomes = servers.ask_all(bodies, read)
+    except ServersUnavailable as error:
+        raise JudgeUnavailable(f"{judge}: {error}") from error
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if len(failures) == len(outcomes) >= servers.server.breaker_failures:
+        raise JudgeUnavailable(
+            f"{judge}: every one of {len(outcomes)} questions failed, at last with {failures[-1].kind}: "
+            f"{servers.remedy(failures[-1])}"
+        )
+    return [None if isinstance(outcome, Failure) else outcome for outcome in outcomes]
