@@ -7,6 +7,7 @@ Questions: rows of JSONL as `project.data.choices` describes them, answered by `
 
 MME's accuracy and accuracy+ are the accuracy and the share of right items, where an item is a picture; MMBench's
 CircularEval is the share of right items, where an item is a question with its choices in every cyclic order.
+`project.data.question_files` converts the files of both.
 
 Differences from the official scorers: MME looks for yes or no in the first four characters of an answer, MMBench asks a
 language model which choice a free answer means. Here an answer must name one choice itself (`Choices.named_in`).

@@ -51,9 +51,9 @@ class Choices:
     def named_in(self, text: str) -> int | None:
         """The place of the one option that an answer names; None if it names none or several.
 
-        If the whole answer is a letter or the text of an option, it names that one. Otherwise every letter that stands
-        alone ("The answer is B.") and every option that occurs in whole words counts. An option within a longer one
-        that is named ("red" in "dark red") does not count. Reasoning before the answer is left out.
+        If the whole answer is a letter or the text of an option, it names that one. Otherwise every option that occurs
+        in whole words counts, and every letter that stands alone ("The answer is B."). An option or a letter within a
+        longer option that is named ("red" in "dark red") does not count. Reasoning before the answer is left out.
         """
         answer = split_reasoning(text)
         if answer is None:
@@ -72,17 +72,17 @@ class Choices:
     def _mentioned(self, answer: str) -> set[int]:
         """Places of all options that occur somewhere in an answer."""
         found = set()
-        if self.lettered:
-            for match in re.finditer(rf"(?<![\w'])[{self._letters}](?![\w'])", answer):
-                if match[0] not in _WORDS or not _WORD.match(answer, match.end()):
-                    found.add(ascii_uppercase.index(match[0]))
-        rest = answer.casefold()
+        rest = " ".join(answer.split())
         for place in sorted(range(len(self.options)), key=lambda n: -len(self.options[n])):
             # A dot within a number is a part of it: "2.5" does not name 2.
             option = rf"(?<!\w)(?<!\d\.){re.escape(_plain(self.options[place]))}(?!\w)(?!\.\d)"
-            rest, times = re.subn(option, "\n", rest)
+            rest, times = re.subn(option, "\n", rest, flags=re.IGNORECASE)
             if times:
                 found.add(place)
+        if self.lettered:
+            for match in re.finditer(rf"(?<![\w'])[{self._letters}](?![\w'])", rest):
+                if match[0] not in _WORDS or not _WORD.match(rest, match.end()):
+                    found.add(ascii_uppercase.index(match[0]))
         return found
 
 

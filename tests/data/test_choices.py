@@ -73,6 +73,12 @@ def test_letters_and_texts(text: str, letter: str | None) -> None:
     assert asked.named_in(text) == (None if letter is None else "ABCD".index(letter))
 
 
+def test_a_letter_within_a_text_is_a_part_of_it() -> None:
+    asked = choices("C", ["neither", "solution A", "solution B"])
+    assert asked.named_in("It is solution B.") == 2 and asked.named_in("B") == 1
+    assert asked.named_in("B, solution B") is None
+
+
 @pytest.mark.parametrize(
     ("answer", "options", "right"),
     [("No", None, 1), (True, None, 0), ("b", ["a", "b"], 1), ("C", ["x", "y", "z"], 2), (3, [2, 3], 1)],
