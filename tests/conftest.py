@@ -26,6 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         + " and ".join(map(str, REFERENCES)),
     )
     parser.addoption(
+        "--golden",
+        default="../shared/golden",
+        help="directory of inputs and outputs of the benchmarks' official scorers, from the repository root",
+    )
+    parser.addoption(
         "--server-python",
         default=sys.executable,
         help="interpreter that has llama-cpp-python[server], for `-m server`",

@@ -24,6 +24,27 @@ def read_object(file: Path, wanted_by: str = "a checkpoint folder") -> dict[str,
 
     Raises FileNotFoundError without it (`wanted_by` says what holds one), and ValueError if it is no JSON object.
     """
+    content = _content(file, wanted_by)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: holds a {type(content).__name__}, not an object of keys and values: {AGAIN}")
+    return content
+
+
+def read_list(file: Path, wanted_by: str) -> list[tuple[str, dict[str, Any]]]:
+    """("file[position]", row) of a JSON file with a list of objects; positions count from 0.
+
+    Raises FileNotFoundError without it (`wanted_by` says what holds one), and ValueError if it is no such list.
+    """
+    content = _content(file, wanted_by)
+    if not isinstance(content, list):
+        raise ValueError(f"{file}: holds a {type(content).__name__}, not a list of objects: {AGAIN}")
+    for position, row in enumerate(content):
+        if not isinstance(row, dict):
+            raise ValueError(f"{file}[{position}]: is a {type(row).__name__}, no object of keys and values: {AGAIN}")
+    return [(f"{file}[{position}]", row) for position, row in enumerate(content)]
+
+
+def _content(file: Path, wanted_by: str) -> Any:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: {wanted_by} holds one")
     if is_lfs_pointer(file):
@@ -33,14 +54,11 @@ def read_object(file: Path, wanted_by: str = "a checkpoint folder") -> dict[str,
     except UnicodeDecodeError:
         raise ValueError(f"{file}: is not UTF-8 text: {AGAIN}") from None
     try:
-        content = json_value(text)
+        return json_value(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}:{error.lineno}: not valid JSON ({error.msg}): {AGAIN}") from None
     except ValueError as error:
         raise ValueError(f"{file}: {error}: {AGAIN}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file}: holds a {type(content).__name__}, not an object of keys and values: {AGAIN}")
-    return content
 
 
 def read_lines(file: Path) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule
@@ -16,6 +17,7 @@ from project.benchmarks.base import Benchmark
 from project.core.ranks import lengthen_timeout
 from project.datamodule import evaluated_prompts
 from project.models.base import UnifiedModel
+from project.models.weight_files import finite
 from project.rewards.base import Reward
 from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
@@ -167,7 +169,7 @@ class EvaluatedModule(LightningModule):
         checkpoint["updates"] = self.updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError if the checkpoint holds parameters that the policy does not have.
+        """Raises ValueError if the checkpoint holds parameters that the policy does not have, or that are not finite.
 
         Loading is not strict, because checkpoints hold no frozen parameters. So a checkpoint of another policy would be
         left out silently, and its name would stand beside the scores of other weights.
@@ -181,4 +183,7 @@ class EvaluatedModule(LightningModule):
                 f"that the policy has not ({', '.join(unknown[:3])}, ...): take the config.yaml of the checkpoint's "
                 "run, or its model.init_args.policy and model.init_args.trainable"
             )
+        file = Path(self.trainer.ckpt_path or "the checkpoint")
+        for name, tensor in checkpoint.get("state_dict", {}).items():
+            finite(name, tensor, file)
         self.updates = checkpoint["updates"]

@@ -105,6 +105,14 @@ class UnifiedPretraining(EvaluatedModule):
         self.log_dict({"loss/flow_matching": losses.flow_matching, "loss/text": losses.cross_entropy}, prog_bar=True)
         return losses.flow_matching + self.text_weight * losses.cross_entropy
 
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Raises ValueError on every rank if the loss of one is not finite: its gradient would make all weights NaN."""
+        if self.trainer.strategy.reduce_boolean_decision(not bool(loss.isfinite()), all=False):
+            raise ValueError(
+                f"the loss of update {self.updates} is not finite (here {loss.item():.4g}): lower the learning rate, "
+                "or go on from an earlier checkpoint"
+            )
+
     def losses(self, examples: Sequence[Example]) -> PackedLoss:
         """Mean losses over the examples that have them."""
         families: dict[str, list[Example]] = defaultdict(list)

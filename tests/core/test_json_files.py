@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from project.core.json_files import DEEPEST, append_row, json_value, positive, read_object, read_rows
+from project.core.json_files import DEEPEST, append_row, json_value, positive, read_list, read_object, read_rows
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
@@ -61,3 +61,15 @@ def test_rows_are_added_at_the_end(tmp_path: Path) -> None:
     for n in range(2):
         append_row(tmp_path / "new" / "a.jsonl", {"n": n})
     assert [row for _, row in read_rows(tmp_path / "new" / "a.jsonl")] == [{"n": 0}, {"n": 1}]
+
+
+def test_lists_of_objects(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    with pytest.raises(FileNotFoundError, match="a benchmark holds one"):
+        read_list(file, "a benchmark")
+    file.write_text('[{"a": 1}, {"a": 2}]')
+    assert read_list(file, "a benchmark") == [(f"{file}[0]", {"a": 1}), (f"{file}[1]", {"a": 2})]
+    for text, message in (('{"a": 1}', "holds a dict, not a list"), ("[{}, 3]", r"a\.json\[1\]: is a int, no object")):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_list(file, "a benchmark")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import yaml
 
 from project.__main__ import main
@@ -38,3 +39,15 @@ def test_it_is_refused_and_the_run_stays_readable(tmp_path, capsys):
     assert tiny_run.fit(world, "run", JUDGE, *lora, *longer) == 0
     changed = yaml.safe_load((folder / "config.yaml").read_text())
     assert changed["trainer"]["max_steps"] == 2, "a run that does go on tells how"
+
+
+def test_a_checkpoint_that_is_not_finite_is_not_gone_on_with(tmp_path, capsys):
+    world = tiny_run.write_world(tmp_path)
+    assert tiny_run.fit(world, "run", JUDGE, "--trainer.max_steps=1") == 0
+    last = world / "runs/run/version_0/checkpoints/last.ckpt"
+    saved = torch.load(last, weights_only=True)
+    name = next(name for name, tensor in saved["state_dict"].items() if tensor.numel() > 3)
+    saved["state_dict"][name].view(-1)[3] = float("nan")
+    torch.save(saved, last)
+    assert tiny_run.fit(world, "run", JUDGE, "--ckpt_path", str(last), "--trainer.max_steps=2") == 1
+    assert f"{last}: {name} holds NaN or infinite numbers" in capsys.readouterr().err

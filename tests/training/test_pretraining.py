@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +53,18 @@ def test_two_steps_resumed_for_two_more_equal_four(tmp_path):
     assert resumed.updates == 4
     for (name, ours), theirs in zip(resumed.named_parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours, theirs), name
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights_are_lost(monkeypatch):
+    usual = UnifiedPretraining.losses
+
+    def broken(self, examples):
+        loss = usual(self, examples)
+        return replace(loss, cross_entropy=loss.cross_entropy * (math.nan if self.updates == 1 else 1.0))
+
+    monkeypatch.setattr(UnifiedPretraining, "losses", broken)
+    with pytest.raises(ValueError, match=r"the loss of update 1 is not finite \(here nan\): lower the learning rate"):
+        pretrain(3)
 
 
 def test_the_schedule_is_as_long_as_the_run():
