@@ -335,7 +335,7 @@ class AlphaGRPO(EvaluatedModule):
                 "ranks: raise data.init_args.prompts_per_update, or take fewer devices"
             )
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        asking = [c for c in callbacks if isinstance(c, Benchmark) and c.reward is None]
+        asking = [c for c in callbacks if isinstance(c, Benchmark) and c.reward is None and c.of_pictures]
         evaluated = [prompt for benchmark in asking for prompt in benchmark.prompts(self.trainer)]
         for reward in self.rewards:
             reward.check([*self._prompts("train"), *evaluated])

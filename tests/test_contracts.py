@@ -166,6 +166,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "Editing": [
         {"height": "$height", "width": "$width", "max_tokens": 3, "source": "tests.helpers.backbones.grey_picture"},
     ],
+    "Answering": [
+        {"max_tokens": 3, "source": "tests.helpers.backbones.grey_picture"},
+        {"max_tokens": 2, "temperature": 0.7, "think": True, "source": "tests.helpers.backbones.grey_picture"},
+    ],
     "Comparing": [
         {"tasks": [{"class_path": "project.tasks.redrawing.Redrawing", "init_args": {"first": FIRST}}, FIRST]},
     ],
@@ -198,9 +202,11 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 EDITS = {"ShapesEditingBenchmark"}
 """Benchmarks that measure edits of a given picture (data/shapes/edit.jsonl)."""
+ANSWERS = {"UnderstandingBenchmark"}
+"""Benchmarks that measure answers to questions about a given picture (data/shapes/understanding.jsonl)."""
 READS_NO_PICTURES = {"DenseModel"}
 """Backbones without a vision encoder: they must say so."""
-LOOKS = {"Editing", "SelfReflection"}
+LOOKS = {"Answering", "Editing", "SelfReflection"}
 """Tasks that look at pictures."""
 
 
@@ -387,6 +393,21 @@ def edits() -> list[Trajectory]:
     prompts = read_prompts(ROOT / "data/shapes/edit.jsonl")[::89]
     wanted = [apply(edit.change, edit.source)[0] for edit in map(edit_of, prompts)]
     return shown(prompts, wanted)
+
+
+@pytest.fixture(scope="module")
+def answers() -> list[Trajectory]:
+    """Two answers to a question of each set: the right one, and none."""
+    prompts = read_prompts(ROOT / "data/shapes/understanding.jsonl")[:5]
+    given = shown(prompts, [Layout.from_dict(prompt.columns["layout"]) for prompt in prompts])
+    return [
+        dataclasses.replace(
+            t,
+            source=t.image,
+            segments=(dataclasses.replace(t.texts[0], text=str(t.prompt.columns["answer"]) if right else "no idea ?"),),
+        )
+        for t, right in zip(given, itertools.cycle([True, False]), strict=False)
+    ]
 
 
 def shown(prompts: list[Prompt], layouts: list[Layout]) -> list[Trajectory]:
@@ -746,9 +767,12 @@ def replays_what_was_drawn(
 
 
 @pytest.mark.parametrize("case", cases(Benchmark))
-def test_a_benchmark_measures_every_prompt(case: Case, trajectories: list[Trajectory], edits: list[Trajectory]) -> None:
+def test_a_benchmark_measures_every_prompt(
+    case: Case, trajectories: list[Trajectory], edits: list[Trajectory], answers: list[Trajectory]
+) -> None:
     benchmark = case.make()
-    trajectories = edits if case.cls.__name__ in EDITS else trajectories
+    others = {**dict.fromkeys(EDITS, edits), **dict.fromkeys(ANSWERS, answers)}
+    trajectories = others.get(case.cls.__name__, trajectories)
     assert benchmark.name and benchmark.name == benchmark.name.lower() and benchmark.latest is None
     shown = trajectories[::2]
     rewards = [None, *[0.5] * (len(shown) - 1)]

@@ -59,6 +59,8 @@ class Benchmark(Callback, ABC):
     """The figures of the last evaluation."""
     right: str | None = None
     """Name of the outcome that is true for a right picture."""
+    of_pictures: bool = True
+    """Whether it measures drawn pictures. Rewards are asked about these alone, not about answers."""
 
     def __init__(self, metric: Metric, reward: Reward | None = None) -> None:
         self.metric = metric
@@ -191,6 +193,8 @@ class Benchmark(Callback, ABC):
 
     def _rewards(self, trainer: Trainer) -> list[Reward]:
         """What scores the pictures: its own reward, or those of the run."""
+        if not self.of_pictures:
+            return []
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         return [self.reward] if self.reward else [c for c in callbacks if isinstance(c, Reward)]
 

@@ -70,7 +70,10 @@ class BeforeAfter(Callback):
         self.folder = run_folder(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.chosen = chosen(evaluated_prompts(trainer), self.number)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        without = {c.name for c in callbacks if isinstance(c, Benchmark) and not c.of_pictures}
+        drawn = [prompt for prompt in evaluated_prompts(trainer) if prompt.benchmark not in without]
+        self.chosen = chosen(drawn, self.number)
         self._drawn = {}
 
     def on_validation_batch_end(

@@ -1,8 +1,8 @@
 """Prompt files -> `Prompt`: JSONL in the published DVReward form, plain text, Parquet, or a Hugging Face dataset.
 
-A JSONL row is an object with `prompt` and, optionally, `semantic_questions` and `quality_questions` (see
-`project/data/questions.py`), `id` and `image` (a path that starts at the file's folder; "" = none); every other key
-lands in `Prompt.columns`. A prompt in chat form is read where it is one message of the user.
+A JSONL row is an object with `prompt` (or `question`) and, optionally, `semantic_questions` and `quality_questions`
+(see `project/data/questions.py`), `id` and `image` (a path that starts at the file's folder; "" = none); every other
+key lands in `Prompt.columns`. A prompt in chat form is read where it is one message of the user.
 """
 
 from __future__ import annotations
@@ -129,12 +129,14 @@ def _prompt(place: str, row: dict[str, Any], columns: Mapping[str, str], folder:
     field = {name: row.get(columns.get(name, name)) for name in FIELDS}
     others = {key: value for key, value in row.items() if key not in {columns.get(name, name) for name in FIELDS}}
     name = columns.get("prompt", "prompt")
+    if name == "prompt" and name not in row and "question" in row:
+        name = "question"
     if name not in row:
         there = f" (it has {', '.join(map(repr, row))})" if row else ""
         raise ValueError(f"{place}: lacks {name!r}{there}: add it, or name its column by `columns`")
     return Prompt(
         id=_id(place, field["id"], default_id),
-        text=_text(place, name, field["prompt"]),
+        text=_text(place, name, row[name]),
         questions=read_questions(place, field["semantic_questions"], field["quality_questions"]),
         image=_image(place, field["image"], folder),
         columns=others,

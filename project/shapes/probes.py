@@ -33,21 +33,29 @@ def shapes_probes(number: int, seed: int = 0) -> list[Probe]:
     return [_probe(rng, TAGS[n % len(TAGS)], truth=n // len(TAGS) % 2 == 0) for n in range(number)]
 
 
-def _probe(rng: np.random.Generator, tag: str, *, truth: bool) -> Probe:
-    """Draws scenes until one has a question of this tag with this answer."""
+def sample_question(rng: np.random.Generator, tag: str, *, truth: bool) -> tuple[Scene, Layout, Question]:
+    """A scene, a layout that was drawn for it, and a question of this tag with this answer.
+
+    For a tag of `SPOILED` the answer "no" becomes true when the picture is spoiled. Scenes are drawn until one has a
+    fitting question.
+    """
     while True:
         scene = sample_scene_of(rng, KINDS[rng.integers(len(KINDS))], SPLITS[rng.integers(len(SPLITS))])
         layout = sample_layout(rng, scene)
         if tag in SPOILED:
             (question,) = (asked for asked in scene_questions(scene) if asked.tag == tag)
-            pixels = render(layout) if truth else SPOILED[tag](rng, layout)
-            return Probe(image=pixels, question=question, truth=truth, prompt=describe(scene))
+            return scene, layout, question
         if rng.random() < 0.5:
             layout = make_mistake(rng, scene, layout, _PAIRS)
         fitting = _answered_with(scene, layout, tag, truth)
         if fitting:
-            question = fitting[rng.integers(len(fitting))]
-            return Probe(image=render(layout), question=question, truth=truth, prompt=describe(scene))
+            return scene, layout, fitting[rng.integers(len(fitting))]
+
+
+def _probe(rng: np.random.Generator, tag: str, *, truth: bool) -> Probe:
+    scene, layout, question = sample_question(rng, tag, truth=truth)
+    pixels = SPOILED[tag](rng, layout) if tag in SPOILED and not truth else render(layout)
+    return Probe(image=pixels, question=question, truth=truth, prompt=describe(scene))
 
 
 def _answered_with(scene: Scene, layout: Layout, tag: str, truth: bool) -> list[Question]:

@@ -28,7 +28,7 @@ def picture_in_file(prompt: Prompt) -> np.ndarray:
     """
     if prompt.image is None:
         where = f"{prompt.place}: " if prompt.place else ""
-        raise ValueError(f"{where}prompt {prompt.id!r} names no picture to edit: give the row an `image`")
+        raise ValueError(f"{where}prompt {prompt.id!r} names no picture: give the row an `image`")
     return read_picture_of(prompt.place, prompt.image)
 
 

@@ -406,3 +406,13 @@ def test_a_slice_takes_some_of_the_prompts(tmp_path: Path) -> None:
     odd.mkdir()
     (odd / "p.txt").write_text("a\n")
     assert read_prompts(odd / "p.txt")[0].text == "a", "a folder may be called anything"
+
+
+def test_a_question_stands_in_place_of_a_prompt(tmp_path: Path) -> None:
+    rows = [{"question": "is it red ?", "answer": "no"}, {"prompt": "a red circle", "question": "is it red ?"}]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked, drawn = read_prompts(tmp_path / "q.jsonl")
+    assert (asked.text, drawn.text) == ("is it red ?", "a red circle")
+    assert asked.columns["answer"] == "no"
+    with pytest.raises(ValueError, match="lacks 'caption'"):
+        read_prompts(tmp_path / "q.jsonl", {"prompt": "caption"})

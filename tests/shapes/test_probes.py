@@ -41,3 +41,8 @@ def test_the_same_seed_draws_the_same_probes(probes):
     assert not {probe.id for probe in shapes_probes(24, seed=1)} & {probe.id for probe in probes}
     with pytest.raises(ValueError, match="at least 12"):
         shapes_probes(11)
+
+
+def test_a_question_of_quality_that_is_affirmed_has_a_picture_without_fault(probes):
+    affirmed = [probe for probe in probes if probe.question.kind == "quality" and probe.truth]
+    assert satisfies(np.stack([p.image for p in affirmed]), [parse(p.prompt) for p in affirmed]).all()
