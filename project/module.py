@@ -34,6 +34,7 @@ from project.training.evaluated import EvaluatedModule, Evaluation
 from project.training.gradients import average_over_ranks
 from project.training.lr_schedules import over_whole_run
 from project.training.settings import MOST_NOT_FINITE, AdvantageSettings, UpdateSettings
+from project.training.sharding import gathered
 from project.training.trainable import Trainable, optimizer_over, prepare
 from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
 
@@ -144,21 +145,20 @@ class AlphaGRPO(EvaluatedModule):
 
         All samples of the update are dealt to the ranks, whatever their number: this rank's are returned.
         """
-        keys = self._keys(prompts, self.num_generations, self.updates)
-        return self.task.rollout(
-            Rollout(
-                model=self.model,
-                prompts=prompts,
-                keys=keys,
-                sampler=self.sampler,
-                training=True,
-                stochastic=True,
-                score=self.scorer,
-                stopwatch=self.stopwatch,
-                keep_means=self.objective.needs.rollout_means,
-                ranks=self.ranks,
-            )
+        rollout = Rollout(
+            model=self.model,
+            prompts=prompts,
+            keys=self._keys(prompts, self.num_generations, self.updates),
+            sampler=self.sampler,
+            training=True,
+            stochastic=True,
+            score=self.scorer,
+            stopwatch=self.stopwatch,
+            keep_means=self.objective.needs.rollout_means,
+            ranks=self.ranks,
         )
+        with gathered(self.model):
+            return self.task.rollout(rollout)
 
     def score(self, group: Group) -> Group:
         """The rewards of a group; the reward callbacks were asked as soon as its pictures were drawn."""
@@ -307,6 +307,7 @@ class AlphaGRPO(EvaluatedModule):
         self.policy = prepare(policy, lora, self.trainable.freeze)
         if needed and lora is not None and self.reference == "start":
             keep_start(self.policy)
+        self.share_out(self.policy, *self._reference)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, with a parameter group for each pattern that has options of its own."""

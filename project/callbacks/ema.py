@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from project.training.sharding import placed, whole
+
 
 class EMA(Callback):
     """average <- decay * average + (1 - decay) * parameter after every update, in fp32, trainable parameters only.
@@ -63,7 +65,7 @@ class EMA(Callback):
         self._swap_out(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": self.average}
+        return {"average": {name: whole(average) for name, average in self.average.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.average = dict(state_dict["average"])
@@ -72,7 +74,7 @@ class EMA(Callback):
         """The average of a parameter, on its device. Raises ValueError for a parameter that became trainable."""
         if name not in self.average:
             raise ValueError(f"EMA: {name} was not trainable when the run began: start a new run")
-        self.average[name] = self.average[name].to(parameter.device)
+        self.average[name] = placed(self.average[name], parameter)
         return self.average[name]
 
     @torch.no_grad()

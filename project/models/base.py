@@ -123,6 +123,11 @@ class UnifiedModel(nn.Module, ABC):
         return next(self.parameters()).dtype
 
     @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Parts that weights can be shared out by (FSDP2): each is used by one call, within the forward."""
+        return ()
+
+    @property
     def sizes(self) -> Sizes:
         """The widths that time and memory are planned with. Raises ValueError for a backbone that tells none."""
         raise ValueError(f"{type(self).__name__} tells no sizes, so there is no plan of its memory")

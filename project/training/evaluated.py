@@ -23,6 +23,7 @@ from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
 from project.samplers.schedule import Schedule
 from project.tasks.base import EvaluationTask, Rollout
+from project.training.sharding import gathered, shard
 from project.training.strategies import check_strategy
 from project.trajectory import Prompt, SampleKey
 
@@ -78,6 +79,12 @@ class EvaluatedModule(LightningModule):
         if self.policy is None:
             raise RuntimeError("the policy is not loaded yet: configure_model has not run")
         return self.policy
+
+    def share_out(self, *models: UnifiedModel) -> None:
+        """Shares out the weights of models over the ranks, if the strategy does that (`fsdp2`)."""
+        mesh = self.device_mesh
+        for model in models:
+            shard(model, None if mesh is None else mesh["data_parallel"])
 
     @property
     def rewards(self) -> list[Reward]:
@@ -147,16 +154,16 @@ class EvaluatedModule(LightningModule):
         if self.evaluation is None:
             raise ValueError("evaluation needs model.init_args.evaluation: give its task and its schedule")
         task = self.evaluation.task_of(prompts[0])
-        groups = task.rollout(
-            Rollout(
-                model=self.model,
-                prompts=prompts,
-                keys=[SampleKey(seed=0, update=-1, prompt=prompt.id) for prompt in prompts],
-                sampler=Sampler(schedule=self.evaluation.schedule),
-                training=False,
-                score=Scorer(self.rewards) if task.evaluates_with_scores and self.rewards else None,
-            )
+        rollout = Rollout(
+            model=self.model,
+            prompts=prompts,
+            keys=[SampleKey(seed=0, update=-1, prompt=prompt.id) for prompt in prompts],
+            sampler=Sampler(schedule=self.evaluation.schedule),
+            training=False,
+            score=Scorer(self.rewards) if task.evaluates_with_scores and self.rewards else None,
         )
+        with gathered(self.model):
+            groups = task.rollout(rollout)
         return {"group": groups[0], "groups": tuple(groups)}
 
     test_step = validation_step

@@ -84,6 +84,7 @@ class UnifiedPretraining(EvaluatedModule):
             self.policy = self.policy_source.load().train()
             if self.lora is not None:
                 add_lora(self.policy, self.lora)
+            self.share_out(self.policy)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)

@@ -106,6 +106,10 @@ class DenseModel(CachedTransformer):
         return EightByEight(), EightByEight()
 
     @property
+    def layers(self) -> list[nn.Module]:
+        return [*self.mlp]
+
+    @property
     def adapter_target(self) -> str:
         return r"(qkv|out)\.\d+"
 

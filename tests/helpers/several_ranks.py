@@ -1,6 +1,6 @@
 """Trains a tiny policy on N ranks and saves its parameters.
 
-    python -m tests.helpers.several_ranks N FILE rt2i|mixed|t2i STRATEGY
+    python -m tests.helpers.several_ranks N FILE rt2i|mixed|t2i|lora STRATEGY
 
 Prompts "1" and "3" never get a reward, so the ranks have unequal numbers of samples to replay.
 """
@@ -11,11 +11,13 @@ import sys
 import torch
 
 from project.callbacks.on_policy_gate import OnPolicyGate
+from project.models.lora import LoRA
 from project.objectives.grpo import GRPO
 from project.rewards.random import RandomReward
 from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.self_reflection import SelfReflection
+from project.training.sharding import whole
 from tests.helpers.policies import TinyBagel
 from tests.helpers.sampling import sde
 from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
@@ -52,6 +54,11 @@ if __name__ == "__main__":
     settings = {"objective": GRPO(kl_image=0.5, kl_text=0.5), "num_generations": 14}
     if sys.argv[3] == "mixed":
         settings |= {"policy": TinyBagel(), "task": mixed(), "num_generations": 4}
+    if sys.argv[3] == "t2i":  # without a text much of what understands has no gradient
+        task = ReasoningT2I(height=8, width=8, think=False, guidance=Guidance(text=2.0, interval=(0.0, 1.0)))
+        settings |= {"policy": TinyBagel(), "task": task, "context_gradient": False, "num_generations": 4}
+    if sys.argv[3] == "lora":
+        settings |= {"policy": TinyBagel(), "lora": LoRA(rank=2, alpha=4), "num_generations": 4}
     module = make_module(
         optimizer=plain_descent, micro_batch_size=3, sampler=sde(6, 2, (0, 4), drawn="prompt"), **settings
     )
@@ -66,7 +73,7 @@ if __name__ == "__main__":
         strategy=sys.argv[4],
         use_distributed_sampler=False,
     )
+    weights = {name: whole(p.detach()) for name, p in module.named_parameters()}
     if trainer.global_rank == 0:
         logged = {name: float(v) for name, v in trainer.callback_metrics.items() if not MEASURED(name)}
-        weights = {name: p.detach() for name, p in module.named_parameters()}
         torch.save({"weights": weights, "logged": logged}, sys.argv[2])

@@ -122,6 +122,10 @@ class Bagel(CachedTransformer):
         """Write a folder in the upstream layout. Arguments and errors as of `save_bagel`."""
         save_bagel(self, directory, dtype, max_shard_size)
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        return [*self.language_model.model.layers, *self.vit_model.vision_model.encoder.layers]
+
     # ----------------------------------------------------------------- the network
 
     def forward(self, query: Query, contexts: Sequence[Context] = ()) -> Output:
