@@ -21,6 +21,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
+from project.training.sharding import whole
+
 
 class GradientSignal(Callback):
     """Logs `signal/PART` (signal / noise of one update) and `noise_share/PART` once every `window` updates.
@@ -56,7 +58,7 @@ class GradientSignal(Callback):
         for name, parameter in pl_module.named_parameters():
             if parameter.grad is None:
                 continue
-            gradient = parameter.grad.detach().float()
+            gradient = whole(parameter.grad.detach()).float()
             self._squares[name] = self._squares.get(name, 0.0) + gradient.double().square().sum().item()
             if name in self._sums:
                 self._sums[name] += gradient

@@ -72,7 +72,8 @@ def _reward(reward: Reward) -> str:
 
 def _data(trainer: Trainer, module: LightningModule) -> str:
     data = trainer.datamodule  # type: ignore[attr-defined]
-    prompts = getattr(data, "prompts", {}).get("train")
+    by_stage = getattr(data, "prompts", None)
+    prompts = by_stage.get("train") if isinstance(by_stage, Mapping) else None
     if prompts is None:
         return type(data).__name__
     samples = getattr(module, "num_generations", None)

@@ -65,8 +65,9 @@ def advised(plan: RunPlan, limit: float, task: Any) -> str:
             "(`python -m project plan` tells the whole plan)"
         )
     return (
-        "even a micro-batch of 1 and one prompt at a time need more: take smaller pictures, fewer reasoning tokens "
-        "(max_tokens) or fewer trained steps (sampler.window.size); "
+        "even a micro-batch of 1 and one prompt at a time need more: share the weights out (--trainer.strategy fsdp2, "
+        "with several GPUs), or take smaller pictures, fewer reasoning tokens (max_tokens) or fewer trained steps "
+        "(sampler.window.size); "
         "`python -m project plan` tells what needs how much"
     )
 

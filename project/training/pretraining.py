@@ -23,6 +23,7 @@ from project.models.transforms import normalise
 from project.samplers.schedule import shift_sigma
 from project.training.evaluated import EvaluatedModule, Evaluation
 from project.training.lr_schedules import over_whole_run
+from project.training.sharding import gathered
 
 
 class UnifiedPretraining(EvaluatedModule):
@@ -182,6 +183,10 @@ class UnifiedPretraining(EvaluatedModule):
         # A run that was stopped is not done: what it would write may replace a model that is.
         if self.trainer.should_stop:
             return
-        if self.output is not None and self.trainer.is_global_zero:
-            save = self.model.save_pretrained if self.lora is None else partial(save_adapter, self.model)
-            save(Path(self.output), getattr(torch, self.output_dtype))
+        if self.output is None:
+            return
+        with gathered(self.model):
+            if self.trainer.is_global_zero:
+                save = self.model.save_pretrained if self.lora is None else partial(save_adapter, self.model)
+                save(Path(self.output), getattr(torch, self.output_dtype))
+        self.trainer.strategy.barrier("UnifiedPretraining.output")

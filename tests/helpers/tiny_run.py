@@ -52,10 +52,15 @@ def write_world(folder: Path) -> Path:
 
 def fit(world: Path, name: str, judge: str, *options: str, **arguments: Any) -> int:
     """Runs `fit` into `world/runs/name/version_N`, rewarded by DVReward with a judge of this class; the exit code."""
+    return main(command(world, name, judge, *options, **arguments))
+
+
+def command(world: Path, name: str, judge: str, *options: str, **arguments: Any) -> list[str]:
+    """What `fit` runs."""
     asked = {"class_path": judge, "init_args": arguments}
     reward = {"class_path": "project.rewards.dvreward.DVReward", "init_args": {"judge": asked}}
     (world / f"{name}.yaml").write_text(
         yaml.safe_dump({"run": {"name": name, "root": str(world / "runs")}, "rewards": [reward]})
     )
     files = (ROOT / "configs/shapes/demo.yaml", world / "tiny.yaml", world / f"{name}.yaml")
-    return main(["fit", *(part for file in files for part in ("--config", str(file))), *options])
+    return ["fit", *(part for file in files for part in ("--config", str(file))), *options]

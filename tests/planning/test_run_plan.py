@@ -169,6 +169,6 @@ def test_advice_when_nothing_fits(small):
 
     cli = UnrecordedCLI(["fit", *small])
     plan = plan_of(cli.model, "32-true", prompts=2)
-    assert "take smaller pictures" in advised(plan, 0.0, cli.model.task)
+    assert "share the weights out" in advised(plan, 0.0, cli.model.task)
     less = advised(plan, 0.99 * plan.memory().peak, cli.model.task)
     assert "micro_batch_size=" in less and "gradient_checkpointing" not in less

@@ -17,11 +17,12 @@ from lightning.pytorch.strategies import (
 )
 
 from project.__main__ import main
+from project.training.sharding import FullySharded
 from project.training.strategies import check_strategy
 from tests.helpers import ROOT
 from tests.helpers.tiny_module import make_module, train
 
-REMEDY = r"--trainer\.strategy .*set it to auto, to ddp or to a variant of ddp"
+REMEDY = r"--trainer\.strategy .*set it to auto, to ddp or a variant of ddp, or to fsdp2"
 
 
 class OwnDDP(DDPStrategy):
@@ -30,8 +31,8 @@ class OwnDDP(DDPStrategy):
 
 @pytest.mark.parametrize(
     "strategy",
-    ["auto", "ddp", "DDP", "ddp_spawn", "ddp_find_unused_parameters_true", DDPStrategy(), OwnDDP(),
-     SingleDeviceStrategy("cpu")],
+    ["auto", "ddp", "DDP", "fsdp2", "ddp_spawn", "ddp_find_unused_parameters_true", DDPStrategy(), OwnDDP(),
+     FullySharded(), SingleDeviceStrategy("cpu")],
 )  # fmt: skip
 def test_what_averages_gradients_is_taken(strategy: object) -> None:
     check_strategy(strategy)
@@ -41,7 +42,6 @@ def test_what_averages_gradients_is_taken(strategy: object) -> None:
     ("strategy", "message"),
     [
         ("ddpp", "there is no strategy of this name"),
-        ("fsdp2", "cannot be used yet"),
         ("fsdp", "train weights of its own"),
         ("deepspeed_stage_2", "train weights of its own"),
         ("xla", "train weights of its own"),

@@ -46,7 +46,7 @@ def add_arguments(parser: Any) -> None:
         "--strategy",
         choices=["ddp", "fsdp2"],
         default="ddp",
-        help="ddp: every rank holds all weights; fsdp2 (not in `fit` yet): weights, gradients and state are shared",
+        help="ddp: every rank holds all weights; fsdp2: weights, gradients and optimizer state are shared out",
     )
     parser.add_argument("--prompt-tokens", type=int, default=64, help="of the longest prompt")
     parser.add_argument("--reasoning-tokens", type=int, help="of a reasoning; default: as many as the task allows")
@@ -145,7 +145,7 @@ def _suggestion(plan: RunPlan, gpu_bytes: float, checkpointing: bool, task: Any)
     how = "with" if checkpointing else "without"
     best = plan.largest(gpu_bytes, checkpointing)
     if best is None:
-        return f"{how} gradient checkpointing nothing fits: take smaller pictures, or fewer tokens or trained steps"
+        return f"{how} gradient checkpointing nothing fits: take more ranks with fsdp2, or smaller pictures"
     peak = plan.memory(best, checkpointing).peak / 1e9
     from project.planning.run_plan import settings_of
 
