@@ -23,7 +23,7 @@ from project.models.transforms import normalise
 from project.samplers.schedule import shift_sigma
 from project.training.evaluated import EvaluatedModule, Evaluation
 from project.training.lr_schedules import over_whole_run
-from project.training.sharding import gathered
+from project.training.sharding import FullySharded
 
 
 class UnifiedPretraining(EvaluatedModule):
@@ -80,12 +80,17 @@ class UnifiedPretraining(EvaluatedModule):
         self.output_dtype = output_dtype
         self.seed = seed
 
+    def setup(self, stage: str) -> None:
+        """Raises ValueError under fsdp2: how many forwards a rank makes depends on its examples."""
+        super().setup(stage)
+        if isinstance(self.trainer.strategy, FullySharded):
+            raise ValueError("--trainer.strategy fsdp2 is not for pre-training: set it to ddp")
+
     def configure_model(self) -> None:
         if self.policy is None:
             self.policy = self.policy_source.load().train()
             if self.lora is not None:
                 add_lora(self.policy, self.lora)
-            self.share_out(self.policy)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
@@ -183,10 +188,6 @@ class UnifiedPretraining(EvaluatedModule):
         # A run that was stopped is not done: what it would write may replace a model that is.
         if self.trainer.should_stop:
             return
-        if self.output is None:
-            return
-        with gathered(self.model):
-            if self.trainer.is_global_zero:
-                save = self.model.save_pretrained if self.lora is None else partial(save_adapter, self.model)
-                save(Path(self.output), getattr(torch, self.output_dtype))
-        self.trainer.strategy.barrier("UnifiedPretraining.output")
+        if self.output is not None and self.trainer.is_global_zero:
+            save = self.model.save_pretrained if self.lora is None else partial(save_adapter, self.model)
+            save(Path(self.output), getattr(torch, self.output_dtype))
