@@ -190,7 +190,7 @@ class EvaluatedModule(LightningModule):
                 f"that the policy has not ({', '.join(unknown[:3])}, ...): take the config.yaml of the checkpoint's "
                 "run, or its model.init_args.policy and model.init_args.trainable"
             )
-        file = Path(self.trainer.ckpt_path or "the checkpoint")
+        file = Path((self._trainer and self._trainer.ckpt_path) or "the checkpoint")
         for name, tensor in checkpoint.get("state_dict", {}).items():
             finite(name, tensor, file)
         self.updates = checkpoint["updates"]

@@ -1,8 +1,8 @@
 """Trains on two ranks; in the third update the judge is lost to one of them:
-`python -m tests.helpers.ranks_dead_judge FOLDER`.
+`python -m tests.helpers.ranks_dead_judge FOLDER whole|parts|resumed`.
 
-Runs three updates as a whole; then as far as it gets; then what is left. Rank 0 saves the weights of the first and the
-last, and what was caught.
+Three updates as a whole; as far as it gets; what is left. Every rank saves its weights, and what was caught. Each stage
+has processes of its own: a second process group on the port of the first may find it taken.
 """
 
 import sys
@@ -51,14 +51,15 @@ def run(folder, reward, ckpt_path=None):
 
 
 if __name__ == "__main__":
-    home = Path(sys.argv[1])
-    _, whole = run(home / "whole", RandomReward(seed=1))
+    home, stage = Path(sys.argv[1]), sys.argv[2]
     caught = None
     try:
-        run(home / "parts", Lost(seed=1))
+        if stage == "whole":
+            rank, weights = run(home / "whole", RandomReward(seed=1))
+        elif stage == "parts":
+            run(home / "parts", Lost(seed=1))
+        else:
+            rank, weights = run(home / "parts", RandomReward(seed=1), ckpt_path=home / "parts/checkpoints/last.ckpt")
     except ScoringFailed as error:
-        caught = str(error)
-    saved = home / "parts/checkpoints/last.ckpt"
-    updates = torch.load(saved, weights_only=True)["updates"]
-    rank, resumed = run(home / "parts", RandomReward(seed=1), ckpt_path=saved)
-    torch.save({"whole": whole, "resumed": resumed, "caught": caught, "updates": updates}, home / f"rank_{rank}.pt")
+        caught, weights, rank = str(error), {}, torch.distributed.get_rank()
+    torch.save({"weights": weights, "caught": caught}, home / f"{stage}_{rank}.pt")

@@ -317,17 +317,20 @@ def test_a_judge_dead_from_the_start_is_named_before_training(
 
 def test_a_judge_lost_to_one_rank_ends_the_run_of_all(tmp_path: Path) -> None:
     """Both ranks stop at one place and save together; going on repeats the update."""
-    command = [sys.executable, "-m", "tests.helpers.ranks_dead_judge", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-2000:]
-    ranks = [torch.load(tmp_path / f"rank_{rank}.pt") for rank in (0, 1)]
-    assert [rank["caught"] for rank in ranks] == [
+    said = {}
+    for stage in ("whole", "parts", "resumed"):
+        command = [sys.executable, "-m", "tests.helpers.ranks_dead_judge", str(tmp_path), stage]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
+        assert done.returncode == 0, done.stderr[-2000:]
+        said[stage] = [torch.load(tmp_path / f"{stage}_{rank}.pt") for rank in (0, 1)]
+        if stage == "parts":
+            assert torch.load(tmp_path / "parts/checkpoints/last.ckpt", weights_only=True)["updates"] == 2
+    assert [rank["caught"] for rank in said["parts"]] == [
         "the rewards of another rank failed: its message says why",
         "nobody answers",
     ]
-    for rank in ranks:
-        assert rank["updates"] == 2
-        assert same(rank["resumed"], rank["whole"])
+    for rank in (0, 1):
+        assert same(said["resumed"][rank]["weights"], said["whole"][rank]["weights"])
 
 
 def test_a_judge_that_dies_during_an_audit_is_one_message(
