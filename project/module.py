@@ -36,7 +36,7 @@ from project.training.lr_schedules import over_whole_run
 from project.training.settings import MOST_NOT_FINITE, AdvantageSettings, UpdateSettings
 from project.training.sharding import gathered
 from project.training.trainable import Trainable, optimizer_over, prepare
-from project.trajectory import Group, MicroBatch, Prompt, Replay, SampleKey
+from project.trajectory import Group, MicroBatch, Prompt, Replay, sample_keys
 
 NO_REWARDS = (
     "no prompt has two samples with a reward: the rewards gave NaN, the judge did not answer, or no round improved "
@@ -148,7 +148,7 @@ class AlphaGRPO(EvaluatedModule):
         rollout = Rollout(
             model=self.model,
             prompts=prompts,
-            keys=self._keys(prompts, self.num_generations, self.updates),
+            keys=sample_keys(prompts, self.num_generations, seed=self.seed, update=self.updates),
             sampler=self.sampler,
             training=True,
             stochastic=True,
@@ -363,18 +363,6 @@ class AlphaGRPO(EvaluatedModule):
         """Gradients are kept on their ranks, and averaged once an update."""
         wrapper = self.trainer.model
         return wrapper.no_sync() if isinstance(wrapper, DistributedDataParallel) else nullcontext()
-
-    def _keys(self, prompts: Sequence[Prompt], size: int, update: int) -> list[SampleKey]:
-        seen: dict[str, int] = defaultdict(int)
-        keys = []
-        for prompt in prompts:
-            occurrence = seen[prompt.id]
-            seen[prompt.id] += 1
-            keys += [
-                SampleKey(seed=self.seed, update=update, prompt=prompt.id, occurrence=occurrence, sample=g)
-                for g in range(size)
-            ]
-        return keys
 
     def _replay(self, model: UnifiedModel, batch: MicroBatch) -> Replay:
         return self.task.replay(

@@ -13,6 +13,7 @@ Sample `n` belongs to prompt `n // G`: a group is contiguous.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -67,6 +68,19 @@ class SampleKey:
     """How often the prompt was already drawn in this update."""
     sample: int = 0
     """Position in the group."""
+
+
+def sample_keys(prompts: Sequence[Prompt], size: int, *, seed: int, update: int) -> list[SampleKey]:
+    """The keys of all samples of an update, prompt by prompt, `size` of each."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for prompt in prompts:
+        keys += [
+            SampleKey(seed=seed, update=update, prompt=prompt.id, occurrence=seen[prompt.id], sample=g)
+            for g in range(size)
+        ]
+        seen[prompt.id] += 1
+    return keys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from project.tasks.self_reflection import SelfReflection
 from project.training.advantages import advantages
 from project.training.evaluated import Evaluation
 from project.training.trainable import prepare
-from project.trajectory import Group, Prompt, Scores
+from project.trajectory import Group, Prompt, Scores, sample_keys
 from tests.helpers import toys
 from tests.helpers.backbones import NewDenseModel
 from tests.helpers.policies import TinyBagel
@@ -54,9 +54,8 @@ def assert_same_weights(one, other):
 
 
 def test_keys_name_run_update_prompt_occurrence_and_sample():
-    module = make_module(seed=7)
     prompts = [Prompt(id="a", text=""), Prompt(id="b", text=""), Prompt(id="a", text="")]
-    keys = module._keys(prompts, 2, update=5)
+    keys = sample_keys(prompts, 2, seed=7, update=5)
     assert {(k.seed, k.update) for k in keys} == {(7, 5)}
     assert [(k.prompt, k.occurrence, k.sample) for k in keys] == [
         ("a", 0, 0), ("a", 0, 1), ("b", 0, 0), ("b", 0, 1), ("a", 1, 0), ("a", 1, 1),
@@ -94,7 +93,7 @@ def test_an_evaluation_follows_the_ode_of_its_own_schedule():
     task = ReasoningT2I(temperature=0.0, **SIZE)
     module = configured(evaluation=Evaluation(task=task, schedule=Schedule(4)))
     (group,) = module.validation_step(PROMPTS, 0)["groups"]
-    keys = [dataclasses.replace(k, seed=0, update=-1) for k in module._keys(PROMPTS, 1, 0)]
+    keys = sample_keys(PROMPTS, 1, seed=0, update=-1)
     (expected,) = roll(task, module.model, PROMPTS, keys, ode(4), None)
     for ours, theirs in zip(group.trajectories, expected.trajectories, strict=True):
         assert not len(ours.image.step_K)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
-if TYPE_CHECKING:
-    from lightning.pytorch.strategies import Strategy
-
 T = TypeVar("T")
-LONGEST_TIMEOUT = timedelta(days=365)
-"""Of collectives, where somebody is ready to wait for ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +56,3 @@ class Ranks:
 
 ALONE = Ranks()
 """A single process."""
-
-
-def lengthen_timeout(strategy: Strategy, seconds: float) -> None:
-    """Lets ranks wait for one another in collectives for `seconds` longer than the strategy's time-out.
-
-    Otherwise a judge that keeps one rank waiting would end the run of all the others. Does nothing in a single process.
-    """
-    if not seconds or not distributed.is_available() or not distributed.is_initialized():
-        return
-    given: timedelta = getattr(strategy, "_timeout", None) or distributed.constants.default_pg_timeout
-    longer = min(given.total_seconds() + seconds, LONGEST_TIMEOUT.total_seconds())
-    distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=longer))

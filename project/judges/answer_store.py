@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from project.core.metrics import Mean, Metric, Sum
+from project.judges.base import BehindJudge
 
 Value = TypeVar("Value", float, str)
 log = logging.getLogger(__name__)
@@ -156,3 +157,27 @@ def _write_ahead(database: sqlite3.Connection) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(0.01)
+
+
+class CachedAnswers(BehindJudge):
+    """What judges share that ask another `judge` only what is not in their `store`."""
+
+    judge: Any
+    store: AnswerStore[Any]
+
+    @property
+    def behind(self) -> Any:
+        return self.judge
+
+    @property
+    def name(self) -> str:
+        return str(self.judge.name)
+
+    def preflight(self) -> None:
+        """Also of the judge. Raises ValueError if the file is no cache or cannot be written."""
+        self.store.preflight()
+        super().preflight()
+
+    def metrics(self) -> dict[str, Metric]:
+        """The judge's own, and hits and misses of the cache with the share of hits; reset on read."""
+        return super().metrics() | self.store.metrics()

@@ -94,6 +94,30 @@ class AnyJudge(ABC):
         return {}
 
 
+class BehindJudge(AnyJudge):
+    """Leaves checking, waiting and counting to what stands behind it: another judge, or a model on servers."""
+
+    @property
+    @abstractmethod
+    def behind(self) -> Any:
+        """It has `preflight`, `longest_wait`, `stop_waiting` and `metrics`."""
+
+    def preflight(self) -> None:
+        self.behind.preflight()
+
+    @property
+    def longest_wait(self) -> float:
+        wait: float = self.behind.longest_wait
+        return wait
+
+    def stop_waiting(self) -> None:
+        self.behind.stop_waiting()
+
+    def metrics(self) -> dict[str, Metric]:
+        found: dict[str, Metric] = self.behind.metrics()
+        return found
+
+
 class Judge(AnyJudge):
     """Answers yes/no questions with confidences.
 

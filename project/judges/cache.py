@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from project.core.digest import digest, image_digest
-from project.core.metrics import Metric
-from project.judges.answer_store import AnswerStore
+from project.judges.answer_store import AnswerStore, CachedAnswers
 from project.judges.base import Judge, check_answers, check_pictures
 from project.trajectory import Question
 
 FILE = "answers.sqlite"
 
 
-class CachedJudge(Judge):
+class CachedJudge(CachedAnswers, Judge):
     """Asks another judge only what it has not answered before.
 
     An answer is found again by the picture's bytes, the prompt, the question and the judge's name (which holds model
@@ -37,22 +36,6 @@ class CachedJudge(Judge):
         self.judge = judge
         self.store: AnswerStore[float] = AnswerStore(Path(folder) / FILE, "confidence REAL", max_bytes)
 
-    @property
-    def name(self) -> str:
-        return self.judge.name
-
-    @property
-    def longest_wait(self) -> float:
-        return self.judge.longest_wait
-
-    def stop_waiting(self) -> None:
-        self.judge.stop_waiting()
-
-    def preflight(self) -> None:
-        """Also of the judge. Raises ValueError if the file is no cache or cannot be written."""
-        self.store.preflight()
-        self.judge.preflight()
-
     def answer(
         self,
         images: Sequence[np.ndarray],
@@ -71,10 +54,6 @@ class CachedJudge(Judge):
         if len(found) < len(wanted):
             found |= self._asked(images, questions, prompts, keys, found)
         return [[found[key] for key in row] for row in keys]
-
-    def metrics(self) -> dict[str, Metric]:
-        """The judge's own, and hits and misses of the cache with the share of hits; reset on read."""
-        return self.judge.metrics() | self.store.metrics()
 
     # ----------------------------------------------------------------- helpers
 

@@ -8,14 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from project.core.digest import digest
-from project.core.metrics import Metric
-from project.judges.answer_store import AnswerStore
+from project.judges.answer_store import AnswerStore, CachedAnswers
 from project.judges.free_text import FreeText, FreeTextJudge, FreeTextRequest, check_written
 
 FILE = "texts.sqlite"
 
 
-class CachedFreeTextJudge(FreeTextJudge):
+class CachedFreeTextJudge(CachedAnswers, FreeTextJudge):
     """Asks another judge only what it has not answered before.
 
     An answer is found again by the request's text, pictures and attempt, and the judge's name (which holds model,
@@ -36,22 +35,6 @@ class CachedFreeTextJudge(FreeTextJudge):
         self.judge = judge
         self.store: AnswerStore[str] = AnswerStore(Path(folder) / FILE, "answer TEXT", max_bytes)
 
-    @property
-    def name(self) -> str:
-        return self.judge.name
-
-    @property
-    def longest_wait(self) -> float:
-        return self.judge.longest_wait
-
-    def stop_waiting(self) -> None:
-        self.judge.stop_waiting()
-
-    def preflight(self) -> None:
-        """Also of the judge. Raises ValueError if the file is no cache or cannot be written."""
-        self.store.preflight()
-        self.judge.preflight()
-
     def write(self, requests: Sequence[FreeTextRequest]) -> list[FreeText | None]:
         """See `FreeTextJudge.write`. Equal requests are sent once. Raises whatever the judge raises, and WrongReturn
         for answers that are none."""
@@ -69,7 +52,3 @@ class CachedFreeTextJudge(FreeTextJudge):
             self.store.keep({key: json.dumps(asdict(answer)) for key, answer in new.items() if answer is not None})
             found |= new
         return [found[key] for key in keys]
-
-    def metrics(self) -> dict[str, Metric]:
-        """The judge's own, and hits and misses of the cache with the share of hits; reset on read."""
-        return self.judge.metrics() | self.store.metrics()

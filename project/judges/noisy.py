@@ -9,13 +9,12 @@ import numpy as np
 import torch
 
 from project.core.digest import pixel_key
-from project.core.metrics import Metric
 from project.core.randomness import keyed_generator
-from project.judges.base import Judge, check_answers
+from project.judges.base import BehindJudge, Judge, check_answers
 from project.trajectory import Question
 
 
-class NoisyJudge(Judge):
+class NoisyJudge(BehindJudge, Judge):
     """Another judge's confidences c, moved: sigmoid(logit(c) + z) with z normal of deviation `noise`.
 
     z hangs on picture, question and seed alone: the same question about the same picture gets the same wrong answer
@@ -38,21 +37,12 @@ class NoisyJudge(Judge):
         self.seed = seed
 
     @property
-    def name(self) -> str:
-        return f"{self.judge.name}+noise{self.noise:g}-floor{self.floor:g}-seed{self.seed}"
+    def behind(self) -> Judge:
+        return self.judge
 
     @property
-    def longest_wait(self) -> float:
-        return self.judge.longest_wait
-
-    def stop_waiting(self) -> None:
-        self.judge.stop_waiting()
-
-    def preflight(self) -> None:
-        self.judge.preflight()
-
-    def metrics(self) -> dict[str, Metric]:
-        return self.judge.metrics()
+    def name(self) -> str:
+        return f"{self.judge.name}+noise{self.noise:g}-floor{self.floor:g}-seed{self.seed}"
 
     def answer(
         self,

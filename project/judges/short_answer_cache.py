@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from project.core.digest import digest, image_digest
-from project.core.metrics import Metric
-from project.judges.answer_store import AnswerStore
+from project.judges.answer_store import AnswerStore, CachedAnswers
 from project.judges.cache import FILE
 from project.judges.short_answers import ShortAnswer, ShortAnswerJudge, check_lists, check_probabilities
 
 
-class CachedShortAnswerJudge(ShortAnswerJudge):
+class CachedShortAnswerJudge(CachedAnswers, ShortAnswerJudge):
     """Asks another judge only what it has not answered before; see `CachedJudge`, whose file it shares.
 
     A probability is found again by the picture's bytes, the question, the spellings and the judge's name.
@@ -31,22 +30,6 @@ class CachedShortAnswerJudge(ShortAnswerJudge):
     def __init__(self, judge: ShortAnswerJudge, folder: str, max_bytes: int = 1_000_000_000) -> None:
         self.judge = judge
         self.store: AnswerStore[float] = AnswerStore(Path(folder) / FILE, "confidence REAL", max_bytes)
-
-    @property
-    def name(self) -> str:
-        return self.judge.name
-
-    @property
-    def longest_wait(self) -> float:
-        return self.judge.longest_wait
-
-    def stop_waiting(self) -> None:
-        self.judge.stop_waiting()
-
-    def preflight(self) -> None:
-        """Also of the judge. Raises ValueError if the file is no cache or cannot be written."""
-        self.store.preflight()
-        self.judge.preflight()
 
     def probabilities(
         self, images: Sequence[np.ndarray], answers: Sequence[Sequence[ShortAnswer]]
@@ -79,10 +62,6 @@ class CachedShortAnswerJudge(ShortAnswerJudge):
             self.store.keep({key: value for key, value in new.items() if value is not None})
             found |= new
         return [[found[key] for key in row] for row in keys]
-
-    def metrics(self) -> dict[str, Metric]:
-        """The judge's own, and hits and misses of the cache with the share of hits; reset on read."""
-        return self.judge.metrics() | self.store.metrics()
 
 
 def _key(judge: bytes, picture: bytes, answer: ShortAnswer) -> bytes:

@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
 from project.benchmarks.base import Benchmark
-from project.core.ranks import lengthen_timeout
 from project.datamodule import evaluated_prompts
 from project.models.base import UnifiedModel
 from project.models.weight_files import finite
@@ -24,7 +23,7 @@ from project.samplers.sampler import Sampler
 from project.samplers.schedule import Schedule
 from project.tasks.base import EvaluationTask, Rollout
 from project.training.sharding import gathered, shard
-from project.training.strategies import check_strategy
+from project.training.strategies import check_strategy, lengthen_timeout
 from project.trajectory import Prompt, SampleKey
 
 

@@ -1,7 +1,8 @@
-"""Which strategies train here: those that keep the weights of all ranks equal."""
+"""Which strategies train here (those that keep the weights of all ranks equal), and how long their ranks wait."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch.strategies import (
@@ -12,6 +13,7 @@ from lightning.pytorch.strategies import (
     StrategyRegistry,
     XLAStrategy,
 )
+from torch import distributed
 
 from project.training.sharding import FullySharded
 
@@ -19,6 +21,8 @@ NO_DDP = (DeepSpeedStrategy, XLAStrategy)
 """Derived from Lightning's DDP, but they average gradients elsewhere: in an engine, or in the optimizer's step."""
 WORKING = "set it to auto, to ddp or a variant of ddp, or to fsdp2"
 """What every refusal ends with."""
+LONGEST_TIMEOUT = timedelta(days=365)
+"""Of collectives, where somebody is ready to wait for ever."""
 
 
 def check_strategy(strategy: str | Strategy) -> None:
@@ -40,6 +44,18 @@ def check_strategy(strategy: str | Strategy) -> None:
         f"--trainer.strategy {name} does not average the gradients of this model, so every rank would train weights of "
         f"its own: {WORKING}"
     )
+
+
+def lengthen_timeout(strategy: Strategy, seconds: float) -> None:
+    """Lets ranks wait for one another in collectives for `seconds` longer than the strategy's time-out.
+
+    Otherwise a judge that keeps one rank waiting would end the run of all the others. Does nothing in a single process.
+    """
+    if not seconds or not distributed.is_available() or not distributed.is_initialized():
+        return
+    given: timedelta = getattr(strategy, "_timeout", None) or distributed.constants.default_pg_timeout
+    longer = min(given.total_seconds() + seconds, LONGEST_TIMEOUT.total_seconds())
+    distributed.distributed_c10d._set_pg_timeout(timedelta(seconds=longer))
 
 
 def _registered(name: str) -> type[Strategy] | None:

@@ -2,7 +2,7 @@
 `python -m tests.helpers.ranks_dead_judge FOLDER whole|parts|resumed`.
 
 Three updates as a whole; as far as it gets; what is left. Every rank saves its weights, and what was caught. Each stage
-has processes of its own: a second process group on the port of the first may find it taken.
+has processes of its own.
 """
 
 import sys

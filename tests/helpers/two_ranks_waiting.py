@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 from torch import distributed
 
-from project.core.ranks import Ranks, lengthen_timeout
+from project.core.ranks import Ranks
+from project.training.strategies import lengthen_timeout
 
 TIMEOUT = timedelta(seconds=1)
 KEPT = 2.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,10 +64,13 @@ def test_sharding_strategies_are_refused_as_objects(kind: type) -> None:
 
 @pytest.fixture
 def _alone() -> Iterator[None]:
-    """Leaves no process group behind."""
+    """Leaves no process group behind, and no LOCAL_RANK: with it, processes of later tests wait for others to come."""
+    before = dict(os.environ)
     yield
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.mark.usefixtures("_alone")

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from project.core.digest import image_digest
-from project.core.metrics import Metric
-from project.judges.base import Judge
+from project.judges.base import BehindJudge, Judge
 from project.judges.first_token import one_by_one, regrouped
 from project.judges.openai.pictures import data_uri
 from project.judges.openai.server import Server
@@ -17,7 +16,7 @@ from project.judges.templates import judge_messages, template_name
 from project.trajectory import Question
 
 
-class OpenAIJudge(Judge):
+class OpenAIJudge(BehindJudge, Judge):
     """Asks a model over HTTP, several questions at a time.
 
     What stays without an answer after all retries is unanswered (None), never 0. While no server answers at all,
@@ -59,6 +58,10 @@ class OpenAIJudge(Judge):
         )
 
     @property
+    def behind(self) -> YesNoModel:
+        return self.asked
+
+    @property
     def name(self) -> str:
         return self.asked.name(template_name(self.show_request))
 
@@ -85,20 +88,6 @@ class OpenAIJudge(Judge):
         )
         found = dict(zip(distinct, answers, strict=True))
         return regrouped([found[key] for key in keys], questions)
-
-    def preflight(self) -> None:
-        """One question about a picture of `image_size` to every server. Raises ValueError with the remedy."""
-        self.asked.preflight()
-
-    @property
-    def longest_wait(self) -> float:
-        return self.asked.longest_wait
-
-    def stop_waiting(self) -> None:
-        self.asked.stop_waiting()
-
-    def metrics(self) -> dict[str, Metric]:
-        return self.asked.metrics()
 
     def _probe(self) -> Chat:
         picture = np.zeros((self.image_size, self.image_size, 3), dtype=np.uint8)

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from project.core.digest import image_digest
-from project.core.metrics import Metric
+from project.judges.base import BehindJudge
 from project.judges.openai.pictures import data_uri
 from project.judges.openai.server import Server
 from project.judges.openai.yes_no_model import UNCERTAIN, Chat, YesNoModel
@@ -17,7 +17,7 @@ from project.judges.short_answers import ShortAnswer, ShortAnswerJudge, check_li
 from project.judges.templates import SHORT_ANSWER_TEMPLATE_VERSION, short_answer_messages, word_in
 
 
-class OpenAIShortAnswerJudge(ShortAnswerJudge):
+class OpenAIShortAnswerJudge(BehindJudge, ShortAnswerJudge):
     """Asks a model over HTTP for one token and its log-probabilities; failures are treated as by `OpenAIJudge`.
 
     A question is sent once, whatever answers to it are wanted. The probability of an answer is that of all first tokens
@@ -47,6 +47,10 @@ class OpenAIShortAnswerJudge(ShortAnswerJudge):
         )
 
     @property
+    def behind(self) -> YesNoModel:
+        return self.asked
+
+    @property
     def name(self) -> str:
         return self.asked.name(f"short-answer-{SHORT_ANSWER_TEMPLATE_VERSION}")
 
@@ -73,20 +77,6 @@ class OpenAIShortAnswerJudge(ShortAnswerJudge):
             for key, one in zip(keys, wanted, strict=True)
         )
         return [list(islice(values, len(row))) for row in answers]
-
-    def preflight(self) -> None:
-        """One yes/no question about a picture of `image_size` to every server. Raises ValueError with the remedy."""
-        self.asked.preflight()
-
-    @property
-    def longest_wait(self) -> float:
-        return self.asked.longest_wait
-
-    def stop_waiting(self) -> None:
-        self.asked.stop_waiting()
-
-    def metrics(self) -> dict[str, Metric]:
-        return self.asked.metrics()
 
     def _probe(self) -> Chat:
         red = np.zeros((self.image_size, self.image_size, 3), dtype=np.uint8)

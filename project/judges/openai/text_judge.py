@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from project.core.metrics import Metric
-from project.judges.base import TextJudge, check_texts
+from project.judges.base import BehindJudge, TextJudge, check_texts
 from project.judges.openai.server import Server
 from project.judges.openai.yes_no_model import Chat, YesNoModel
 from project.judges.templates import TEXT_TEMPLATE_VERSION, text_messages
 
 
-class OpenAITextJudge(TextJudge):
+class OpenAITextJudge(BehindJudge, TextJudge):
     """Asks a model over HTTP, several questions at a time; failures are treated as by `OpenAIJudge`.
 
     Args:
@@ -36,6 +35,10 @@ class OpenAITextJudge(TextJudge):
         )
 
     @property
+    def behind(self) -> YesNoModel:
+        return self.asked
+
+    @property
     def name(self) -> str:
         return self.asked.name(f"text-template-{TEXT_TEMPLATE_VERSION}")
 
@@ -56,20 +59,6 @@ class OpenAITextJudge(TextJudge):
         found = dict(zip(distinct, answers, strict=True))
         rest = iter(found[key] for key in keys)
         return [list(islice(rest, len(questions))) for _ in texts]
-
-    def preflight(self) -> None:
-        """One question about a short text to every server. Raises ValueError with the remedy."""
-        self.asked.preflight()
-
-    @property
-    def longest_wait(self) -> float:
-        return self.asked.longest_wait
-
-    def stop_waiting(self) -> None:
-        self.asked.stop_waiting()
-
-    def metrics(self) -> dict[str, Metric]:
-        return self.asked.metrics()
 
 
 def _probe() -> Chat:

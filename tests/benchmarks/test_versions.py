@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from project.benchmarks import gedit, item_versions, tiif, wise
-from project.benchmarks.item_versions import item_digest, item_version
+from project.benchmarks import gedit, tiif, versions, wise
+from project.benchmarks.versions import item_digest, item_version
 from tests.helpers import ROOT
 
 DATA = (ROOT / "../shared/benchmarks").resolve()
@@ -44,7 +44,7 @@ def test_another_version_is_named(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert item_version("wise_verified", ITEMS) is None
     (record,) = caplog.records
-    digest = next(iter(item_versions.PUBLISHED["wise_verified"]))
+    digest = next(iter(versions.PUBLISHED["wise_verified"]))
     assert item_digest(ITEMS)[:12] in record.getMessage() and f"{digest[:12]} (as published)" in record.getMessage()
 
 
