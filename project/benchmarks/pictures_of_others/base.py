@@ -123,6 +123,18 @@ class PictureBenchmark(ABC, Generic[Item]):
         """
 
     @abstractmethod
+    def place(self, item: Item, sample: int) -> str:
+        """Where a drawn picture is saved, from the folder of all, without suffix: `pictures` looks there too."""
+
+    @abstractmethod
+    def prompt(self, item: Item) -> str:
+        """What a model is told to draw."""
+
+    def source(self, item: Item) -> np.ndarray | None:
+        """The picture that the item edits, uint8 [height, width, 3]; None where nothing is edited."""
+        return None
+
+    @abstractmethod
     def made_by(self) -> dict[str, str]:
         """Who judges and how: what makes rows of one folder comparable."""
 
@@ -146,6 +158,17 @@ class PictureBenchmark(ABC, Generic[Item]):
 
         Raises ScoringFailed if nobody judges any longer, and ValueError if it cannot judge these pictures.
         """
+
+    @abstractmethod
+    def worth(self, item: Item, row: Row) -> float:
+        """How good the picture of a row is by what was found in it, 0 to 1: for comparisons item by item.
+
+        Of a benchmark that calls pictures right or wrong, 1 or 0.
+        """
+
+    @abstractmethod
+    def told(self, item: Item, row: Row) -> list[str]:
+        """What was found, in a few short lines for people: beside the picture in a sheet."""
 
     @abstractmethod
     def score(self, items: Sequence[Item], rows: Sequence[Row], mode: Mode) -> Scored:

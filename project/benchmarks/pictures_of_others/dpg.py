@@ -54,6 +54,9 @@ class DPGPictures(YesNoBenchmark[dpg.DPGItem]):
             found.append(Picture(item=item.id, sample=sample, file=file, tried=tried))
         return found
 
+    def place(self, item: dpg.DPGItem, sample: int) -> str:
+        return item.id if self.samples == 1 else f"{item.id}/{sample}"
+
     def questions(self, item: dpg.DPGItem) -> Sequence[str]:
         return [question.text for question in item.questions]
 

@@ -74,6 +74,12 @@ class GenEvalPictures(PictureBenchmark[Item]):
             found.append(Picture(item=item.id, sample=sample, file=file, tried=tried))
         return found
 
+    def place(self, item: Item, sample: int) -> str:
+        return f"{item.id}/samples/{sample:04d}"
+
+    def prompt(self, item: Item) -> str:
+        return item.prompt
+
     def made_by(self) -> dict[str, str]:
         return {"label": self.detector.label, "detector": self.detector.source, "colors": self.colors.label}
 
@@ -88,6 +94,12 @@ class GenEvalPictures(PictureBenchmark[Item]):
         samples = [picture.sample for picture in pictures]
         verdicts = judge_pictures(images, items, samples, self.detector, self.colors)
         return [{"tag": row.tag, "correct": row.correct, "reason": row.reason} for row in verdicts]
+
+    def worth(self, item: Item, row: Row) -> float:
+        return float(row["correct"])
+
+    def told(self, item: Item, row: Row) -> list[str]:
+        return [f"{row['tag']}: {'right' if row['correct'] else 'wrong'}", *row["reason"].splitlines()]
 
     def score(self, items: Sequence[Item], rows: Sequence[Row], mode: Mode) -> Scored:
         verdicts = [

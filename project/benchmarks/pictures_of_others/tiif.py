@@ -55,6 +55,10 @@ class TIIFPictures(YesNoBenchmark[tiif.TIIFItem]):
         file, tried = first_file(folder, stems)
         return [Picture(item=item.id, sample=0, file=file, tried=tried)]
 
+    def place(self, item: tiif.TIIFItem, sample: int) -> str:
+        kind, line, length = item.id.split("/")
+        return f"{kind}/{self.model or 'MODEL'}/{length}_description/{line}"
+
     def questions(self, item: tiif.TIIFItem) -> Sequence[str]:
         return item.questions
 

@@ -42,10 +42,6 @@ class YesNoBenchmark(PictureBenchmark[Item]):
     def questions(self, item: Item) -> Sequence[str]:
         """What is asked about each picture of an item."""
 
-    @abstractmethod
-    def prompt(self, item: Item) -> str:
-        """What an item's pictures were made for."""
-
     def made_by(self) -> dict[str, str]:
         return {"judge": self.asked.name, "protocol": f"one question at a time, yes above a confidence of {THRESHOLD}"}
 
@@ -59,6 +55,14 @@ class YesNoBenchmark(PictureBenchmark[Item]):
         answers = self.asked.answer(images, questions, [self.prompt(item) for item in items])
         check_answers(answers, [len(asked) for asked in questions], self.asked.name, self.asked.answer)
         return [_row(given) for given in answers]
+
+    def worth(self, item: Item, row: Row) -> float:
+        """The share of questions that are answered by yes."""
+        said = words(row)
+        return said.count("yes") / len(said)
+
+    def told(self, item: Item, row: Row) -> list[str]:
+        return [f"{c:.2f}  {question}" for c, question in zip(row["confidences"], self.questions(item), strict=True)]
 
 
 def words(row: Row) -> list[str]:
