@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -120,6 +121,50 @@ class EvaluationLoader:
             yield self.prompts[start : start + self.batch_size]
 
 
+class PromptSource(ABC):
+    """A callback that brings the prompts of its own that it measures."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What its prompts are marked with (`Prompt.benchmark`)."""
+
+    @property
+    @abstractmethod
+    def own_prompts(self) -> Sequence[Prompt]:
+        """All of them, in order, marked by the name of the benchmark. Raises ValueError or FileNotFoundError."""
+
+    @abstractmethod
+    def batches(self, size: int) -> list[list[Prompt]]:
+        """Lists of at most `size` of them that are to be drawn together; without those that were drawn already."""
+
+
+class SourceLoader:
+    """The lists of a source's prompts, dealt to the ranks as whole: who is drawn together hangs on nothing else.
+
+    So a picture is the same to the last digit on any number of ranks, and after an interruption. Every rank gets the
+    same number of lists (unequal ones would hang a sharded model): a prompt that is marked as `padding` fills up. If
+    nothing is left there is one empty list, because Lightning skips an evaluation without any.
+    """
+
+    def __init__(self, source: PromptSource, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        if batch_size < 1:
+            raise ValueError(f"eval_batch_size = {batch_size}: give at least 1")
+        self.source, self.batch_size, self.rank, self.world_size = source, batch_size, rank, world_size
+
+    def __len__(self) -> int:
+        return max(1, -(-len(self.source.batches(self.batch_size)) // self.world_size))
+
+    def __iter__(self) -> Iterator[list[Prompt]]:
+        batches = self.source.batches(self.batch_size) or [[]]
+        filler = [dataclasses.replace(prompt, padding=True) for prompt in batches[-1][:1]]
+        padded = [*batches, *[filler] * (-len(batches) % self.world_size)]
+        yield from padded[self.rank :: self.world_size]
+
+
+EvaluationLoaders = list[EvaluationLoader | SourceLoader]
+
+
 class PromptDataModule(LightningDataModule):
     """Prompts for training and evaluation.
 
@@ -164,16 +209,19 @@ class PromptDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Reads the files of the stage. Raises ValueError or FileNotFoundError, see `read_prompts`."""
         needed = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}[stage]
-        if self.files[needed] is None:
+        own = [prompt for source in self.sources for prompt in source.own_prompts]
+        if self.files[needed] is None and not (own and needed in ("val", "test")):
             raise ValueError(f"`{stage}` needs prompts: set data.init_args.{needed} to a .jsonl or .txt file")
         for name in (needed, "val") if stage == "fit" else (needed,):
             file = self.files[name]
-            if file is None or name in self.prompts:
+            if name in self.prompts:
                 continue
+            found: list[Prompt] = []
             if isinstance(file, str):
-                self.prompts[name] = read_prompts(file, self.columns)
-            else:
-                self.prompts[name] = [p for by, f in file.items() for p in _marked(read_prompts(f, self.columns), by)]
+                found = read_prompts(file, self.columns)
+            elif file is not None:
+                found = [p for by, f in file.items() for p in _marked(read_prompts(f, self.columns), by)]
+            self.prompts[name] = [*found, *(own if name in ("val", "test") else [])]
         if stage == "fit":
             self.train_dataloader()  # Refuses now what else would be refused after the evaluation before training.
 
@@ -182,26 +230,38 @@ class PromptDataModule(LightningDataModule):
             self.prompts["train"], prompts_per_update=self.prompts_per_update, seed=self.seed, shuffle=self.shuffle
         )
 
-    def val_dataloader(self) -> list[EvaluationLoader]:
+    def val_dataloader(self) -> EvaluationLoaders:
         return self._evaluation("val")
 
-    def test_dataloader(self) -> list[EvaluationLoader]:
+    def test_dataloader(self) -> EvaluationLoaders:
         return self._evaluation("test")
 
-    def predict_dataloader(self) -> list[EvaluationLoader]:
+    def predict_dataloader(self) -> EvaluationLoaders:
         return self._evaluation("predict")
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Prompts hold no tensors, and Lightning's own transfer refuses frozen dataclasses."""
         return batch
 
-    def _evaluation(self, name: str) -> list[EvaluationLoader]:
-        """A loader for each file."""
+    @property
+    def sources(self) -> list[PromptSource]:
+        """The callbacks that bring prompts of their own for evaluations."""
+        callbacks: list[Any] = self.trainer.callbacks if self.trainer else []  # type: ignore[attr-defined]
+        return [callback for callback in callbacks if isinstance(callback, PromptSource)]
+
+    def _evaluation(self, name: str) -> EvaluationLoaders:
+        """A loader for each file, and for each benchmark that brings its prompts."""
         rank, world_size = self._place()
-        return [
-            EvaluationLoader(list(prompts), batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
-            for _, prompts in groupby(self.prompts.get(name, []), lambda prompt: prompt.benchmark)
-        ]
+        by_name = {source.name: source for source in self.sources}
+        loaders: EvaluationLoaders = []
+        for benchmark, prompts in groupby(self.prompts.get(name, []), lambda prompt: prompt.benchmark):
+            source = by_name.get(benchmark) if benchmark is not None else None
+            loaders.append(
+                EvaluationLoader([*prompts], batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
+                if source is None
+                else SourceLoader(source, batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
+            )
+        return loaders
 
     def _place(self) -> tuple[int, int]:
         """(rank, world size) of this process; (0, 1) outside a trainer."""

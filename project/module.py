@@ -30,7 +30,8 @@ from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
 from project.tasks.base import Rollout, Task
 from project.training.advantages import advantages
-from project.training.evaluated import EvaluatedModule, Evaluation
+from project.training.evaluated import EvaluatedModule
+from project.training.evaluation import Evaluation
 from project.training.gradients import average_over_ranks
 from project.training.lr_schedules import over_whole_run
 from project.training.settings import MOST_NOT_FINITE, AdvantageSettings, UpdateSettings

@@ -18,7 +18,7 @@ from project.samplers.schedule import Schedule
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.self_reflection import SelfReflection
 from project.training.advantages import advantages
-from project.training.evaluated import Evaluation
+from project.training.evaluation import Evaluation
 from project.training.trainable import prepare
 from project.trajectory import Group, Prompt, Scores, sample_keys
 from tests.helpers import toys

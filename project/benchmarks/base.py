@@ -19,6 +19,7 @@ from project.core.atomic_files import write_atomically
 from project.core.run_folder import run_folder
 from project.datamodule import evaluated_prompts
 from project.rewards.base import Reward, score
+from project.tasks.base import EvaluationTask
 from project.trajectory import Group, Prompt, Trajectory
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,10 @@ class Benchmark(Callback, ABC):
         if self.reward is not None:
             self.reward.stop_waiting()
 
+    def adapted(self, task: EvaluationTask) -> EvaluationTask:
+        """How the prompts that are its own are drawn, where it is not as the evaluation's task says."""
+        return task
+
     def reset(self) -> None:
         """Forget what was measured."""
         self._outcomes = {None: []}
@@ -180,7 +185,7 @@ class Benchmark(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not all(self._measures(prompt) for prompt in batch):
+        if not batch or not all(self._measures(prompt) for prompt in batch):
             return
         groups = _groups(outputs)
         if not groups:

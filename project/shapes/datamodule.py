@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 
 from project.core.run_folder import run_folder
 from project.data.interleaved import Example
-from project.datamodule import EvaluationLoader, PromptDataModule
+from project.datamodule import EvaluationLoaders, PromptDataModule
 from project.shapes.examples import DEFAULT_RATES, Task, sample_example
 from project.shapes.own_pictures import OwnPictures
 
@@ -148,5 +148,5 @@ class ShapesExamples(LightningDataModule):
         """Examples become tensors when they are packed; Lightning's own transfer refuses frozen dataclasses."""
         return batch
 
-    def val_dataloader(self) -> list[EvaluationLoader]:
+    def val_dataloader(self) -> EvaluationLoaders:
         return self.prompts.val_dataloader() if self.prompts is not None else []

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from project.core.ranks import ALONE, Ranks
 from project.core.timing import Stopwatch
 from project.models.base import UnifiedModel
 from project.rewards.scoring import Scorer
+from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
 if TYPE_CHECKING:
     from project.tasks.turn import Turn
+
+T = TypeVar("T", bound="EvaluationTask")
+ChangeGuidance = Callable[[Guidance], Guidance]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,18 @@ class EvaluationTask(ABC):
     def evaluates_with_scores(self) -> bool:
         """Whether an evaluation depends on rewards (to choose pictures)."""
         return False
+
+    def with_guidance(self, change: ChangeGuidance) -> EvaluationTask:
+        """The same task with other guidance. Raises ValueError for a task that draws and does not say how."""
+        if self.turns:
+            raise ValueError(f"{type(self).__name__} has no `with_guidance`: write one, or leave its guidance as it is")
+        return self
+
+    def _changed(self: T, **attributes: Any) -> T:
+        """A copy with other attributes."""
+        new = copy.copy(self)
+        vars(new).update(attributes)
+        return new
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Finds out before any work what it could not draw of these prompts. Raises ValueError or OSError."""

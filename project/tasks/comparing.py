@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from project.tasks.base import EvaluationTask, Rollout
+from project.tasks.base import ChangeGuidance, EvaluationTask, Rollout
 from project.tasks.turn import Turn
 from project.trajectory import Group, Prompt
 
@@ -30,6 +30,9 @@ class Comparing(EvaluationTask):
     @property
     def evaluates_with_scores(self) -> bool:
         return any(task.evaluates_with_scores for task in self.tasks)
+
+    def with_guidance(self, change: ChangeGuidance) -> Comparing:
+        return self._changed(tasks=[task.with_guidance(change) for task in self.tasks])
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         for task in self.tasks:

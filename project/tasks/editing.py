@@ -13,7 +13,7 @@ from project.core.images import check_pictures, read_picture_of
 from project.models.base import UnifiedModel
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
-from project.tasks.base import Rollout, Task
+from project.tasks.base import ChangeGuidance, Rollout, Task
 from project.tasks.drawing import Canvas, given_picture
 from project.tasks.turn import Request, Turn
 from project.trajectory import Group, ImageSegment, Prompt, Replay, Trajectory
@@ -72,6 +72,9 @@ class Editing(Task):
     @property
     def turns(self) -> Sequence[Turn]:
         return (self.turn,)
+
+    def with_guidance(self, change: ChangeGuidance) -> Editing:
+        return self._changed(turn=self.turn.with_guidance(change))
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Reads the picture of every prompt. Raises what the source raises."""

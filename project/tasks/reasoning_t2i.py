@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from project.models.base import UnifiedModel
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
-from project.tasks.base import Rollout, Task
+from project.tasks.base import ChangeGuidance, Rollout, Task
 from project.tasks.drawing import Canvas
 from project.tasks.turn import Request, Turn
 from project.trajectory import Group, Replay, Trajectory
@@ -55,6 +55,9 @@ class ReasoningT2I(Task):
     @property
     def turns(self) -> Sequence[Turn]:
         return (self.turn,)
+
+    def with_guidance(self, change: ChangeGuidance) -> ReasoningT2I:
+        return self._changed(turn=self.turn.with_guidance(change))
 
     def rollout(self, rollout: Rollout) -> list[Group]:
         requests = [

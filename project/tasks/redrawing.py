@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from project.tasks.base import EvaluationTask, Rollout
+from project.tasks.base import ChangeGuidance, EvaluationTask, Rollout
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.turn import Turn
 from project.trajectory import Group, Trajectory
@@ -38,6 +38,9 @@ class Redrawing(EvaluationTask):
     @property
     def evaluates_with_scores(self) -> bool:
         return self.keep != "last"
+
+    def with_guidance(self, change: ChangeGuidance) -> Redrawing:
+        return self._changed(first=self.first.with_guidance(change))
 
     def rollout(self, rollout: Rollout) -> list[Group]:
         """Raises ValueError in training, for more than one sample a prompt, or for `best` without rewards."""

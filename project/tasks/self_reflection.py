@@ -22,7 +22,7 @@ from project.core.ranks import ALONE, Ranks
 from project.models.base import UnifiedModel
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
-from project.tasks.base import Rollout, Task
+from project.tasks.base import ChangeGuidance, Rollout, Task
 from project.tasks.drawing import Canvas, given_picture
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.rectification import Floor, rectify
@@ -138,6 +138,9 @@ class SelfReflection(Task):
     @property
     def evaluates_with_scores(self) -> bool:
         return self.gate is not None or self.stop_above is not None
+
+    def with_guidance(self, change: ChangeGuidance) -> SelfReflection:
+        return self._changed(first=self.first.with_guidance(change), turn=self.turn.with_guidance(change))
 
     def check_group(self, size: int) -> None:
         """Raises ValueError if more first pictures are to be drawn than there are samples that draw them."""

@@ -19,7 +19,7 @@ from project.models.reading import Read, Reading, read
 from project.models.text import SampledText
 from project.samplers.guidance import UNGUIDED
 from project.samplers.sampler import Sampler
-from project.tasks.base import Rollout
+from project.tasks.base import ChangeGuidance, Rollout
 from project.tasks.drawing import Canvas, draw, replay_steps
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, TextSegment, Trajectory
 
@@ -64,6 +64,10 @@ class Turn:
             )
         if self.images_per_text < 1:
             raise ValueError(f"images_per_text={self.images_per_text}: give at least 1")
+
+    def with_guidance(self, change: ChangeGuidance) -> Turn:
+        """The same turn with other guidance."""
+        return replace(self, canvas=replace(self.canvas, guidance=change(self.canvas.guidance)))
 
     @torch.no_grad()
     def rollout(self, rollout: Rollout, requests: Sequence[Request], round: int = 0) -> list[Trajectory]:

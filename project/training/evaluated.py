@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,46 +13,17 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
 from project.benchmarks.base import Benchmark
-from project.datamodule import evaluated_prompts
+from project.datamodule import PromptSource, evaluated_prompts
 from project.models.base import UnifiedModel
 from project.models.weight_files import finite
 from project.rewards.base import Reward
 from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
-from project.samplers.schedule import Schedule
 from project.tasks.base import EvaluationTask, Rollout
+from project.training.evaluation import Evaluation
 from project.training.sharding import gathered, shard
 from project.training.strategies import check_strategy, lengthen_timeout
 from project.trajectory import Prompt, SampleKey
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """How a policy is measured: one trajectory per prompt, whose pictures follow the ODE.
-
-    Args:
-        task: what is drawn; or, by the name of a benchmark with prompts of its own, the task of that benchmark.
-        schedule: flow times at which pictures are denoised.
-    """
-
-    task: EvaluationTask | dict[str, EvaluationTask]
-    schedule: Schedule
-
-    @property
-    def tasks(self) -> list[EvaluationTask]:
-        return [*self.task.values()] if isinstance(self.task, dict) else [self.task]
-
-    def task_of(self, prompt: Prompt) -> EvaluationTask:
-        """The task that draws a prompt. Raises ValueError if none is for the benchmark that measures it."""
-        if not isinstance(self.task, dict):
-            return self.task
-        if prompt.benchmark not in self.task:
-            raise ValueError(
-                f"model.init_args.evaluation.task has a task for {', '.join(self.task)}, but prompt {prompt.id!r} is "
-                f"for {prompt.benchmark or 'no benchmark in particular'}: give the data module a file for each "
-                "benchmark, by its name"
-            )
-        return self.task[prompt.benchmark]
 
 
 class EvaluatedModule(LightningModule):
@@ -69,6 +39,7 @@ class EvaluatedModule(LightningModule):
         super().__init__()
         self.evaluation = evaluation
         self.policy: UnifiedModel | None = None
+        self._tasks: dict[str | None, EvaluationTask] = {}
         self.updates = 0
         self.scorer: Scorer | None = None
 
@@ -103,8 +74,28 @@ class EvaluatedModule(LightningModule):
         if kind in ("val", "test") and (evaluated or stage != "fit"):
             self._check_measured(stage, kind)
         if self.evaluation is not None:
-            for task, prompts in groupby(evaluated, self.evaluation.task_of):
+            for task, prompts in groupby(evaluated, self.task_of):
                 task.check([*prompts])
+
+    def task_of(self, prompt: Prompt) -> EvaluationTask:
+        """The task that draws a prompt of an evaluation, as the evaluation and the prompt's benchmark want it.
+
+        Raises ValueError without an evaluation, and what `Evaluation.task_of` raises.
+        """
+        if self.evaluation is None:
+            raise ValueError("evaluation needs model.init_args.evaluation: give its task and its schedule")
+        if prompt.benchmark not in self._tasks:
+            task = self.evaluation.task_of(prompt)
+            for benchmark in self._benchmarks:
+                if benchmark.name == prompt.benchmark:
+                    task = benchmark.adapted(task)
+            self._tasks[prompt.benchmark] = self.evaluation.finished(task)
+        return self._tasks[prompt.benchmark]
+
+    @property
+    def _benchmarks(self) -> list[Benchmark]:
+        callbacks: list[Callback] = self._trainer.callbacks if self._trainer else []  # type: ignore[attr-defined]
+        return [callback for callback in callbacks if isinstance(callback, Benchmark)]
 
     def _prompts(self, kind: str) -> Sequence[Prompt]:
         """Those of the data module, of a kind."""
@@ -115,13 +106,13 @@ class EvaluatedModule(LightningModule):
         if not isinstance(files, Mapping):
             return
         tasks = None if self.evaluation is None else self.evaluation.task
-        if isinstance(tasks, Mapping) and set(tasks) != set(files):
+        measuring = [benchmark.name for benchmark in self._benchmarks]
+        own = [benchmark.name for benchmark in self._benchmarks if isinstance(benchmark, PromptSource)]
+        if isinstance(tasks, Mapping) and set(tasks) != {*files, *own}:
             raise ValueError(
                 f"model.init_args.evaluation.task is for {', '.join(tasks)}, data.init_args.{kind} for "
-                f"{', '.join(files)}: name the same benchmarks in both"
+                f"{', '.join([*files, *own])}: name the same benchmarks in both"
             )
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        measuring = [callback.name for callback in callbacks if isinstance(callback, Benchmark)]
         if unmeasured := [name for name in files if name not in measuring]:
             raise ValueError(
                 f"data.init_args.{kind} has prompts for {unmeasured[0]!r}, but the benchmarks of this run are "
@@ -150,13 +141,14 @@ class EvaluatedModule(LightningModule):
 
         A task that refines gives several groups: the first pictures, then those of every round.
         """
-        if self.evaluation is None:
-            raise ValueError("evaluation needs model.init_args.evaluation: give its task and its schedule")
-        task = self.evaluation.task_of(prompts[0])
+        if not prompts:  # all was drawn by an earlier run
+            return {"groups": ()}
+        task = self.task_of(prompts[0])
+        assert self.evaluation is not None
         rollout = Rollout(
             model=self.model,
             prompts=prompts,
-            keys=[SampleKey(seed=0, update=-1, prompt=prompt.id) for prompt in prompts],
+            keys=[SampleKey(seed=self.evaluation.seed, update=-1, prompt=prompt.id) for prompt in prompts],
             sampler=Sampler(schedule=self.evaluation.schedule),
             training=False,
             score=Scorer(self.rewards) if task.evaluates_with_scores and self.rewards else None,

@@ -21,7 +21,8 @@ from project.models.lora import LoRA, add_lora, save_adapter
 from project.models.packing import Block, LatentBlock, PackedLoss, PictureBlock, TextBlock, pack, packed_loss
 from project.models.transforms import normalise
 from project.samplers.schedule import shift_sigma
-from project.training.evaluated import EvaluatedModule, Evaluation
+from project.training.evaluated import EvaluatedModule
+from project.training.evaluation import Evaluation
 from project.training.lr_schedules import over_whole_run
 from project.training.sharding import FullySharded
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import Any, Generic
 
 import numpy as np
 
 from project.benchmarks.dpg import grid_crops
-from project.benchmarks.pictures_of_others.base import SUFFIXES, Item, Picture, PictureBenchmark, Scored
+from project.benchmarks.pictures_of_others.base import SUFFIXES, Item, ItemFile, Picture, PictureBenchmark, Scored
 from project.benchmarks.scoring import MODES, Mode, listed, require_unique
 from project.core.atomic_files import write_atomically
 from project.core.errors import WrongReturn
@@ -34,6 +36,45 @@ Place = tuple[int, int]
 """Of a row: the item's in the benchmark, and its sample."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AskedItems(Generic[Item]):
+    """The items of a benchmark, and those of them that a run is about.
+
+    Attributes:
+        path: The official file or folder.
+        read: The whole benchmark.
+        asked: Those to draw and to score.
+    """
+
+    path: Path
+    read: ItemFile[Item]
+    asked: tuple[Item, ...]
+
+    @classmethod
+    def of(
+        cls, benchmark: PictureBenchmark[Item], path: Path, limit: int | None = None, every: int = 1
+    ) -> AskedItems[Item]:
+        """The items that a benchmark reads.
+
+        Args:
+            benchmark: Who reads.
+            path: The official file or folder.
+            limit: At most so many, the first ones; all, if None.
+            every: Of all, every so many.
+
+        Raises FileNotFoundError or ValueError for items that cannot be used, and for none.
+        """
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit={limit}: give at least 1 item, or leave it out")
+        if every < 1:
+            raise ValueError(f"every={every}: give 1 for all items, 2 for every second one")
+        read = benchmark.read_items(path)
+        require_unique([item.id for item in read.items], "items")
+        if not read.items:
+            raise ValueError(f"{path} holds no items: take the official file")
+        return cls(path=path, read=read, asked=read.items[::every][:limit])
+
+
 class PictureRun(Generic[Item]):
     """The pictures of one folder, judged by one benchmark.
 
@@ -43,49 +84,55 @@ class PictureRun(Generic[Item]):
     Args:
         benchmark: Who judges, and how.
         name: Of the benchmark.
-        items: The official file or folder.
+        items: What is asked for.
         folder: Of the pictures.
         out: Folder of rows and results.
-        limit: Score only the first items; all, if None.
+        drawing: How the pictures are drawn, as JSON holds it, where they are drawn meanwhile (`look`); None for a
+            folder that is there.
+        rank: Of several processes that judge the pictures together, each with a file of rows: its number.
 
     Raises:
-        FileNotFoundError: Without items, or without the folder of pictures.
-        ValueError: For items that cannot be used, for a folder without any picture that is asked for, and for an `out`
-            with rows of other items or another judge.
+        FileNotFoundError: Without the folder of pictures.
+        ValueError: For a folder without any picture that is asked for, and for an `out` with rows of other items,
+            another judge or other settings of the drawing.
     """
 
     def __init__(
         self,
         benchmark: PictureBenchmark[Item],
         name: str,
-        items: Path,
+        items: AskedItems[Item],
         folder: Path,
         out: Path,
-        limit: int | None = None,
+        drawing: Mapping[str, Any] | None = None,
+        rank: int = 0,
     ) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit={limit}: give at least 1 item, or leave it out")
-        if not folder.is_dir():
+        if drawing is None and not folder.is_dir():
             raise FileNotFoundError(f"{folder} is no folder: give the folder of the pictures")
-        self.benchmark, self.name, self.path, self.folder, self.out = benchmark, name, items, folder, out
-        self.read = benchmark.read_items(items)
-        require_unique([item.id for item in self.read.items], "items")
-        self.items = self.read.items[:limit]
-        self.limit = limit
-        self.pictures = [picture for item in self.items for picture in benchmark.pictures(folder, item)]
-        if all(picture.file is None for picture in self.pictures):
-            tried = listed(list(self.pictures[0].tried)) if self.pictures else "nothing, there are no items"
-            raise ValueError(
-                f"{folder} holds none of the {len(self.pictures)} pictures; tried for the first one: {tried} with "
-                f"{', '.join(SUFFIXES)}: give the folder whose layout is the official one"
-            )
+        self.benchmark, self.name, self.folder, self.out, self.drawing = benchmark, name, folder, out, drawing
+        self.read, self.items, self.path = items.read, items.asked, items.path
+        self.rows_file = out / (f"rows.{rank}.jsonl" if rank else ROWS)
         self._number = {item.id: n for n, item in enumerate(self.read.items)}
-        files = sorted({picture.file for picture in self.pictures if picture.file is not None})
-        with ThreadPoolExecutor(READERS) as readers:
-            self._sha256 = dict(zip(files, readers.map(_sha256, files), strict=True))
+        self._item = {item.id: item for item in self.items}
+        self._pictures: dict[Place, Picture] = {}
+        self._sha256: dict[Path, str] = {}
+        self._lock = Lock()
+        self.look(self.items)
+        if drawing is None and all(picture.file is None for picture in self.pictures):
+            raise ValueError(
+                f"{folder} holds none of the {len(self.pictures)} pictures; tried for the first one: "
+                f"{listed(list(self.pictures[0].tried))} with {', '.join(SUFFIXES)}: give the folder whose layout is "
+                "the official one"
+            )
         self.unjudged: dict[str, str] = {}
+        """Name of a picture -> why it could not be judged."""
         self._check_identity()
         self.rows = self._kept()
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """All that are asked for, in the benchmark's order."""
+        return list(self._pictures.values())
 
     @property
     def missing(self) -> dict[str, tuple[str, ...]]:
@@ -95,38 +142,69 @@ class PictureRun(Generic[Item]):
     @property
     def asked_rows(self) -> list[Row]:
         """The rows of the items that are asked for, in the benchmark's order."""
-        return [self.rows[place] for place in map(self._place, self.pictures) if place in self.rows]
+        with self._lock:
+            return [self.rows[place] for place in self._pictures if place in self.rows]
 
     @property
     def left(self) -> list[Picture]:
         """The pictures that are there and have no row."""
         return [picture for picture in self.pictures if self._is_left(picture)]
 
+    def look(self, items: Iterable[Item]) -> list[Picture]:
+        """Looks for the pictures of items again, and gives them."""
+        found = {self._place(p): p for item in items for p in self.benchmark.pictures(self.folder, item)}
+        files = sorted({picture.file for picture in found.values() if picture.file is not None})
+        with ThreadPoolExecutor(READERS) as readers:
+            self._sha256 |= zip(files, readers.map(_sha256, files), strict=True)
+        self._pictures |= found
+        return list(found.values())
+
+    def begin(self) -> None:
+        """Writes who judges what, and the rows that are kept, in one file. Raises OSError."""
+        write_atomically(self.out / MANIFEST, json.dumps(self._identity(), indent=2) + "\n")
+        self._write_rows()
+
     def judge(self, batch_size: int) -> Iterator[int]:
         """Judges what is left, and gives after each batch how many pictures it had.
 
-        What was judged is kept. Raises ScoringFailed if nobody judges any longer, and OSError if rows cannot be
-        written.
+        What was judged is kept. Raises as `judge_batch`.
         """
-        write_atomically(self.out / MANIFEST, json.dumps(self._identity(), indent=2) + "\n")
-        write_sorted(self.out / ROWS, self.rows)
-        for start in range(0, len(self.pictures), batch_size):
-            # A judge's last digits may depend on what it sees together: batches are the same after an interruption.
-            batch = [picture for picture in self.pictures[start : start + batch_size] if self._is_left(picture)]
-            if not batch:
-                continue
-            new = {}
-            for picture, found in self._judged(batch):
-                if isinstance(found, str):
-                    self.unjudged[picture.name] = found
-                else:
-                    row = {"id": picture.item, "sample": picture.sample, **self._source(picture), **found}
-                    new[self._place(picture)] = row
-            append_rows(self.out / ROWS, new.values())
-            self.rows |= new
-            yield len(batch)
+        self.begin()
+        pictures = self.pictures
+        for start in range(0, len(pictures), batch_size):
+            if number := self.judge_batch(pictures[start : start + batch_size]):
+                yield number
         if list(self.rows) != sorted(self.rows):
-            write_sorted(self.out / ROWS, self.rows)
+            self._write_rows()
+
+    def judge_batch(self, pictures: Sequence[Picture]) -> int:
+        """Judges those that are left of some pictures, and gives their number; another thread may do so.
+
+        A judge's last digits may depend on what it sees together: give the same pictures after an interruption. Raises
+        ScoringFailed if nobody judges any longer, and OSError if rows cannot be written.
+        """
+        batch = [picture for picture in pictures if self._is_left(picture)]
+        if not batch:
+            return 0
+        new, unjudged = {}, {}
+        for picture, found in self._judged(batch):
+            if isinstance(found, str):
+                unjudged[picture.name] = found
+            else:
+                row = {"id": picture.item, "sample": picture.sample, **self._source(picture), **found}
+                new[self._place(picture)] = row
+        append_rows(self.rows_file, new.values())
+        with self._lock:
+            self.rows |= new
+            self.unjudged |= unjudged
+        return len(batch)
+
+    def take(self, rows: Mapping[Place, Row], unjudged: Mapping[str, str]) -> None:
+        """Adds what another process judged, whose file of rows is not needed any more, and looks for its pictures."""
+        self.rows |= rows
+        self.unjudged |= unjudged
+        self.look(self.items)
+        self._write_rows()
 
     def so_far(self) -> float | None:
         """The official overall figure of what is judged."""
@@ -159,7 +237,7 @@ class PictureRun(Generic[Item]):
                 **self._identity(),
                 "items_file": str(self.path),
                 "pictures_folder": str(self.folder),
-                "limit": self.limit,
+                "asked": len(self.items),
                 "samples": self.benchmark.samples,
             },
         }
@@ -205,11 +283,12 @@ class PictureRun(Generic[Item]):
             "items_sha256": self.read.sha256,
             "items_version": self.read.version,
             **self.benchmark.made_by(),
+            **({} if self.drawing is None else {"drawing": self.drawing}),
         }
 
     def _check_identity(self) -> None:
         """Raises ValueError if an earlier run left rows that were made otherwise."""
-        if not whole_rows(self.out / ROWS):
+        if not any(map(whole_rows, self._row_files())):
             return
         wanted, found = self._identity(), read_object(self.out / MANIFEST, f"a folder with {ROWS}")
         differ = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
@@ -219,18 +298,27 @@ class PictureRun(Generic[Item]):
 
     def _kept(self) -> dict[Place, Row]:
         """The rows of an earlier run whose picture is the same, and those of items beyond the limit."""
-        asked = {self._place(picture): picture for picture in self.pictures}
         kept = {}
-        for line, row in whole_rows(self.out / ROWS):
+        for line, row in (found for file in self._row_files() for found in whole_rows(file)):
             if row.get("id") not in self._number or not isinstance(row.get("sample"), int):
                 raise ValueError(f"{line}: {row.get('id')!r} is no item of this benchmark: take another folder")
             place = (self._number[row["id"]], row["sample"])
-            picture = asked.get(place)
-            if picture is None and place[0] < len(self.items):
+            picture = self._pictures.get(place)
+            if picture is None and row["id"] in self._item:
                 continue
             if picture is None or (picture.file is not None and self._source(picture).items() <= row.items()):
                 kept[place] = row
         return {place: kept[place] for place in sorted(kept)}
+
+    def _row_files(self) -> list[Path]:
+        """Those of all processes; there is one where one process judged, or the run came to its end."""
+        return sorted(self.out.glob("rows*.jsonl"))
+
+    def _write_rows(self) -> None:
+        write_sorted(self.out / ROWS, self.rows)
+        for file in self._row_files():
+            if file.name != ROWS:
+                file.unlink()
 
     def _is_left(self, picture: Picture) -> bool:
         return picture.file is not None and self._place(picture) not in self.rows
@@ -270,7 +358,7 @@ class PictureRun(Generic[Item]):
 
     def _found(self, images: Sequence[np.ndarray], pictures: Sequence[Picture]) -> list[Row | str]:
         """What the benchmark says of pictures of one size; one that it refuses does not take others with it."""
-        items = [self.items[self._number[picture.item]] for picture in pictures]
+        items = [self._item[picture.item] for picture in pictures]
         try:
             return self.benchmark.judge(images, items, pictures)
         except WrongReturn:

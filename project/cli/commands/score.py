@@ -51,7 +51,7 @@ def run(args: Any) -> int:
     """
     from tqdm import tqdm
 
-    from project.benchmarks.pictures_of_others.run import REPORT, RESULTS, ROWS, PictureRun
+    from project.benchmarks.pictures_of_others.run import REPORT, RESULTS, ROWS, AskedItems, PictureRun
     from project.core.errors import ScoringFailed
 
     if args.batch_size < 1:
@@ -59,7 +59,8 @@ def run(args: Any) -> int:
     benchmark = _benchmark(args)
     out = Path(args.out)
     items = Path(args["items"])  # args.items is a method.
-    work = PictureRun(benchmark, args.benchmark, items, Path(args.pictures), out, args.limit)
+    asked = AskedItems.of(benchmark, items, args.limit)
+    work = PictureRun(benchmark, args.benchmark, asked, Path(args.pictures), out)
     if work.missing:
         log.warning("%d of %d pictures are missing: %s", len(work.missing), len(work.pictures), work.told_missing())
     if work.left:
