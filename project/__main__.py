@@ -1,8 +1,9 @@
 """`python -m project COMMAND ...`: finds the command and runs it.
 
 fit, validate, test and predict are LightningCLI's; every other command is a file of `project/cli/commands` with
-`add_arguments(parser)` and `run(args) -> int`, whose docstring's first line is its help. Only what a command needs
-is imported, so that help is quick.
+`add_arguments(parser)` and `run(args) -> int`, whose docstring's first line is its help. It may have
+`add_chosen_arguments(parser, argv)` too, for options that depend on what the command line names. Only what a command
+needs is imported, so that help is quick.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from project.core.errors import ScoringFailed, UsageError, explain
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 LIGHTNING = {
     "fit": "Train a model as a YAML file says.",
@@ -86,15 +91,12 @@ def overview(commands: dict[str, Path]) -> str:
 
 def run_command(name: str, argv: list[str]) -> int:
     """Runs a command of `project/cli/commands`."""
-    from jsonargparse import ActionConfigFile, ArgumentParser
+    from jsonargparse import ActionConfigFile
 
     from project.core.config_files import files_in, unknown_empty_key, unreadable
 
     command = importlib.import_module(f"project.cli.commands.{name}")
-    parser = ArgumentParser(
-        prog=f"python -m project {name}", description=command.__doc__, exit_on_error=False, allow_abbrev=False
-    )
-    command.add_arguments(parser)
+    parser = command_parser(name, argv)
     # Of other commands `--config` is a file for `fit`.
     files = files_in(argv) if any(isinstance(action, ActionConfigFile) for action in parser._actions) else []
     if problem := unreadable(files):
@@ -108,6 +110,20 @@ def run_command(name: str, argv: list[str]) -> int:
         raise UsageError(problem)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return int(command.run(arguments))
+
+
+def command_parser(name: str, argv: list[str]) -> ArgumentParser:
+    """The parser of a command of `project/cli/commands` for these words. Raises UsageError for a word that it needs."""
+    from jsonargparse import ArgumentParser
+
+    command = importlib.import_module(f"project.cli.commands.{name}")
+    parser = ArgumentParser(
+        prog=f"python -m project {name}", description=command.__doc__, exit_on_error=False, allow_abbrev=False
+    )
+    command.add_arguments(parser)
+    if hasattr(command, "add_chosen_arguments"):
+        command.add_chosen_arguments(parser, argv)
+    return parser
 
 
 def complain(message: str, code: int, hint: str = "") -> int:

@@ -25,7 +25,7 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
-from project.__main__ import command_files, main
+from project.__main__ import command_files, command_parser, main
 from project.cli.lightning_cli import ProjectCLI
 from project.data.prompts import read_prompts
 from project.study.plan import read_study
@@ -136,8 +136,7 @@ def parse(command: list[str], fit_parser: ArgumentParser) -> None:
     name, *options = command
     parser = fit_parser
     if name not in LIGHTNING:
-        parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-        importlib.import_module(f"project.cli.commands.{name}").add_arguments(parser)
+        parser = command_parser(name, options)
     try:
         parser.parse_args(command if name in LIGHTNING else options)
     except SystemExit as stop:  # --help, --print_config

@@ -94,6 +94,25 @@ class SoftTIFA:
     """Geometric mean by number of atoms."""
     coverage: Coverage
 
+    def figures(self) -> dict[str, Any]:
+        """Nested figures for logging, shares of 1; absent ones are None."""
+        return {
+            "gm": self.gm,
+            "am": self.am,
+            "skill": dict(self.skills),
+            "atoms": {str(atoms): value for atoms, value in self.atomicity.items()},
+        }
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Rows of figure and score [%], the overall GM and AM first."""
+        values = {
+            "soft-TIFA GM": self.gm,
+            "soft-TIFA AM": self.am,
+            **{f"{skill} (AM)": value for skill, value in self.skills.items()},
+            **{f"{atoms} atoms (GM)": value for atoms, value in self.atomicity.items()},
+        }
+        return [("", "score"), *((name, percent(value)) for name, value in values.items())]
+
 
 def read_prompts(file: str | Path) -> AtomPrompts:
     """The prompts of a file such as `geneval2_data.jsonl`, in its order.
@@ -208,13 +227,7 @@ def score(rows: Sequence[AtomScores], prompts: Sequence[AtomPrompt], mode: Mode)
 
 def table(figures: SoftTIFA) -> str:
     """The figures in percent, one a line; a dash where there is none."""
-    rows = {
-        "soft-TIFA GM": figures.gm,
-        "soft-TIFA AM": figures.am,
-        **{f"{skill} (AM)": value for skill, value in figures.skills.items()},
-        **{f"{atoms} atoms (GM)": value for atoms, value in figures.atomicity.items()},
-    }
-    lines = [f"{name:<16} {percent(value):>7}" for name, value in rows.items()]
+    lines = [f"{name:<16} {value:>7}" for name, value in figures.table()[1:]]
     return "\n".join([*lines, f"({figures.mode}; {figures.coverage})"])
 
 

@@ -65,14 +65,6 @@ class SoftTIFAMetric(Metric):
         share of prompts scored. A figure that `strict` does not give is None."""
         both = {mode: self.scores(mode) for mode in MODES}
         return {
-            **{
-                mode: {
-                    "gm": figures.gm,
-                    "am": figures.am,
-                    "skill": dict(figures.skills),
-                    "atoms": {str(atoms): value for atoms, value in figures.atomicity.items()},
-                }
-                for mode, figures in both.items()
-            },
+            **{mode: figures.figures() for mode, figures in both.items()},
             "coverage": both["strict"].coverage.share,
         }

@@ -93,7 +93,9 @@ def explain(message: str, files: Sequence[Path] = (), options: Iterable[str] = (
     deepest = max(causes, key=lambda cause: (len(cause.class_paths), not cause.text.startswith("Expected")))
     same = [c.text for c in causes if (c.keys, c.class_paths) == (deepest.keys, deepest.class_paths)]
     return (
-        _unknown_key(deepest, files, options) or _wrong_class(deepest, files) or _other(deepest, same, message, files)
+        _unknown_key(deepest, files, options)
+        or _wrong_class(deepest, same, message, files)
+        or _other(deepest, same, message, files)
     )
 
 
@@ -151,9 +153,14 @@ def _unknown_key(cause: Cause, files: Sequence[Path], options: list[str]) -> str
     return f"{place}unknown key {key!r} {of}: {nearest(key, known)}"
 
 
-def _wrong_class(cause: Cause, files: Sequence[Path]) -> str | None:
-    if found := re.match(r"Import path (\S+) does not correspond to a subclass of (\S+)", cause.text):
-        return f"{place_of(files, found[1])}{found[1]} is no {found[2]}: name a class that is"
+def _wrong_class(cause: Cause, same: list[str], message: str, files: Sequence[Path]) -> str | None:
+    # Of a class path that is followed by options of the class, jsonargparse tells the name elsewhere.
+    pattern = re.compile(r"Import path (?:(\S+) )?does not correspond to a subclass of (\S+)")
+    if found := pattern.match(cause.text):
+        named = found if found[1] else re.search(r"^\s*Given value: (\S+)$", message, re.MULTILINE)
+        given = named[1] if named else "the class"
+        kinds = dict.fromkeys(other[2] for text in same if (other := pattern.match(text)))
+        return f"{place_of(files, given)}{given} is no {' or '.join(kinds)}: name a class that is"
     if found := re.match(r"Expected a dot import path string: (\S+)", cause.text):
         return f"{place_of(files, found[1])}{found[1]!r} is no class path: give package.module.Class"
     path = cause.owner or ""
@@ -187,7 +194,10 @@ def _other(cause: Cause, same: list[str], message: str, files: Sequence[Path]) -
         place = place_of(files, found[2])
         return f"{place}argument {found[1]!r} of {found[2]} has no type: give it one, such as `{found[1]}: float`"
     if found := re.match(r"the following arguments are required: (.+)", cause.text):
-        names = ", ".join(repr(name.strip().partition(".")[2] or name.strip()) for name in found[1].split(","))
+        lacking = [name.strip() for name in found[1].split(",")]
+        if not files and not cause.owner:
+            return f"{' and '.join(f'--{name}' for name in lacking)} must be given: see --help"
+        names = ", ".join(repr(name.partition(".")[2] or name) for name in lacking)
         place = place_of(files, cause.owner) if cause.owner else (f"{files[-1]}: " if files else "")
         return f"{place}{cause.owner or 'the configuration'} lacks {names}: add it"
     wanted = [w[1] for text in same if (w := re.match(r"Expected an? (.+?)(?:\. Got value: .*)?$", text))]

@@ -5,6 +5,8 @@ Sizes in messages are height x width [pixels].
 
 from __future__ import annotations
 
+import io
+import re
 import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -54,22 +56,36 @@ def read_picture(file: str | Path) -> np.ndarray:
         raise ValueError(f"{path} is empty: copy or download the picture again")
     if is_lfs_pointer(path):
         raise ValueError(f"{path} is a Git LFS pointer, not the picture itself: run `git lfs pull`")
+    return _decoded(path, str(path))
+
+
+def picture_of_bytes(content: bytes, name: str) -> np.ndarray:
+    """The picture in what a file holds, as `read_picture`. `name` is for messages.
+
+    Raises ValueError for one that cannot be read.
+    """
+    return _decoded(io.BytesIO(content), name)
+
+
+def _decoded(source: Path | io.BytesIO, name: str) -> np.ndarray:
     try:
         # Pillow would warn of what is refused here, before anything is decoded.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path)
+            opened = Image.open(source)
         with opened:
             if (pixels := opened.height * opened.width) <= MOST_PIXELS:
                 opened.load()
                 return np.array(rgb(opened))
     except Image.DecompressionBombError:
-        raise ValueError(f"{path} has more pixels than a picture may have ({MOST_PIXELS:,}): scale it down") from None
+        raise ValueError(f"{name} has more pixels than a picture may have ({MOST_PIXELS:,}): scale it down") from None
     except Exception as error:  # Pillow's readers raise whatever a broken file leads them to.
-        said = str(error).replace(f" {str(path)!r}", "") or type(error).__name__
-        raise ValueError(f"{path} is no picture that can be read ({said}): {GIVE}, whole") from None
+        said = re.sub(r" <_io\.BytesIO object at \w+>", "", str(error).replace(f" {name!r}", ""))
+        raise ValueError(
+            f"{name} is no picture that can be read ({said or type(error).__name__}): {GIVE}, whole"
+        ) from None
     raise ValueError(
-        f"{path} is {opened.height}x{opened.width}: {pixels:,} pixels are more than a picture may have "
+        f"{name} is {opened.height}x{opened.width}: {pixels:,} pixels are more than a picture may have "
         f"({MOST_PIXELS:,}): scale it down"
     )
 

@@ -37,6 +37,8 @@ from tests.helpers.tiny_geneval import write_tiny_clip, write_tiny_mask2former
 
 DETECTOR = "project.shapes.DetectorJudge"
 SERVER = {"base_url": "http://localhost:1/v1", "model": "none"}
+SHORT = "project.judges.OpenAIShortAnswerJudge"
+DOTTED = [word for name, value in SERVER.items() for word in (f"--judge.server.{name}", value)]
 TEXT_JUDGE = json.dumps({"class_path": "project.judges.OpenAITextJudge", "init_args": {"server": SERVER}})
 Start = Callable[..., ChatServer]
 
@@ -376,11 +378,12 @@ def test_the_first_items_alone(tiif_world: TIIFWorld) -> None:
 @pytest.mark.parametrize(
     ("options", "judge", "message"),
     [
-        ((), (), "tiif needs --judge: give its class path"),
-        (("--detector", "project.benchmarks.Mask2FormerDetector"), ("--judge", DETECTOR), "--detector: tiif has none"),
+        ((), (), "--judge must be given: see --help"),
+        (("--detector", "project.benchmarks.Mask2FormerDetector"), ("--judge", DETECTOR), "unknown option --detector:"),
         ((), ("--judge", "tests.helpers.mortal_judge.Nobody"), "there is no tests.helpers.mortal_judge.Nobody"),
-        ((), ("--judge", TEXT_JUDGE), "project.judges.OpenAITextJudge is no Judge: name a class that is"),
-        (("--samples", "4"), ("--judge", DETECTOR), "one picture for each description"),
+        ((), ("--judge", TEXT_JUDGE), "project.judges.OpenAITextJudge is no Judge or FreeTextJudge: name"),
+        ((), ("--judge", SHORT, *DOTTED), "project.judges.OpenAIShortAnswerJudge is no Judge or FreeTextJudge: name"),
+        (("--samples", "4"), ("--judge", DETECTOR), "unknown option --samples:"),
         (("--limit", "0"), ("--judge", DETECTOR), "limit=0: give at least 1 item"),
         (("--batch-size", "0"), ("--judge", DETECTOR), "--batch-size 0: give at least 1"),
         (("--items", "nowhere"), ("--judge", DETECTOR), "nowhere holds no folder testmini_prompts"),

@@ -17,6 +17,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """Of pictures, in the order in which they are looked for; in capitals too."""
 
 
+ENDING = "Pictures"
+"""Of the names of classes that are benchmarks of pictures."""
+
+
 class WithId(Protocol):
     """What an item of any benchmark has."""
 
@@ -72,40 +76,31 @@ class Scored:
     coverage: Coverage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Who takes part in judging, an argument of a benchmark's constructor and an option of the command."""
-
-    kind: type
-    """What it is an instance of."""
-    standard: str | None = None
-    """Class path that is taken if none is given; None if one must be given."""
-
-
 class PictureBenchmark(ABC, Generic[Item]):
     """A benchmark that judges pictures in a folder.
 
-    A subclass is called `NamePictures`; the command knows it as `name`. Its constructor takes the parts by their names,
-    then `samples` and `model`.
+    A subclass is called `NamePictures`; the command knows it as `name`. Its constructor takes who judges (a judge, a
+    detector) and its own settings, plain values with types; the command offers each of them as an option.
 
     Args:
-        samples: Pictures of each item.
-        model: Name of a model's folder, where the layout has folders of several models.
+        samples: Pictures of each item; a constructor offers it where the protocol has several.
 
     Raises:
         ValueError: For fewer than one sample.
     """
 
-    parts: ClassVar[Mapping[str, Part]]
-    """Name of the argument -> who judges: `judge`, or `detector` and `colors`."""
-    standard_samples: ClassVar[int]
+    standard_samples: ClassVar[int] = 1
     """Pictures of each item by the benchmark's protocol."""
 
-    def __init__(self, samples: int | None = None, model: str | None = None) -> None:
+    def __init__(self, samples: int | None = None) -> None:
         self.samples = self.standard_samples if samples is None else samples
-        self.model = model
         if self.samples < 1:
             raise ValueError(f"samples={self.samples}: give the number of pictures of each item, at least 1")
+
+    @classmethod
+    def name(cls) -> str:
+        """How the command and results call it: the class name in lower case without "Pictures"."""
+        return cls.__name__.removesuffix(ENDING).lower()
 
     @abstractmethod
     def read_items(self, path: Path) -> ItemFile[Item]:

@@ -12,6 +12,7 @@ from project.benchmarks.pictures_of_others.yes_no import YesNoBenchmark, words
 from project.benchmarks.scoring import Mode
 from project.benchmarks.versions import item_digest, item_version
 from project.core.growing_rows import Row
+from project.judges.base import Judge
 
 
 class DPGPictures(YesNoBenchmark[dpg.DPGItem]):
@@ -28,10 +29,12 @@ class DPGPictures(YesNoBenchmark[dpg.DPGItem]):
     Args:
         judge: Who answers the questions. The official one is mPLUG-large.
         samples: Pictures of each prompt; 4 if none is given.
-        model: Not used: the layout has no folders of models.
     """
 
     standard_samples = dpg.PICTURES
+
+    def __init__(self, judge: Judge, samples: int | None = None) -> None:
+        super().__init__(judge, samples)
 
     def read_items(self, path: Path) -> ItemFile[dpg.DPGItem]:
         items = dpg.read_items(path)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
-from project.benchmarks.geneval.colors import ColorClassifier
+from project.benchmarks.geneval.colors import CLIPColors, ColorClassifier
 from project.benchmarks.geneval.detector import Detector
 from project.benchmarks.geneval.items import PUBLISHED, Item, read_items
+from project.benchmarks.geneval.mask2former import Mask2FormerDetector
 from project.benchmarks.geneval.metric import nested_figures
 from project.benchmarks.geneval.pictures import judge_pictures
 from project.benchmarks.geneval.summary import SAMPLES, PictureRow, score
 from project.benchmarks.pictures_of_others.base import (
     ItemFile,
-    Part,
     Picture,
     PictureBenchmark,
     Scored,
@@ -38,23 +37,19 @@ class GenEvalPictures(PictureBenchmark[Item]):
         0012_3.png                  as `generate --num-images 4` writes them, with 0012.png for picture 0
 
     Args:
-        detector: Who finds objects.
-        colors: Who names their colours; not used where no prompt asks for one.
+        detector: Who finds objects; Mask2Former if none is given.
+        colors: Who names their colours, CLIP if none is given; not used where no prompt asks for a colour.
         samples: Pictures of each prompt; 4 if none is given.
-        model: Not used: the layout has no folders of models.
     """
 
-    parts: ClassVar[Mapping[str, Part]] = {
-        "detector": Part(kind=Detector, standard="project.benchmarks.Mask2FormerDetector"),
-        "colors": Part(kind=ColorClassifier, standard="project.benchmarks.CLIPColors"),
-    }
     standard_samples = SAMPLES
 
     def __init__(
-        self, detector: Detector, colors: ColorClassifier, samples: int | None = None, model: str | None = None
+        self, detector: Detector | None = None, colors: ColorClassifier | None = None, samples: int | None = None
     ) -> None:
-        super().__init__(samples, model)
-        self.detector, self.colors = detector, colors
+        super().__init__(samples)
+        self.detector = detector or Mask2FormerDetector()
+        self.colors = colors or CLIPColors()
 
     def read_items(self, path: Path) -> ItemFile[Item]:
         read = read_items(path)

@@ -83,7 +83,6 @@ class PictureRun(Generic[Item]):
 
     Args:
         benchmark: Who judges, and how.
-        name: Of the benchmark.
         items: What is asked for.
         folder: Of the pictures.
         out: Folder of rows and results.
@@ -100,7 +99,6 @@ class PictureRun(Generic[Item]):
     def __init__(
         self,
         benchmark: PictureBenchmark[Item],
-        name: str,
         items: AskedItems[Item],
         folder: Path,
         out: Path,
@@ -109,7 +107,7 @@ class PictureRun(Generic[Item]):
     ) -> None:
         if drawing is None and not folder.is_dir():
             raise FileNotFoundError(f"{folder} is no folder: give the folder of the pictures")
-        self.benchmark, self.name, self.folder, self.out, self.drawing = benchmark, name, folder, out, drawing
+        self.benchmark, self.folder, self.out, self.drawing = benchmark, folder, out, drawing
         self.read, self.items, self.path = items.read, items.asked, items.path
         self.rows_file = out / (f"rows.{rank}.jsonl" if rank else ROWS)
         self._number = {item.id: n for n, item in enumerate(self.read.items)}
@@ -214,7 +212,7 @@ class PictureRun(Generic[Item]):
         """Writes results and report, and gives the figures of a mode; `coverage` is that of strict mode."""
         scored = {one: self.benchmark.score(self.items, self.asked_rows, one) for one in MODES}
         results: dict[str, Any] = {
-            "benchmark": self.name,
+            "benchmark": self.benchmark.name(),
             "mode": mode,
             "overall": scored[mode].headline,
             **{one: dict(found.figures) for one, found in scored.items()},
@@ -253,7 +251,7 @@ class PictureRun(Generic[Item]):
 
     def report(self, mode: Mode, scored: Scored, strict: Scored) -> str:
         """The figures of a mode as Markdown, with who judged, and what is missing."""
-        lines = [f"# {self.name}, {mode}", ""]
+        lines = [f"# {self.benchmark.name()}, {mode}", ""]
         lines += [
             f"- {key.replace('_', ' ')}: {value}" for key, value in self._identity().items() if key != "benchmark"
         ]
@@ -278,7 +276,7 @@ class PictureRun(Generic[Item]):
     def _identity(self) -> dict[str, Any]:
         """What must be the same for rows to stand in one folder."""
         return {
-            "benchmark": self.name,
+            "benchmark": self.benchmark.name(),
             "items": len(self.read.items),
             "items_sha256": self.read.sha256,
             "items_version": self.read.version,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from project.benchmarks import tiif
+from project.benchmarks.asking import Enquiry
 from project.benchmarks.pictures_of_others.base import ItemFile, Picture, Scored, first_file
 from project.benchmarks.pictures_of_others.yes_no import YesNoBenchmark, words
 from project.benchmarks.scoring import Mode
 from project.benchmarks.versions import item_digest, item_version
 from project.core.growing_rows import Row
 from project.judges.base import Judge
+from project.judges.free_text import FreeTextJudge
 
 TESTS = ("testmini", "test")
 
@@ -25,23 +30,17 @@ class TIIFPictures(YesNoBenchmark[tiif.TIIFItem]):
         TYPE/MODEL/short_description/N.png      as the official scripts have it
         TYPE/short_description/N.png
 
-    The official judge gets all questions of a picture in one text. Here they are asked one at a time.
-
     Args:
-        judge: Who answers the questions.
-        samples: 1.
+        judge: Who answers the questions. A judge that answers in free text gets all questions of a picture in one text,
+            as the official one does; a judge of yes/no questions gets them one at a time.
         model: MODEL; needed where several models have a folder.
-
-    Raises:
-        ValueError: For more than one sample.
     """
 
-    standard_samples = 1
+    template = f"tiif-{tiif.TEMPLATE_VERSION}"
 
-    def __init__(self, judge: Judge, samples: int | None = None, model: str | None = None) -> None:
-        super().__init__(judge, samples, model)
-        if self.samples != 1:
-            raise ValueError(f"samples={self.samples}: TIIF-Bench has one picture for each description, leave it out")
+    def __init__(self, judge: Judge | FreeTextJudge, model: str | None = None) -> None:
+        super().__init__(judge)
+        self.model = model
 
     def read_items(self, path: Path) -> ItemFile[tiif.TIIFItem]:
         items = tiif.read_items(*_folders(path))
@@ -62,8 +61,16 @@ class TIIFPictures(YesNoBenchmark[tiif.TIIFItem]):
     def questions(self, item: tiif.TIIFItem) -> Sequence[str]:
         return item.questions
 
+    def enquiry(self, item: tiif.TIIFItem, image: np.ndarray) -> Enquiry[Any, Any]:
+        return tiif.enquiry(item, image)
+
     def prompt(self, item: tiif.TIIFItem) -> str:
         return item.prompt
+
+    def worth(self, item: tiif.TIIFItem, row: Row) -> float:
+        """The share of right answers."""
+        pairs = list(zip(words(row), item.expected, strict=True))
+        return sum(said == expected.strip().lower() for said, expected in pairs) / len(pairs)
 
     def score(self, items: Sequence[tiif.TIIFItem], rows: Sequence[Row], mode: Mode) -> Scored:
         records = [tiif.TIIFRecord(id=row["id"], answers=tuple(words(row))) for row in rows]

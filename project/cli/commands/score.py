@@ -3,51 +3,71 @@
 Writes rows.jsonl (a row for each picture as soon as it is judged), results.json (figures of both modes, coverage and
 how they were made) and report.md into a folder. A command that was interrupted goes on: give it again. The exit code is
 1 if pictures are missing or could not be judged, unless --allow-missing is given.
+
+Each benchmark has options of its own: python -m project score --benchmark wise --help
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import itertools
 import logging
 import sys
+from argparse import ArgumentError
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from project.benchmarks.pictures_of_others.base import PictureBenchmark
 
 log = logging.getLogger(__name__)
 
-ENDING = "Pictures"
-"""Of the names of classes that are benchmarks of this command."""
-PARTS = ("judge", "detector", "colors")
-"""Options for who judges; each benchmark takes some of them."""
-
 
 def add_arguments(parser: Any) -> None:
-    """Options of `python -m project score`."""
-    from project.benchmarks.geneval.colors import ColorClassifier
-    from project.benchmarks.geneval.detector import Detector
+    """Options of `python -m project score` that every benchmark has."""
     from project.benchmarks.scoring import MODES
-    from project.judges.base import AnyJudge
 
-    parser.add_argument("--benchmark", required=True, choices=sorted(_benchmarks()), help="by its name")
+    parser.add_argument(
+        "--benchmark",
+        required=True,
+        help=f"{', '.join(_names())}, or the class path of your own; give it before --help to see its options",
+    )
     parser.add_argument("--items", required=True, help="the benchmark's official file of prompts, or folder of files")
     parser.add_argument("--pictures", required=True, help="folder, in the layout that the official scripts expect")
     parser.add_argument("--out", required=True, help="folder for rows.jsonl, results.json and report.md")
-    parser.add_argument("--judge", type=AnyJudge | None, help="class path of who answers questions (tiif, dpg)")
-    parser.add_argument("--detector", type=Detector | None, help="class path of who finds objects (geneval)")
-    parser.add_argument("--colors", type=ColorClassifier | None, help="class path of who names colours (geneval)")
     parser.add_argument("--mode", choices=list(MODES), default="official", help="of the table; results hold both")
     parser.add_argument("--limit", type=int, help="score only so many items, the first ones")
-    parser.add_argument("--samples", type=int, help="pictures of each item; if not as the benchmark's protocol says")
-    parser.add_argument("--model", help="name of a model's folder, where the layout has folders of several models")
     parser.add_argument("--batch-size", type=int, default=32, help="pictures that are judged at a time")
     parser.add_argument("--allow-missing", action="store_true", help="exit code 0 for incomplete coverage too")
+
+
+def add_chosen_arguments(parser: Any, argv: list[str]) -> None:
+    """The arguments of the benchmark that is named: who judges, and its own settings.
+
+    Raises UsageError for a name that is no benchmark, and for a benchmark whose arguments cannot be options.
+    """
+    from project.core.errors import UsageError
+
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--benchmark=") else [word])]
+    given = [after for word, after in itertools.pairwise(words) if word == "--benchmark"]
+    if not given:
+        return
+    kind = _class(given[-1])
+    try:
+        parser.add_class_arguments(kind, None)
+    except (ArgumentError, ValueError) as error:
+        raise UsageError(
+            f"the arguments of {kind.__qualname__} cannot be options ({error}): give each a type, and a name that is "
+            "none of this command's options"
+        ) from error
 
 
 def run(args: Any) -> int:
     """Writes the report to stdout.
 
-    Raises UsageError for parts that the benchmark does not take or lacks, and ValueError or FileNotFoundError for
-    items, pictures or a judge that cannot be used.
+    Raises UsageError for arguments that do not fit the benchmark, and ValueError or FileNotFoundError for items,
+    pictures or a judge that cannot be used.
     """
     from tqdm import tqdm
 
@@ -60,13 +80,13 @@ def run(args: Any) -> int:
     out = Path(args.out)
     items = Path(args["items"])  # args.items is a method.
     asked = AskedItems.of(benchmark, items, args.limit)
-    work = PictureRun(benchmark, args.benchmark, asked, Path(args.pictures), out)
+    work = PictureRun(benchmark, asked, Path(args.pictures), out)
     if work.missing:
         log.warning("%d of %d pictures are missing: %s", len(work.missing), len(work.pictures), work.told_missing())
     if work.left:
         benchmark.preflight(work.items)
     total = len(work.pictures) - len(work.missing)
-    with tqdm(total=total, initial=total - len(work.left), unit="picture", desc=args.benchmark) as bar:
+    with tqdm(total=total, initial=total - len(work.left), unit="picture", desc=benchmark.name()) as bar:
         try:
             for number in work.judge(args.batch_size):
                 score = work.so_far()
@@ -87,27 +107,45 @@ def run(args: Any) -> int:
     )
 
 
-def _benchmarks() -> dict[str, str]:
-    """Name -> class of every benchmark of pictures."""
+def _names() -> dict[str, str]:
+    """Name -> class of every benchmark of pictures of the project; their files are not imported."""
     from project import benchmarks
+    from project.benchmarks.pictures_of_others.base import ENDING
 
     return {name.removesuffix(ENDING).lower(): name for name in dir(benchmarks) if name.endswith(ENDING)}
 
 
-def _benchmark(args: Any) -> Any:
-    """The benchmark with its parts. Raises UsageError, see `run`."""
-    from project.core.class_paths import instantiate
+def _class(name: str) -> type[PictureBenchmark[Any]]:
+    """The benchmark of this name or class path. Raises UsageError if it is none."""
+    from project.benchmarks.pictures_of_others.base import PictureBenchmark
     from project.core.errors import UsageError
+    from project.core.nearest import nearest
 
-    kind = getattr(importlib.import_module("project.benchmarks"), _benchmarks()[args.benchmark])
-    if strange := [name for name in PARTS if name not in kind.parts and getattr(args, name) is not None]:
-        raise UsageError(
-            f"--{strange[0]}: {args.benchmark} has none, it takes --{' and --'.join(kind.parts)}: leave it out"
-        )
-    parts: dict[str, Any] = {}
-    for name, part in kind.parts.items():
-        given = getattr(args, name)
-        if given is None and part.standard is None:
-            raise UsageError(f"{args.benchmark} needs --{name}: give its class path, e.g. project.judges.OpenAIJudge")
-        parts[name] = instantiate(part.kind, {"class_path": part.standard} if given is None else given)
-    return kind(**parts, samples=args.samples, model=args.model)
+    known = _names()
+    if name not in known and "." not in name:
+        raise UsageError(f"--benchmark: there is no benchmark {name!r}: {nearest(name, known)}")
+    path = f"project.benchmarks.{known[name]}" if name in known else name
+    module, _, attribute = path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"--benchmark: there is no {path} ({error}): give the class path of a benchmark") from error
+    if not inspect.isclass(kind) or not issubclass(kind, PictureBenchmark):
+        raise UsageError(f"--benchmark: {path} is no PictureBenchmark: name a class that is")
+    if lacking := sorted(getattr(kind, "__abstractmethods__", ())):
+        raise UsageError(f"--benchmark: {path} lacks {', '.join(lacking)}: write what is missing")
+    return kind
+
+
+def _benchmark(args: Any) -> PictureBenchmark[Any]:
+    """The benchmark as the options say. Raises UsageError for arguments that do not fit its class."""
+    from project.benchmarks.pictures_of_others.base import PictureBenchmark
+    from project.core.class_paths import instantiate
+
+    kind = _class(args.benchmark)
+    own = {name: args[name] for name in inspect.signature(kind).parameters}
+    made: PictureBenchmark[Any] = instantiate(
+        PictureBenchmark,  # type: ignore[type-abstract]
+        {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": own},
+    )
+    return made
