@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from project.benchmarks import tiif
-from project.benchmarks.pictures_of_others.base import ItemFile, Picture, Scored, first_file
+from project.benchmarks.pictures_of_others.base import Counted, ItemFile, Picture, Scored, first_file
 from project.benchmarks.pictures_of_others.yes_no import YesNoBenchmark, words
 from project.benchmarks.scoring import Mode
 from project.benchmarks.versions import item_digest, item_version
@@ -14,6 +14,8 @@ from project.core.growing_rows import Row
 from project.judges.base import Judge
 
 TESTS = ("testmini", "test")
+ATTRIBUTE_OF = {kind: attribute for attribute, kinds in tiif.ATTRIBUTES.items() for kind in kinds}
+"""Type -> its attribute."""
 
 
 class TIIFPictures(YesNoBenchmark[tiif.TIIFItem]):
@@ -65,6 +67,24 @@ class TIIFPictures(YesNoBenchmark[tiif.TIIFItem]):
     def prompt(self, item: tiif.TIIFItem) -> str:
         return item.prompt
 
+    def worth(self, item: tiif.TIIFItem, row: Row) -> float:
+        """The share of questions that are answered as expected."""
+        return self._right(item, row) / len(item.questions)
+
+    def counted(self, item: tiif.TIIFItem, row: Row) -> Counted:
+        """The two descriptions of a prompt are drawn together."""
+        groups = (item.length, ATTRIBUTE_OF[item.type], item.type)
+        unit = item.id.rpartition("/")[0]
+        return Counted(right=self._right(item, row), asked=len(item.questions), groups=groups, unit=unit)
+
+    def told(self, item: tiif.TIIFItem, row: Row) -> list[str]:
+        lines = zip(super().told(item, row), words(row), item.expected, strict=True)
+        return [line if said == _word(wanted) else f"{line}  (wrong)" for line, said, wanted in lines]
+
+    @staticmethod
+    def _right(item: tiif.TIIFItem, row: Row) -> int:
+        return sum(said == _word(wanted) for said, wanted in zip(words(row), item.expected, strict=True))
+
     def score(self, items: Sequence[tiif.TIIFItem], rows: Sequence[Row], mode: Mode) -> Scored:
         records = [tiif.TIIFRecord(id=row["id"], answers=tuple(words(row))) for row in rows]
         scores = tiif.score(items, records, mode)
@@ -75,6 +95,11 @@ class TIIFPictures(YesNoBenchmark[tiif.TIIFItem]):
             table=scores.table(),
             coverage=scores.coverage,
         )
+
+
+def _word(expected: str) -> str:
+    """An expected answer as `words` writes it."""
+    return expected.strip().lower()
 
 
 def _folders(path: Path) -> tuple[Path, Path]:
