@@ -28,7 +28,7 @@ NEEDED = ("benchmark", "manifest", "coverage", *MODES)
 JUDGING = ("items_sha256", "items_version", "label", "judge", "detector", "colors", "protocol", "template", "edition")
 """Keys of a manifest that must be the same for two figures to mean the same."""
 COVERING = ("limit", "samples")
-"""Keys of a manifest about how much was judged. Where they differ, only the items that both runs have can be compared."""
+"""Keys of a manifest about how much was judged. Where they differ, only items that both runs have can be compared."""
 AGREES = 2e-4
 """Official figures are rounded to four places, some of them several times."""
 ORACLE = "oracle"

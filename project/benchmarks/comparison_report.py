@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from project.benchmarks.comparison import COVERING, JUDGING, JudgedRun, differences, differing, read_runs
-from project.benchmarks.pictures_of_others.run import REPORT, RESULTS
+from project.benchmarks.pictures_of_others.run import REPORT
 from project.benchmarks.pictures_of_others.verdicts import SHEET, VERDICTS
 from project.benchmarks.reference_numbers import FILE, ReferenceNumbers, reference_numbers
 from project.benchmarks.scoring import Mode, listed
@@ -65,15 +65,22 @@ def compare_folders(folders: Sequence[Path], mode: Mode = "official", numbers: P
     return ComparisonReport(text="\n".join(lines), pictures=pictures)
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table in Markdown, names at the left and all else at the right; bars and line ends in cells do no harm."""
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 0) -> list[str]:
+    """A table in Markdown: names at the left, numbers at the right. Bars and line ends in cells do no harm.
+
+    Args:
+        heads: The first row.
+        rows: The others, with as many cells.
+        texts: How many of the last columns hold texts, which stand at the left.
+    """
     cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in (heads, *rows)]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(heads))]
+    left = [column == 0 or column >= len(heads) - texts for column in range(len(heads))]
     aligned = [
-        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        [cell.ljust(w) if to_left else cell.rjust(w) for cell, w, to_left in zip(row, widths, left, strict=True)]
         for row in cells
     ]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    rule = ["-" * width if to_left else "-" * (width - 1) + ":" for width, to_left in zip(widths, left, strict=True)]
     return [f"| {' | '.join(row)} |" for row in (aligned[0], rule, *aligned[1:])]
 
 
@@ -118,8 +125,11 @@ def _figures(runs: Sequence[JudgedRun], mode: Mode) -> list[str]:
     if all(figures["one overall figure"] == figures.get("overall") for figures in found):
         for figures in found:
             del figures["one overall figure"]
-    names = dict.fromkeys(name for figures in found for name in figures)
-    return table(["", *(run.title for run in runs)], [[name, *(number(f.get(name)) for f in found)] for name in names])
+    rows = {name: [one.get(name) for one in found] for figures in found for name in figures}
+    empty = [name for name, values in rows.items() if all(value is None for value in values)]
+    shown = [[name, *map(number, values)] for name, values in rows.items() if name not in empty]
+    left_out = ["", f"No run has a value for {len(empty)} figures: {listed(empty)}."] if empty else []
+    return [*table(["", *(run.title for run in runs)], shown), *left_out]
 
 
 def _differences(runs: Sequence[JudgedRun]) -> list[str]:
@@ -169,11 +179,11 @@ def _published(runs: Sequence[JudgedRun], published: Sequence[ReferenceNumbers])
         return ["There are none of this benchmark."]
     heads = ["model", "figure", "published", *(f"{run.title} {MINUS} it" for run in runs)]
     return [
-        *table([*heads, "setting", "certainty", "source"], rows),
+        *table([*heads, "setting", "certainty", "source"], rows, texts=3),
         "",
         f"A difference is given for official figures of a whole run on the same prompts. {ABSENT} stands where the "
-        "published figure is a gain, is of other prompts, or does not say of which, and where a run is not whole. Judges "
-        "and ways of drawing differ as the settings say.",
+        "published figure is a gain, is of other prompts, or does not say of which, and where a run is not whole. "
+        "Judges and ways of drawing differ as the settings say.",
     ]
 
 
@@ -190,16 +200,15 @@ def _manifests(runs: Sequence[JudgedRun]) -> list[str]:
     rows = [[key, *(_value(run, key) for run in runs)] for key in (*keys, *SETTINGS)]
     covered = [run.results["coverage"]["strict"] for run in runs]
     rows.insert(0, ["coverage", *(f"{one.get('scored')} of {one.get('expected')}" for one in covered)])
-    return table(["", *(run.title for run in runs)], rows)
+    return table(["", *(run.title for run in runs)], rows, texts=len(runs))
 
 
 def _pictures(benchmark: str, runs: Sequence[JudgedRun], pictures: dict[str, Path]) -> list[str]:
     lines = []
     for n, run in enumerate(runs, start=1):
         if run.sheet is None:
-            lines += [
-                f"{run.title}: {run.folder} has no {SHEET}: give its `score` command again while its pictures are there."
-            ]
+            remedy = "give its `score` command again while its pictures are there"
+            lines += [f"{run.title}: {run.folder} has no {SHEET}: {remedy}."]
         else:
             name = f"{benchmark}_{n}.png"
             pictures[name] = run.sheet
