@@ -6,6 +6,8 @@ They are in `reference_numbers.yaml`, a list of entries with the keys
   setting: what one must know to compare: prompts, judge, size, guidance
   source: where the figures stand
   certainty: see `Certainty`
+  version: what the file of prompts is called in `versions.py` or `geneval/items.py`, if the source says which one it
+    was (optional): only figures of the same prompts can be compared
   gain_over: if the figures are differences, the model that they are differences to (optional)
   figures: model -> figure -> value; a figure has the name and scale of the scorer of this project
 """
@@ -26,7 +28,7 @@ Certainty = Literal["read", "recomputed", "rerun", "secondhand"]
 `rerun`: somebody else ran it and reports it. `secondhand`: in a summary of the source."""
 FILE = Path(__file__).with_suffix(".yaml")
 KEYS = ("benchmark", "setting", "source", "certainty", "figures")
-OPTIONAL = ("gain_over",)
+OPTIONAL = ("gain_over", "version")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class ReferenceNumbers:
         source: Where it stands.
         certainty: How sure it is.
         gain_over: The model that the figures are differences to; None if they are scores.
+        version: Name of the published file of prompts; None if nobody knows which it was.
     """
 
     benchmark: str
@@ -50,6 +53,7 @@ class ReferenceNumbers:
     source: str
     certainty: Certainty
     gain_over: str | None = None
+    version: str | None = None
 
 
 def reference_numbers(benchmark: str | None = None, file: Path = FILE) -> tuple[ReferenceNumbers, ...]:
@@ -75,7 +79,7 @@ def _of(place: str, entry: Any) -> list[ReferenceNumbers]:
         if key not in KEYS + OPTIONAL:
             raise ValueError(f"{place}: unknown key {key!r}: {nearest(str(key), KEYS + OPTIONAL)}")
     texts = {key: entry.get(key) for key in KEYS if key != "figures"}
-    for key, value in {**texts, **({"gain_over": entry["gain_over"]} if "gain_over" in entry else {})}.items():
+    for key, value in {**texts, **{key: entry[key] for key in OPTIONAL if key in entry}}.items():
         if not isinstance(value, str) or not value.strip():
             raise ValueError(f"{place}: {key!r} is {value!r}, not a text")
     if entry["certainty"] not in get_args(Certainty):
@@ -98,6 +102,7 @@ def _of(place: str, entry: Any) -> list[ReferenceNumbers]:
             source=entry["source"],
             certainty=entry["certainty"],
             gain_over=entry.get("gain_over"),
+            version=entry.get("version"),
         )
         for model, figures in models.items()
     ]

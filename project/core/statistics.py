@@ -10,7 +10,7 @@ share of the variance comes out a factor (S - 1) / S too small; with one seed th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -69,6 +69,19 @@ def paired_bootstrap_between(
     """Mean difference of the gains of a and b on the same prompts and seeds. Raises ValueError as `bootstrap` does."""
     gain_SP = _difference(_difference(a_after_SP, a_before_SP), _difference(b_after_SP, b_before_SP))
     return bootstrap(gain_SP, strata_P, resamples, seed)
+
+
+def resampled_counts(strata_P: Sequence[str], resamples: int = 10_000, seed: int = 0) -> Iterator[Counts]:
+    """How often each prompt is drawn [R, P], in chunks of resamples: for figures that are not means of prompts.
+
+    Of every stratum as many prompts are drawn as it has, with replacement. `bootstrap` with one seed of training takes
+    the same draws for the same `seed`. Raises ValueError if there is nothing to resample.
+    """
+    if resamples < 1 or not strata_P:
+        raise ValueError(f"{resamples} resamples of {len(strata_P)} prompts: give at least one of each")
+    _, stratum_P = np.unique(np.asarray(strata_P), return_inverse=True)
+    for _, count_RP in _draws(1, tuple(stratum_P.tolist()), resamples, seed):
+        yield count_RP
 
 
 # The figures of a table share prompts and seeds, and so their draws, which cost more than all the rest.

@@ -76,6 +76,26 @@ class Scored:
     coverage: Coverage
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """How a picture counts in the overall figure.
+
+    The figure of a group is the sum of `right` over the sum of `asked`; that of several groups is their weighted mean,
+    level by level from the inner ones to the overall figure.
+    """
+
+    right: float
+    """Its points."""
+    asked: float = 1.0
+    """The most points that it could have, above 0."""
+    groups: tuple[str, ...] = ()
+    """Names of the groups that it is in, the outermost first; of one item all pictures are in the same."""
+    weight: float = 1.0
+    """Of the innermost group among those beside it."""
+    unit: str
+    """What is drawn together by a bootstrap: the item, or several of one origin."""
+
+
 class PictureBenchmark(ABC, Generic[Item]):
     """A benchmark that judges pictures in a folder.
 
@@ -160,6 +180,10 @@ class PictureBenchmark(ABC, Generic[Item]):
 
         Of a benchmark that calls pictures right or wrong, 1 or 0.
         """
+
+    def counted(self, item: Item, row: Row) -> Counted:
+        """How the picture of a row counts in the overall figure; if nothing else is said, by its worth alone."""
+        return Counted(right=self.worth(item, row), unit=item.id)
 
     @abstractmethod
     def told(self, item: Item, row: Row) -> list[str]:

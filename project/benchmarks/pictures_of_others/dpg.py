@@ -66,6 +66,12 @@ class DPGPictures(YesNoBenchmark[dpg.DPGItem]):
     def prompt(self, item: dpg.DPGItem) -> str:
         return item.prompt
 
+    def worth(self, item: dpg.DPGItem, row: Row) -> float:
+        """The share of questions that are answered by yes and depend on none that is not, as in strict mode."""
+        numbers = [question.number for question in item.questions]
+        record = dpg.DPGRecord(id=item.id, answers=(dict(zip(numbers, words(row), strict=True)),))
+        return dpg.score([item], [record], "strict", pictures=1).items[item.id][0]
+
     def score(self, items: Sequence[dpg.DPGItem], rows: Sequence[Row], mode: Mode) -> Scored:
         numbers = {item.id: [question.number for question in item.questions] for item in items}
         answers: dict[str, list[dict[int, str]]] = defaultdict(list)

@@ -15,6 +15,7 @@ from project.benchmarks.geneval.metric import nested_figures
 from project.benchmarks.geneval.pictures import judge_pictures
 from project.benchmarks.geneval.summary import SAMPLES, PictureRow, score
 from project.benchmarks.pictures_of_others.base import (
+    Counted,
     ItemFile,
     Picture,
     PictureBenchmark,
@@ -92,6 +93,9 @@ class GenEvalPictures(PictureBenchmark[Item]):
 
     def worth(self, item: Item, row: Row) -> float:
         return float(row["correct"])
+
+    def counted(self, item: Item, row: Row) -> Counted:
+        return Counted(right=self.worth(item, row), groups=(row["tag"],), unit=item.id)
 
     def told(self, item: Item, row: Row) -> list[str]:
         return [f"{row['tag']}: {'right' if row['correct'] else 'wrong'}", *row["reason"].splitlines()]

@@ -1,7 +1,7 @@
 """Judging a folder of pictures: rows that survive an interruption, and what is said of them at the end.
 
 Files of the folder `out`: manifest.json says who judges what, and is written before any row; rows.jsonl has a row for
-each judged picture; results.json and report.md are written at the end.
+each judged picture; results.json, verdicts.jsonl, sheet.png and report.md are written at the end.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 
 from project.benchmarks.dpg import grid_crops
 from project.benchmarks.pictures_of_others.base import SUFFIXES, Item, ItemFile, Picture, PictureBenchmark, Scored
+from project.benchmarks.pictures_of_others.verdicts import SHEET, write_verdicts
 from project.benchmarks.scoring import MODES, Mode, listed, require_unique
 from project.core.atomic_files import write_atomically
 from project.core.errors import WrongReturn
@@ -215,6 +216,7 @@ class PictureRun(Generic[Item]):
             "benchmark": self.benchmark.name(),
             "mode": mode,
             "overall": scored[mode].headline,
+            "headlines": {one: found.headline for one, found in scored.items()},
             **{one: dict(found.figures) for one, found in scored.items()},
             "coverage": {
                 one: {
@@ -240,6 +242,7 @@ class PictureRun(Generic[Item]):
             },
         }
         write_atomically(self.out / RESULTS, json.dumps(results, indent=2) + "\n")
+        write_verdicts(self.out, self.benchmark, self.items, self.asked_rows, self._shown)
         report = self.report(mode, scored[mode], scored["strict"])
         write_atomically(self.out / REPORT, report)
         return Scored(
@@ -261,7 +264,8 @@ class PictureRun(Generic[Item]):
             lines += [f"- {mode}: {scored.coverage}"]
         lines += [f"- missing: {self.told_missing()}"] if self.missing else []
         lines += [f"- not judged: {self.told_unjudged()}"] if self.unjudged else []
-        return "\n".join([*lines, "", *markdown(scored.table), ""])
+        sheet = ["", f"![good and bad pictures]({SHEET})"] if (self.out / SHEET).is_file() else []
+        return "\n".join([*lines, "", *markdown(scored.table), *sheet, ""])
 
     def told_missing(self) -> str:
         """The first missing pictures with the paths that were tried."""
@@ -330,6 +334,10 @@ class PictureRun(Generic[Item]):
         file = picture.file.relative_to(self.folder).as_posix()
         quarter = {} if picture.quarter is None else {"quarter": picture.quarter}
         return {"picture": file, **quarter, "sha256": self._sha256[picture.file]}
+
+    def _shown(self, row: Row) -> np.ndarray | str:
+        """The picture of a row, or why it cannot be read."""
+        return _part(_read(self.folder / row["picture"]), row.get("quarter"))
 
     def _judged(self, batch: Sequence[Picture]) -> Iterator[tuple[Picture, Row | str]]:
         """Each picture of a batch with what was found, in order."""

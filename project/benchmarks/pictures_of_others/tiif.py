@@ -10,7 +10,7 @@ import numpy as np
 
 from project.benchmarks import tiif
 from project.benchmarks.asking import Enquiry
-from project.benchmarks.pictures_of_others.base import ItemFile, Picture, Scored, first_file
+from project.benchmarks.pictures_of_others.base import Counted, ItemFile, Picture, Scored, first_file
 from project.benchmarks.pictures_of_others.yes_no import YesNoBenchmark, words
 from project.benchmarks.scoring import Mode
 from project.benchmarks.versions import item_digest, item_version
@@ -19,6 +19,8 @@ from project.judges.base import Judge
 from project.judges.free_text import FreeTextJudge
 
 TESTS = ("testmini", "test")
+ATTRIBUTE_OF = {kind: attribute for attribute, kinds in tiif.ATTRIBUTES.items() for kind in kinds}
+"""Type -> its attribute."""
 
 
 class TIIFPictures(YesNoBenchmark[tiif.TIIFItem]):
@@ -68,9 +70,22 @@ class TIIFPictures(YesNoBenchmark[tiif.TIIFItem]):
         return item.prompt
 
     def worth(self, item: tiif.TIIFItem, row: Row) -> float:
-        """The share of right answers."""
-        pairs = list(zip(words(row), item.expected, strict=True))
-        return sum(said == expected.strip().lower() for said, expected in pairs) / len(pairs)
+        """The share of questions that are answered as expected."""
+        return self._right(item, row) / len(item.questions)
+
+    def counted(self, item: tiif.TIIFItem, row: Row) -> Counted:
+        """The two descriptions of a prompt are drawn together."""
+        groups = (item.length, ATTRIBUTE_OF[item.type], item.type)
+        unit = item.id.rpartition("/")[0]
+        return Counted(right=self._right(item, row), asked=len(item.questions), groups=groups, unit=unit)
+
+    def told(self, item: tiif.TIIFItem, row: Row) -> list[str]:
+        lines = zip(super().told(item, row), words(row), item.expected, strict=True)
+        return [line if said == _word(wanted) else f"{line}  (wrong)" for line, said, wanted in lines]
+
+    @staticmethod
+    def _right(item: tiif.TIIFItem, row: Row) -> int:
+        return sum(said == _word(wanted) for said, wanted in zip(words(row), item.expected, strict=True))
 
     def score(self, items: Sequence[tiif.TIIFItem], rows: Sequence[Row], mode: Mode) -> Scored:
         records = [tiif.TIIFRecord(id=row["id"], answers=tuple(words(row))) for row in rows]
@@ -82,6 +97,11 @@ class TIIFPictures(YesNoBenchmark[tiif.TIIFItem]):
             table=scores.table(),
             coverage=scores.coverage,
         )
+
+
+def _word(expected: str) -> str:
+    """An expected answer as `words` writes it."""
+    return expected.strip().lower()
 
 
 def _folders(path: Path) -> tuple[Path, Path]:
