@@ -7,10 +7,11 @@ import json
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import Metric
@@ -19,7 +20,7 @@ from project.core.atomic_files import write_atomically
 from project.core.run_folder import run_folder
 from project.datamodule import evaluated_prompts
 from project.rewards.base import Reward, score
-from project.tasks.base import EvaluationTask
+from project.samplers.guidance import Guidance
 from project.trajectory import Group, Prompt, Trajectory
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,11 @@ class Benchmark(Callback, ABC):
     right: str | None = None
     """Name of the outcome that is true for a right picture."""
     of_pictures: bool = True
-    """Whether it measures drawn pictures. Rewards are asked about these alone, not about answers."""
+    """Whether it measures drawn pictures by the run's rewards. They are not asked about anything else."""
+    change_guidance: Callable[[Guidance], Guidance] | None = None
+    """The guidance of its own prompts, made from that of the evaluation's task; None = it stays as it is."""
+    source: Callable[[Prompt], np.ndarray] | None = None
+    """The picture that a prompt of its own edits, uint8 [height, width, 3]; None = its prompts edit nothing."""
 
     def __init__(self, metric: Metric, reward: Reward | None = None) -> None:
         self.metric = metric
@@ -132,10 +137,6 @@ class Benchmark(Callback, ABC):
         if self.reward is not None:
             self.reward.stop_waiting()
 
-    def adapted(self, task: EvaluationTask) -> EvaluationTask:
-        """How the prompts that are its own are drawn, where it is not as the evaluation's task says."""
-        return task
-
     def reset(self) -> None:
         """Forget what was measured."""
         self._outcomes = {None: []}
@@ -187,7 +188,7 @@ class Benchmark(Callback, ABC):
     ) -> None:
         if not batch or not all(self._measures(prompt) for prompt in batch):
             return
-        groups = _groups(outputs)
+        groups = groups_of(outputs)
         if not groups:
             raise ValueError(
                 f"{type(self).__name__} measures a Group, but the module's step returned {type(outputs).__name__}: "
@@ -215,23 +216,30 @@ class Benchmark(Callback, ABC):
                     "%s: %d of %d prompts have no reward, and `reward` is the mean of the others: look at the judge",
                     self.name, lost, len(outcomes),
                 )  # fmt: skip
-        scalars = flatten(self.latest, self.name)
-        updates = int(getattr(pl_module, "updates", 0))
+        self._log(trainer, pl_module, self.latest)
+        if trainer.is_global_zero and self._folder is not None:
+            rows = (json.dumps(outcome) + "\n" for outcome in sorted(outcomes, key=lambda o: str(o["id"])))
+            write_atomically(self._folder / f"{self.name}_{_updates(pl_module)}.jsonl", "".join(rows))
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, figures: Results) -> None:
+        """Logs the figures; also in the evaluation before training, where `self.log` does nothing."""
+        scalars = flatten(figures, self.name)
         for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=updates)
+            logger.log_metrics(scalars, step=_updates(pl_module))
             logger.save()
         if not trainer.sanity_checking:
             pl_module.log_dict(scalars, logger=False, batch_size=1, sync_dist=True)
-        if trainer.is_global_zero and self._folder is not None:
-            rows = (json.dumps(outcome) + "\n" for outcome in sorted(outcomes, key=lambda o: str(o["id"])))
-            write_atomically(self._folder / f"{self.name}_{updates}.jsonl", "".join(rows))
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
     on_test_epoch_end = on_validation_epoch_end
 
 
-def _groups(outputs: Any) -> list[Group]:
+def _updates(module: LightningModule) -> int:
+    return int(getattr(module, "updates", 0))
+
+
+def groups_of(outputs: Any) -> list[Group]:
     """The groups of a step's output, in order; none if it holds something else."""
     found: Sequence[Any] = [outputs]
     if isinstance(outputs, Mapping):

@@ -18,7 +18,8 @@ class EMA(Callback):
 
     Args:
         decay: Weight of the past, in [0, 1).
-        validate_with: Weights that validation, test and prediction use: the average or the raw ones.
+        validate_with: Weights that validation, test and prediction use: the average or the raw ones. The key
+            `evaluation.weights` of the model goes before it.
     """
 
     def __init__(self, decay: float = 0.99, validate_with: Literal["ema", "raw"] = "ema") -> None:
@@ -52,11 +53,24 @@ class EMA(Callback):
             self._swap_out(pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.validate_with == "ema":
+        if self._evaluated(pl_module) == "ema":
             self._swap_in(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._swap_out(pl_module)
+
+    def _evaluated(self, pl_module: LightningModule) -> str:
+        """The weights of an evaluation: as the module's evaluation says, else as `validate_with`.
+
+        Raises ValueError if the average is asked for and there is none.
+        """
+        asked = getattr(getattr(pl_module, "evaluation", None), "weights", None)
+        if asked == "ema" and not self.average:
+            raise ValueError(
+                "model.init_args.evaluation.weights is ema, but there is no average: give --ckpt_path of a run that had "
+                "the EMA callback"
+            )
+        return asked or self.validate_with
 
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end

@@ -34,6 +34,30 @@ class Progress(TQDMProgressBar):
     def validation_description(self) -> str:
         return "Evaluation"
 
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        self.val_progress_bar.set_postfix_str(_so_far(trainer), refresh=False)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        self.test_progress_bar.set_postfix_str(_so_far(trainer), refresh=False)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -57,3 +81,9 @@ class Progress(TQDMProgressBar):
             if values:
                 shown[label] = f"{sum(values):.3g}"
         return shown
+
+
+def _so_far(trainer: Trainer) -> str:
+    """What benchmarks say while they draw and judge."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return "; ".join(told for callback in callbacks if (told := getattr(callback, "so_far", "")))

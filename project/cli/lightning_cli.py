@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from project.benchmarks.base import Benchmark
+from project.benchmarks.published import PublishedBenchmark
 from project.callbacks.before_after import BeforeAfter
 from project.callbacks.checkpoint import SaveLast
 from project.callbacks.interrupt import GracefulStop, Interrupted
@@ -216,6 +217,33 @@ class ProjectCLI(LightningCLI):
             if getattr(self.model, "updates", 0) and not _raised_here(error):
                 raise RuntimeError(f"training failed after update {self.model.updates}") from error
             raise
+
+    def test(self, **kwargs: Any) -> None:
+        """What the command `test` runs: published benchmarks print tables of their own."""
+        self.trainer.test(**{**kwargs, "verbose": kwargs.get("verbose", True) and not self._published})
+
+    def validate(self, **kwargs: Any) -> None:
+        """What the command `validate` runs, see `test`."""
+        self.trainer.validate(**{**kwargs, "verbose": kwargs.get("verbose", True) and not self._published})
+
+    def after_test(self) -> None:
+        """Shows the reports of published benchmarks. Raises ValueError if one of them is not complete."""
+        for benchmark in self._published:
+            if (report := benchmark.report) is not None:
+                rank_zero_info(f"\n{report.read_text(encoding='utf-8')}\nresults: {report.parent}")
+        for benchmark in self._published:
+            if benchmark.incomplete and not benchmark.allow_missing:
+                raise ValueError(
+                    f"{benchmark.name}: {benchmark.incomplete}\nThe figures are not those of the whole benchmark. Give "
+                    "the same command again to judge the rest, or set allow_missing of the benchmark"
+                )
+
+    after_validate = after_test
+
+    @property
+    def _published(self) -> list[PublishedBenchmark]:
+        benchmarks = self._get(self.config_init, "benchmarks") or []
+        return [benchmark for benchmark in benchmarks if isinstance(benchmark, PublishedBenchmark)]
 
     def after_fit(self) -> None:
         """Measures once more unless the last update was, so that `results.json` always has an `after`.

@@ -8,12 +8,13 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from project.core.git_lfs import is_lfs_pointer
 
@@ -65,6 +66,24 @@ def picture_of_bytes(content: bytes, name: str) -> np.ndarray:
     Raises ValueError for one that cannot be read.
     """
     return _decoded(io.BytesIO(content), name)
+
+
+def png(picture: np.ndarray, texts: Mapping[str, str] | None = None) -> bytes:
+    """A picture, uint8 [height, width, 3], as the content of a PNG file, with texts that stay in it (`texts_in`)."""
+    stream, chunks = io.BytesIO(), PngInfo()
+    for key, text in (texts or {}).items():
+        chunks.add_itxt(key, text)
+    Image.fromarray(picture).save(stream, format="PNG", pnginfo=chunks)
+    return stream.getvalue()
+
+
+def texts_in(file: Path) -> dict[str, str]:
+    """The texts that a picture's file carries; empty for a file without, or that cannot be read."""
+    try:
+        with Image.open(file) as opened:
+            return {str(key): str(text) for key, text in opened.info.items() if isinstance(text, str)}
+    except (OSError, ValueError, SyntaxError):
+        return {}
 
 
 def _decoded(source: Path | io.BytesIO, name: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from project.core.images import check_pictures, read_picture_of
 from project.models.base import UnifiedModel
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
-from project.tasks.base import ChangeGuidance, Rollout, Task
+from project.tasks.base import ChangeGuidance, EvaluationTask, Rollout, Task
 from project.tasks.drawing import Canvas, given_picture
 from project.tasks.turn import Request, Turn
 from project.trajectory import Group, ImageSegment, Prompt, Replay, Trajectory
@@ -30,6 +30,30 @@ def picture_in_file(prompt: Prompt) -> np.ndarray:
         where = f"{prompt.place}: " if prompt.place else ""
         raise ValueError(f"{where}prompt {prompt.id!r} names no picture: give the row an `image`")
     return read_picture_of(prompt.place, prompt.image)
+
+
+def editing_as(task: EvaluationTask, source: Callable[[Prompt], np.ndarray]) -> Editing:
+    """Edits of the pictures that `source` gives, of the size and with the reasoning of the first turn of a task.
+
+    Guidance without the image keeps the norms as BAGEL does in edits (`text_channel`); scales and interval stay. An
+    `Editing` keeps all but its source. Raises ValueError for a task that draws nothing.
+    """
+    if isinstance(task, Editing):
+        return task._changed(source=source)
+    if not task.turns:
+        raise ValueError(f"{type(task).__name__} draws nothing, so it cannot edit: name project.tasks.Editing")
+    turn = task.turns[0]
+    canvas = turn.canvas
+    return Editing(
+        height=canvas.height,
+        width=canvas.width,
+        think=turn.think,
+        max_tokens=turn.max_tokens,
+        temperature=turn.temperature,
+        top_p=turn.top_p,
+        guidance=dataclasses.replace(canvas.guidance, renorm="text_channel"),
+        source=source,
+    )
 
 
 class Editing(Task):

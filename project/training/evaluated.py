@@ -70,6 +70,12 @@ class EvaluatedModule(LightningModule):
         lengthen_timeout(self.trainer.strategy, sum(getattr(callback, "longest_wait", 0.0) for callback in callbacks))
         kind = {"fit": "val", "validate": "val"}.get(stage, stage)
         self._check_names(kind)
+        if self.evaluation is not None and self.evaluation.weights == "ema":
+            if not any(hasattr(callback, "averaged") for callback in callbacks):
+                raise ValueError(
+                    "model.init_args.evaluation.weights is ema, but no callback averages weights: name "
+                    "project.callbacks.EMA under trainer.callbacks, or take raw"
+                )
         evaluated = evaluated_prompts(self.trainer) if stage == "fit" else self._prompts(kind)
         if kind in ("val", "test") and (evaluated or stage != "fit"):
             self._check_measured(stage, kind)
@@ -85,11 +91,8 @@ class EvaluatedModule(LightningModule):
         if self.evaluation is None:
             raise ValueError("evaluation needs model.init_args.evaluation: give its task and its schedule")
         if prompt.benchmark not in self._tasks:
-            task = self.evaluation.task_of(prompt)
-            for benchmark in self._benchmarks:
-                if benchmark.name == prompt.benchmark:
-                    task = benchmark.adapted(task)
-            self._tasks[prompt.benchmark] = self.evaluation.finished(task)
+            benchmark = next((b for b in self._benchmarks if b.name == prompt.benchmark), None)
+            self._tasks[prompt.benchmark] = self.evaluation.finished(self.evaluation.task_of(prompt), benchmark)
         return self._tasks[prompt.benchmark]
 
     @property

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from project.benchmarks.base import Benchmark
 from project.samplers.guidance import UNGUIDED, Guidance
 from project.samplers.schedule import Schedule
 from project.tasks.base import EvaluationTask
+from project.tasks.editing import editing_as
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.self_reflection import SelfReflection
 from project.trajectory import Prompt
@@ -91,7 +93,15 @@ class Evaluation:
             )
         return self.task[prompt.benchmark]
 
-    def finished(self, task: EvaluationTask) -> EvaluationTask:
-        """A task with the rounds and without guidance, where this evaluation says so."""
+    def finished(self, task: EvaluationTask, benchmark: Benchmark | None = None) -> EvaluationTask:
+        """A task as the benchmark of its prompts wants it, with rounds and without guidance where this evaluation says
+        so.
+
+        Raises ValueError if the task cannot be so.
+        """
+        if benchmark is not None and benchmark.source is not None:
+            task = editing_as(task, benchmark.source)
+        if benchmark is not None and benchmark.change_guidance is not None:
+            task = task.with_guidance(benchmark.change_guidance)
         refined = self.refine.refined(task)
         return refined if self.guided else refined.with_guidance(lambda _: UNGUIDED)

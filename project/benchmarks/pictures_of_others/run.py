@@ -25,7 +25,7 @@ from project.benchmarks.scoring import MODES, Mode, listed, require_unique
 from project.core.atomic_files import write_atomically
 from project.core.errors import WrongReturn
 from project.core.growing_rows import Row, append_rows, whole_rows, write_sorted
-from project.core.images import read_picture
+from project.core.images import png, read_picture, texts_in
 from project.core.json_files import read_object
 
 MANIFEST, ROWS, RESULTS, REPORT = "manifest.json", "rows.jsonl", "results.json", "report.md"
@@ -33,6 +33,10 @@ READERS = 8
 """Threads that read pictures."""
 INDENT = "\u00a0" * 4
 """In a Markdown table, where usual spaces would be dropped."""
+IN_RESULTS_ALONE = ("task", "policy", "adapters")
+"""What a manifest says of the drawing at such length that a report leaves it out."""
+REASONING = "reasoning"
+"""Key of the text that a drawn picture's file carries."""
 Place = tuple[int, int]
 """Of a row: the item's in the benchmark, and its sample."""
 
@@ -158,9 +162,13 @@ class PictureRun(Generic[Item]):
         self._pictures |= found
         return list(found.values())
 
-    def begin(self) -> None:
-        """Writes who judges what, and the rows that are kept, in one file. Raises OSError."""
+    def announce(self) -> None:
+        """Writes who judges what; without it rows cannot be gone on from. Raises OSError naming the file."""
         write_atomically(self.out / MANIFEST, json.dumps(self._identity(), indent=2) + "\n")
+
+    def begin(self) -> None:
+        """Writes who judges what, and the rows that are kept, in one file. Raises OSError naming it."""
+        self.announce()
         self._write_rows()
 
     def judge(self, batch_size: int) -> Iterator[int]:
@@ -191,6 +199,8 @@ class PictureRun(Generic[Item]):
                 unjudged[picture.name] = found
             else:
                 row = {"id": picture.item, "sample": picture.sample, **self._source(picture), **found}
+                if self.drawing is not None and (reasoning := self._reasoning(picture)):
+                    row["reasoning"] = reasoning
                 new[self._place(picture)] = row
         append_rows(self.rows_file, new.values())
         with self._lock:
@@ -198,19 +208,26 @@ class PictureRun(Generic[Item]):
             self.unjudged |= unjudged
         return len(batch)
 
-    def take(self, rows: Mapping[Place, Row], unjudged: Mapping[str, str]) -> None:
-        """Adds what another process judged, whose file of rows is not needed any more, and looks for its pictures."""
-        self.rows |= rows
+    def save(self, item: Item, sample: int, picture: np.ndarray, reasoning: str = "") -> None:
+        """Saves a picture that was drawn, uint8 [height, width, 3], with its reasoning. Raises OSError naming it."""
+        texts = {REASONING: reasoning} if reasoning else {}
+        write_atomically(self.folder / f"{self.benchmark.place(item, sample)}.png", png(picture, texts))
+
+    def take(self, rows: Iterable[Row], unjudged: Mapping[str, str]) -> None:
+        """Adds what other processes judged, and looks for their pictures."""
+        self.rows |= {(self._number[row["id"]], row["sample"]): row for row in rows}
         self.unjudged |= unjudged
         self.look(self.items)
-        self._write_rows()
 
     def so_far(self) -> float | None:
         """The official overall figure of what is judged."""
         return self.benchmark.score(self.items, self.asked_rows, "official").headline
 
-    def finish(self, mode: Mode) -> Scored:
-        """Writes results and report, and gives the figures of a mode; `coverage` is that of strict mode."""
+    def finish(self, mode: Mode, rounds: Mapping[str, Any] | None = None) -> Scored:
+        """Writes results and report, and gives the figures of a mode; `coverage` is that of strict mode.
+
+        `rounds` are the figures of pictures that were made from these.
+        """
         scored = {one: self.benchmark.score(self.items, self.asked_rows, one) for one in MODES}
         results: dict[str, Any] = {
             "benchmark": self.benchmark.name(),
@@ -240,6 +257,7 @@ class PictureRun(Generic[Item]):
                 "asked": len(self.items),
                 "samples": self.benchmark.samples,
             },
+            **({"rounds": rounds} if rounds else {}),
         }
         write_atomically(self.out / RESULTS, json.dumps(results, indent=2) + "\n")
         write_verdicts(self.out, self.benchmark, self.items, self.asked_rows, self._shown)
@@ -255,9 +273,9 @@ class PictureRun(Generic[Item]):
     def report(self, mode: Mode, scored: Scored, strict: Scored) -> str:
         """The figures of a mode as Markdown, with who judged, and what is missing."""
         lines = [f"# {self.benchmark.name()}, {mode}", ""]
-        lines += [
-            f"- {key.replace('_', ' ')}: {value}" for key, value in self._identity().items() if key != "benchmark"
-        ]
+        made = {key: value for key, value in self._identity().items() if key not in ("benchmark", "drawing")}
+        made |= {f"drawing, {key}": value for key, value in (self.drawing or {}).items() if key not in IN_RESULTS_ALONE}
+        lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in made.items()]
         lines += [f"- pictures: {self.folder}, {len(self.asked_rows)} of {len(self.pictures)} judged"]
         lines += [f"- coverage: {strict.coverage}"]
         if scored.coverage.dropped:
@@ -278,15 +296,7 @@ class PictureRun(Generic[Item]):
     # ----------------------------------------------------------------- helpers
 
     def _identity(self) -> dict[str, Any]:
-        """What must be the same for rows to stand in one folder."""
-        return {
-            "benchmark": self.benchmark.name(),
-            "items": len(self.read.items),
-            "items_sha256": self.read.sha256,
-            "items_version": self.read.version,
-            **self.benchmark.made_by(),
-            **({} if self.drawing is None else {"drawing": self.drawing}),
-        }
+        return identity(self.benchmark, self.read, self.drawing)
 
     def _check_identity(self) -> None:
         """Raises ValueError if an earlier run left rows that were made otherwise."""
@@ -339,6 +349,10 @@ class PictureRun(Generic[Item]):
         """The picture of a row, or why it cannot be read."""
         return _part(_read(self.folder / row["picture"]), row.get("quarter"))
 
+    def _reasoning(self, picture: Picture) -> str | None:
+        """What was written before the picture was drawn, see `save`."""
+        return None if picture.file is None else texts_in(picture.file).get(REASONING)
+
     def _judged(self, batch: Sequence[Picture]) -> Iterator[tuple[Picture, Row | str]]:
         """Each picture of a batch with what was found, in order."""
         with ThreadPoolExecutor(READERS) as readers:
@@ -373,6 +387,20 @@ class PictureRun(Generic[Item]):
             if len(images) == 1:
                 return [str(error)]
         return [one for image, picture in zip(images, pictures, strict=True) for one in self._found([image], [picture])]
+
+
+def identity(
+    benchmark: PictureBenchmark[Item], read: ItemFile[Item], drawing: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What must be the same for rows to stand in one folder: prompts, who judges, and how pictures are drawn."""
+    return {
+        "benchmark": benchmark.name(),
+        "items": len(read.items),
+        "items_sha256": read.sha256,
+        "items_version": read.version,
+        **benchmark.made_by(),
+        **({} if drawing is None else {"drawing": dict(drawing)}),
+    }
 
 
 def markdown(table: Sequence[Sequence[str]]) -> list[str]:

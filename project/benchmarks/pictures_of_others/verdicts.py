@@ -7,19 +7,18 @@ good and bad pictures. Both are made anew from the rows whenever a run ends.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from project.benchmarks.contact_sheet import SheetEntry, chosen, contact_sheet
 from project.benchmarks.pictures_of_others.base import Item, PictureBenchmark
 from project.core.atomic_files import write_atomically
 from project.core.growing_rows import Row
+from project.core.images import png
 
 VERDICTS, SHEET = "verdicts.jsonl", "sheet.png"
 COPIED = ("picture", "quarter", "reasoning")
@@ -74,10 +73,3 @@ def sheet_entries(
                 SheetEntry(picture=picture, title=row["prompt"], lines=lines, worth=row["worth"], source=source)
             )
     return entries
-
-
-def png(picture: np.ndarray) -> bytes:
-    """A picture, uint8 [height, width, 3], as the content of a PNG file."""
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG")
-    return stream.getvalue()
