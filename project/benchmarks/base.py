@@ -121,11 +121,20 @@ class Benchmark(Callback, ABC):
     def _measures(self, prompt: Prompt) -> bool:
         return prompt.benchmark in (None, self.name)
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raises ValueError, before any work, for prompts that it cannot measure."""
+        return None
+
+    def preflight(self) -> None:
+        """Raises, before any work, if what it measures with (a reward, a judge) does not work."""
+        if self.reward is not None:
+            self.reward.preflight()
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks a reward of its own as those of training are. Raises what it raises."""
         if self.reward is not None and (prompts := self.prompts(trainer)):
             self.reward.check(prompts)
-            self.reward.preflight()
+            self.preflight()
 
     @property
     def longest_wait(self) -> float:

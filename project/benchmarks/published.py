@@ -21,8 +21,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from project.benchmarks.base import Benchmark, Outcome, Results, groups_of
 from project.benchmarks.picture_metric import PictureMetric
+from project.benchmarks.pictures_of_others.asked import identity
 from project.benchmarks.pictures_of_others.base import PictureBenchmark
-from project.benchmarks.pictures_of_others.run import REPORT, PictureRun, identity
+from project.benchmarks.pictures_of_others.run import REPORT, PictureRun
 from project.benchmarks.pictures_of_others.verdicts import SHEET
 from project.benchmarks.protocol import GuidanceChange, drawing_of
 from project.benchmarks.published_items import PublishedItems
@@ -34,7 +35,6 @@ from project.core.jobs import Jobs
 from project.core.ranks import ALONE, Ranks
 from project.core.run_folder import run_folder
 from project.datamodule import PromptSource
-from project.judges.base import AnyJudge
 from project.trajectory import Group, Prompt, Trajectory
 
 log = logging.getLogger(__name__)
@@ -137,16 +137,11 @@ class PublishedBenchmark(Benchmark, PromptSource):
         self.pictures.preflight(self.items.asked.asked)
 
     @property
-    def judges(self) -> list[AnyJudge]:
-        """Those among what the benchmark was made with."""
-        return [value for value in vars(self.pictures).values() if isinstance(value, AnyJudge)]
-
-    @property
     def longest_wait(self) -> float:
-        return sum(judge.longest_wait for judge in self.judges)
+        return sum(judge.longest_wait for judge in self.pictures.judges)
 
     def stop_waiting(self) -> None:
-        for judge in self.judges:
+        for judge in self.pictures.judges:
             judge.stop_waiting()
 
     def measure(self, trajectories: Sequence[Trajectory], rewards: Sequence[float | None]) -> list[Outcome]:

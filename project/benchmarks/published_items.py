@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from project.benchmarks.pictures_of_others.asked import AskedItems
 from project.benchmarks.pictures_of_others.base import PictureBenchmark
-from project.benchmarks.pictures_of_others.run import AskedItems
 from project.trajectory import Prompt
 
 

@@ -67,7 +67,7 @@ class EMA(Callback):
         asked = getattr(getattr(pl_module, "evaluation", None), "weights", None)
         if asked == "ema" and not self.average:
             raise ValueError(
-                "model.init_args.evaluation.weights is ema, but there is no average: give --ckpt_path of a run that had "
+                "model.init_args.evaluation.weights is ema, but there is no average: give --ckpt_path of a run with "
                 "the EMA callback"
             )
         return asked or self.validate_with

@@ -70,12 +70,12 @@ class EvaluatedModule(LightningModule):
         lengthen_timeout(self.trainer.strategy, sum(getattr(callback, "longest_wait", 0.0) for callback in callbacks))
         kind = {"fit": "val", "validate": "val"}.get(stage, stage)
         self._check_names(kind)
-        if self.evaluation is not None and self.evaluation.weights == "ema":
-            if not any(hasattr(callback, "averaged") for callback in callbacks):
-                raise ValueError(
-                    "model.init_args.evaluation.weights is ema, but no callback averages weights: name "
-                    "project.callbacks.EMA under trainer.callbacks, or take raw"
-                )
+        averaging = any(hasattr(callback, "averaged") for callback in callbacks)
+        if self.evaluation is not None and self.evaluation.weights == "ema" and not averaging:
+            raise ValueError(
+                "model.init_args.evaluation.weights is ema, but no callback averages weights: name "
+                "project.callbacks.EMA under trainer.callbacks, or take raw"
+            )
         evaluated = evaluated_prompts(self.trainer) if stage == "fit" else self._prompts(kind)
         if kind in ("val", "test") and (evaluated or stage != "fit"):
             self._check_measured(stage, kind)

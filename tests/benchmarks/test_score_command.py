@@ -25,7 +25,7 @@ from project.benchmarks.geneval.items import read_items
 from project.benchmarks.geneval.mask2former import Mask2FormerDetector
 from project.benchmarks.geneval.pictures import judge_pictures
 from project.benchmarks.geneval.summary import score
-from project.benchmarks.pictures_of_others.run import markdown
+from project.benchmarks.pictures_of_others.report import markdown
 from project.judges.base import JudgeUnavailable
 from project.shapes.judge import DetectorJudge
 from project.shapes.questions import parse_question

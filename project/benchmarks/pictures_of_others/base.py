@@ -12,6 +12,7 @@ import numpy as np
 
 from project.benchmarks.scoring import Coverage, Mode
 from project.core.growing_rows import Row
+from project.judges.base import AnyJudge
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """Of pictures, in the order in which they are looked for; in capitals too."""
@@ -121,6 +122,11 @@ class PictureBenchmark(ABC, Generic[Item]):
     def name(cls) -> str:
         """How the command and results call it: the class name in lower case without "Pictures"."""
         return cls.__name__.removesuffix(ENDING).lower()
+
+    @property
+    def judges(self) -> list[AnyJudge]:
+        """Those that it was made with: they may have to be waited for."""
+        return [value for value in vars(self).values() if isinstance(value, AnyJudge)]
 
     @abstractmethod
     def read_items(self, path: Path) -> ItemFile[Item]:

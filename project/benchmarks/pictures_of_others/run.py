@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
@@ -19,9 +18,11 @@ from typing import Any, Generic
 import numpy as np
 
 from project.benchmarks.dpg import grid_crops
-from project.benchmarks.pictures_of_others.base import SUFFIXES, Item, ItemFile, Picture, PictureBenchmark, Scored
-from project.benchmarks.pictures_of_others.verdicts import SHEET, write_verdicts
-from project.benchmarks.scoring import MODES, Mode, listed, require_unique
+from project.benchmarks.pictures_of_others.asked import AskedItems, identity
+from project.benchmarks.pictures_of_others.base import SUFFIXES, Item, Picture, PictureBenchmark, Scored
+from project.benchmarks.pictures_of_others.report import report_text
+from project.benchmarks.pictures_of_others.verdicts import write_verdicts
+from project.benchmarks.scoring import MODES, Mode, listed
 from project.core.atomic_files import write_atomically
 from project.core.errors import WrongReturn
 from project.core.growing_rows import Row, append_rows, whole_rows, write_sorted
@@ -31,53 +32,10 @@ from project.core.json_files import read_object
 MANIFEST, ROWS, RESULTS, REPORT = "manifest.json", "rows.jsonl", "results.json", "report.md"
 READERS = 8
 """Threads that read pictures."""
-INDENT = "\u00a0" * 4
-"""In a Markdown table, where usual spaces would be dropped."""
-IN_RESULTS_ALONE = ("task", "policy", "adapters")
-"""What a manifest says of the drawing at such length that a report leaves it out."""
 REASONING = "reasoning"
 """Key of the text that a drawn picture's file carries."""
 Place = tuple[int, int]
 """Of a row: the item's in the benchmark, and its sample."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskedItems(Generic[Item]):
-    """The items of a benchmark, and those of them that a run is about.
-
-    Attributes:
-        path: The official file or folder.
-        read: The whole benchmark.
-        asked: Those to draw and to score.
-    """
-
-    path: Path
-    read: ItemFile[Item]
-    asked: tuple[Item, ...]
-
-    @classmethod
-    def of(
-        cls, benchmark: PictureBenchmark[Item], path: Path, limit: int | None = None, every: int = 1
-    ) -> AskedItems[Item]:
-        """The items that a benchmark reads.
-
-        Args:
-            benchmark: Who reads.
-            path: The official file or folder.
-            limit: At most so many, the first ones; all, if None.
-            every: Of all, every so many.
-
-        Raises FileNotFoundError or ValueError for items that cannot be used, and for none.
-        """
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit={limit}: give at least 1 item, or leave it out")
-        if every < 1:
-            raise ValueError(f"every={every}: give 1 for all items, 2 for every second one")
-        read = benchmark.read_items(path)
-        require_unique([item.id for item in read.items], "items")
-        if not read.items:
-            raise ValueError(f"{path} holds no items: take the official file")
-        return cls(path=path, read=read, asked=read.items[::every][:limit])
 
 
 class PictureRun(Generic[Item]):
@@ -164,7 +122,7 @@ class PictureRun(Generic[Item]):
 
     def announce(self) -> None:
         """Writes who judges what; without it rows cannot be gone on from. Raises OSError naming the file."""
-        write_atomically(self.out / MANIFEST, json.dumps(self._identity(), indent=2) + "\n")
+        write_atomically(self.out / MANIFEST, json.dumps(self.identity(), indent=2) + "\n")
 
     def begin(self) -> None:
         """Writes who judges what, and the rows that are kept, in one file. Raises OSError naming it."""
@@ -251,7 +209,7 @@ class PictureRun(Generic[Item]):
                 "not_judged": self.unjudged,
             },
             "manifest": {
-                **self._identity(),
+                **self.identity(),
                 "items_file": str(self.path),
                 "pictures_folder": str(self.folder),
                 "asked": len(self.items),
@@ -261,7 +219,7 @@ class PictureRun(Generic[Item]):
         }
         write_atomically(self.out / RESULTS, json.dumps(results, indent=2) + "\n")
         write_verdicts(self.out, self.benchmark, self.items, self.asked_rows, self._shown)
-        report = self.report(mode, scored[mode], scored["strict"])
+        report = report_text(self, mode, scored[mode], scored["strict"], rounds or {})
         write_atomically(self.out / REPORT, report)
         return Scored(
             headline=scored[mode].headline,
@@ -269,21 +227,6 @@ class PictureRun(Generic[Item]):
             table=scored[mode].table,
             coverage=scored["strict"].coverage,
         )
-
-    def report(self, mode: Mode, scored: Scored, strict: Scored) -> str:
-        """The figures of a mode as Markdown, with who judged, and what is missing."""
-        lines = [f"# {self.benchmark.name()}, {mode}", ""]
-        made = {key: value for key, value in self._identity().items() if key not in ("benchmark", "drawing")}
-        made |= {f"drawing, {key}": value for key, value in (self.drawing or {}).items() if key not in IN_RESULTS_ALONE}
-        lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in made.items()]
-        lines += [f"- pictures: {self.folder}, {len(self.asked_rows)} of {len(self.pictures)} judged"]
-        lines += [f"- coverage: {strict.coverage}"]
-        if scored.coverage.dropped:
-            lines += [f"- {mode}: {scored.coverage}"]
-        lines += [f"- missing: {self.told_missing()}"] if self.missing else []
-        lines += [f"- not judged: {self.told_unjudged()}"] if self.unjudged else []
-        sheet = ["", f"![good and bad pictures]({SHEET})"] if (self.out / SHEET).is_file() else []
-        return "\n".join([*lines, "", *markdown(scored.table), *sheet, ""])
 
     def told_missing(self) -> str:
         """The first missing pictures with the paths that were tried."""
@@ -295,14 +238,15 @@ class PictureRun(Generic[Item]):
 
     # ----------------------------------------------------------------- helpers
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
+        """See `asked.identity`."""
         return identity(self.benchmark, self.read, self.drawing)
 
     def _check_identity(self) -> None:
         """Raises ValueError if an earlier run left rows that were made otherwise."""
         if not any(map(whole_rows, self._row_files())):
             return
-        wanted, found = self._identity(), read_object(self.out / MANIFEST, f"a folder with {ROWS}")
+        wanted, found = self.identity(), read_object(self.out / MANIFEST, f"a folder with {ROWS}")
         differ = [key for key in {**found, **wanted} if found.get(key) != wanted.get(key)]
         if differ:
             told = "; ".join(f"{key} {found.get(key)!r}, not {wanted.get(key)!r}" for key in differ)
@@ -387,34 +331,6 @@ class PictureRun(Generic[Item]):
             if len(images) == 1:
                 return [str(error)]
         return [one for image, picture in zip(images, pictures, strict=True) for one in self._found([image], [picture])]
-
-
-def identity(
-    benchmark: PictureBenchmark[Item], read: ItemFile[Item], drawing: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What must be the same for rows to stand in one folder: prompts, who judges, and how pictures are drawn."""
-    return {
-        "benchmark": benchmark.name(),
-        "items": len(read.items),
-        "items_sha256": read.sha256,
-        "items_version": read.version,
-        **benchmark.made_by(),
-        **({} if drawing is None else {"drawing": dict(drawing)}),
-    }
-
-
-def markdown(table: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table; the first row is its header, and indented names stay indented."""
-    cells = [[cell.replace("  ", INDENT) for cell in row] for row in table]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-
-    def line(row: Sequence[str]) -> str:
-        name, *values = row
-        aligned = [value.rjust(width) for value, width in zip(values, widths[1:], strict=True)]
-        return f"| {' | '.join([name.ljust(widths[0]), *aligned])} |"
-
-    rule = f"| {' | '.join(['-' * max(widths[0], 3), *('-' * max(width - 1, 2) + ':' for width in widths[1:])])} |"
-    return [line(cells[0]), rule, *map(line, cells[1:])]
 
 
 def _read(file: Path) -> np.ndarray | str:

@@ -71,7 +71,8 @@ def run(args: Any) -> int:
     """
     from tqdm import tqdm
 
-    from project.benchmarks.pictures_of_others.run import REPORT, RESULTS, ROWS, AskedItems, PictureRun
+    from project.benchmarks.pictures_of_others.asked import AskedItems
+    from project.benchmarks.pictures_of_others.run import REPORT, RESULTS, ROWS, PictureRun
     from project.core.errors import ScoringFailed
 
     if args.batch_size < 1:
