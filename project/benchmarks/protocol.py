@@ -44,9 +44,11 @@ def drawing_of(trainer: Trainer, module: Any, prompt: Prompt) -> dict[str, Any]:
         prompt: One of those to draw.
     """
     evaluation, task = module.evaluation, module.task_of(prompt)
-    averages = [c for c in trainer.callbacks if hasattr(c, "validate_with")]  # type: ignore[attr-defined]
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    # Without a checkpoint that has one there is no average yet.
+    usual = [callback.validate_with for callback in callbacks if getattr(callback, "average", None)]
     return {
-        "weights": evaluation.weights or (averages[0].validate_with if averages else "raw"),
+        "weights": evaluation.weights or (usual[0] if usual else "raw"),
         "checkpoint": _file(trainer.ckpt_path),
         "updates": getattr(module, "updates", 0),
         "size": " and ".join(sorted({f"{t.canvas.height}x{t.canvas.width}" for t in task.turns})),

@@ -1,6 +1,6 @@
 """A published benchmark in the official format, with prompts of the embedded world: DPG-Bench's table of questions.
 
-`write_world` also makes a tiny checkpoint that draws quickly; `command` is what a user runs.
+`command` is what a user runs: the embedded model draws it, along a few steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from project.benchmarks import dpg
 from project.judges.base import JudgeUnavailable
 from project.shapes.judge import DetectorJudge
 from project.trajectory import Question
-from tests.helpers import ROOT, tiny_run
+from tests.helpers import ROOT
 
 
 def write_table(file: Path, items: int) -> Path:
@@ -35,8 +35,7 @@ def write_table(file: Path, items: int) -> Path:
 
 
 def write_world(folder: Path, items: int = 6, judge: str = "project.shapes.DetectorJudge", **arguments: Any) -> Path:
-    """A tiny checkpoint, the table, and `benchmark.yaml`."""
-    tiny_run.write_world(folder)
+    """The table and `benchmark.yaml`."""
     write_table(folder / "dpg_bench.csv", items)
     write_benchmark(folder, judge, **arguments)
     return folder
@@ -49,16 +48,16 @@ def write_benchmark(folder: Path, judge: str, init_args: dict[str, Any] | None =
     benchmark = {"pictures": pictures, "items": str(folder / "dpg_bench.csv"), **arguments}
     changes = {
         "benchmarks": [{"class_path": "project.benchmarks.PublishedBenchmark", "init_args": benchmark}],
-        "data": {"init_args": {"eval_batch_size": 4}},
-        "trainer": {"limit_val_batches": 1.0},
-        "model": {"init_args": {"evaluation": {"schedule": {"num_steps": 4}}}},
+        "data": {"init_args": {"eval_batch_size": 4, "val": None}},
+        "trainer": {"limit_val_batches": 1.0, "enable_progress_bar": False, "callbacks": []},
+        "model": {"init_args": {"evaluation": {"schedule": {"num_steps": 6}}}},
     }
     (folder / "benchmark.yaml").write_text(yaml.safe_dump(changes))
 
 
 def command(world: Path, name: str = "mine", *options: str, subcommand: str = "test") -> list[str]:
-    """What a user runs: the demo's configuration, the tiny world, the benchmark."""
-    files = (ROOT / "configs/shapes/demo.yaml", world / "tiny.yaml", world / "benchmark.yaml")
+    """What a user runs: the demo's configuration and the benchmark over it."""
+    files = (ROOT / "configs/shapes/demo.yaml", world / "benchmark.yaml")
     configs = [part for file in files for part in ("--config", str(file))]
     return [subcommand, *configs, f"--run.root={world / 'runs'}", f"--run.name={name}", *options]
 
