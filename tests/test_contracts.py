@@ -916,12 +916,13 @@ def test_a_benchmark_of_pictures_judges_every_picture_that_it_asks_for(
     found = benchmark.judge(images, *map(list, zip(*asked, strict=True)))
     assert all(isinstance(one, dict) for one in found) and len(found) == len(images), found
     assert json.loads(json.dumps(found)) == found, "rows are JSON"
+    assert any(row != found[0] for row in found), "the pictures make no difference"
     assert benchmark.judge(images[:1], [asked[0][0]], [asked[0][1]]) == found[:1], "pictures do not see each other"
     rows = [
         {"id": picture.item, "sample": picture.sample, **row} for (_, picture), row in zip(asked, found, strict=True)
     ]
     worths = [benchmark.worth(item, row) for (item, _), row in zip(asked, rows, strict=True)]
-    assert all(isinstance(worth, float) and 0 <= worth <= 1 for worth in worths) and len(set(worths)) > 1
+    assert all(isinstance(worth, float) and 0 <= worth <= 1 for worth in worths)
     for (item, _), row in zip(asked, rows, strict=True):
         lines = benchmark.told(item, row)
         assert lines and all(line.strip() and "\n" not in line and len(line) < 200 for line in lines)
