@@ -172,6 +172,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "MeanReward": [
         {"reward": {"class_path": "project.rewards.dvreward.DVReward", "init_args": {"judge": DETECTOR}}},
     ],
+    "ImgEditPictures": [{"judge": WRITER}],
     "JudgedStructure": [
         {"judge": REFLECTION, "mask_image": True},
         {"judge": REFLECTION, "steps": {"clarify": CLARIFY}},

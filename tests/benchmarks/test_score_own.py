@@ -156,7 +156,7 @@ def test_the_last_benchmark_counts_and_none_is_one_message(desk: Path, capsys: p
 def test_help_shows_the_options_of_the_benchmark(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "--help"]) == 0
     told = capsys.readouterr().out
-    assert "dpg, gedit, geneval, geneval2, tiif, wise" in " ".join(told.split()) and "--edition" not in told
+    assert "dpg, gedit, geneval, geneval2, imgedit, tiif, wise" in " ".join(told.split()) and "--edition" not in told
     assert main(["score", "--benchmark", "wise", "--help"]) == 0
     assert "--edition {legacy,verified}" in capsys.readouterr().out
     assert main(["score", "--benchmark", "own_levels.LevelPictures", "--help"]) == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from project.benchmarks import dpg, gedit, wise
+from project.benchmarks import dpg, gedit, imgedit, wise
 from tests.helpers.score_runs import grey, save, write_rows
 
 
@@ -53,6 +53,16 @@ def write_gedit(folder: Path, each: int = 1) -> Path:
                     }
                 )
     return write_rows(folder / "gedit.jsonl", rows)
+
+
+def write_imgedit(folder: Path) -> Path:
+    """Three edits of two types with their source pictures."""
+    rows = {}
+    for n, kind in enumerate(("add", "style", "add")):
+        save(grey(n), folder / f"animal/{n}.png")
+        rows[str(100 + n)] = {"id": f"animal/{n}.png", "prompt": f"make it lighter by {n}", "edit_type": kind}
+    (folder / "basic_edit.json").write_text(json.dumps(rows))
+    return folder / "basic_edit.json"
 
 
 def write_geneval2(folder: Path) -> Path:
@@ -128,6 +138,7 @@ def write_detections(file: Path) -> Path:
 OFFICIAL: dict[str, Callable[[Path], Path]] = {
     "WISEPictures": write_wise,
     "GEditPictures": write_gedit,
+    "ImgEditPictures": write_imgedit,
     "GenEval2Pictures": write_geneval2,
     "TIIFPictures": write_tiif,
     "DPGPictures": write_dpg,
@@ -141,6 +152,9 @@ def written(pictures: list[np.ndarray], text: str, attempt: int = 0) -> str:
     level = int(pictures[-1].flat[0]) if pictures else 0
     if "Consistency:" in text:
         return f"Consistency: {level % 3}\nRealism: {level // 3 % 3}\nAesthetic Quality: {level // 9 % 3}"
+    if "Prompt Compliance:" in text:
+        scores = imgedit.answer_text([1 + level % 5, 1 + level // 2 % 5, 1 + level // 3 % 5])
+        return f"Brief reasoning: its level is {level}\n{scores}"
     if "Write the digit" in text:
         return str(level % 2)
     if '"score"' in text:
