@@ -897,7 +897,8 @@ def test_a_benchmark_of_pictures_judges_every_picture_that_it_asks_for(
     images: list[np.ndarray] = []
     for item in items:
         for sample in range(benchmark.samples):
-            images.append(score_runs.grey(7 * len(images) % 256, side=32))
+            side = 32 + 8 * (len(images) % 2) * benchmark.mixed_sizes
+            images.append(score_runs.grey(7 * len(images) % 256, side))
             score_runs.save(images[-1], tmp_path / f"pictures/{benchmark.place(item, sample)}.png")
         asked += [(item, picture) for picture in benchmark.pictures(tmp_path / "pictures", item)]
         source = benchmark.source(item)

@@ -4,8 +4,8 @@ Data: `basic_edit.json` of https://github.com/PKU-YuanGroup/ImgEdit (folder Benc
 source picture, "prompt": the instruction, "edit_type": its type}}, and the source pictures, which are in Benchmark.tar
 of the dataset `sysuyy/ImgEdit`.
 
-Protocol: one edited picture for each instruction, `KEY.png`. A judge (papers take gpt-4o-2024-11-20) sees the source and
-the edited picture and writes a line "NAME: SCORE" for each respect, after a line of reasoning.
+Protocol: one edited picture for each instruction, `KEY.png`. A judge (papers take gpt-4o-2024-11-20) sees the source
+and the edited picture and writes a line "NAME: SCORE" for each respect, after a line of reasoning.
 
 Metric: mean of the three scores of an edit; mean of the edits of a type; mean of all edits.
 

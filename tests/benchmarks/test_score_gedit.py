@@ -84,6 +84,21 @@ def test_the_judge_sees_source_and_edit(world: Path, start: Start) -> None:
     assert set(found["strict"]["en"]["fullset"]["group"]) == {"background_change"}
 
 
+def test_pictures_of_all_sizes_are_asked_about_together(
+    world: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers: list[int] = []
+    write = OpenAIFreeTextJudge.write
+
+    def counted(self: OpenAIFreeTextJudge, requests: Any) -> Any:
+        numbers.append(len(requests))
+        return write(self, requests)
+
+    monkeypatch.setattr(OpenAIFreeTextJudge, "write", counted)
+    assert run(world, "out", judge_of(start(writer=written)), "--batch-size", "12") == 0
+    assert numbers == [24, 20], "two requests for each of 22 edits"
+
+
 def test_one_language_and_some_groups(world: Path, start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     judge = judge_of(start(writer=written))
     shutil.move(world / "edited/fullset", world / "inner")
