@@ -135,7 +135,7 @@ def test_a_judge_that_goes_away_costs_nothing_that_was_judged(
     server.script = lambda n, body: None
     server.start()
     assert run(world, "out", judge) == run(world, "whole", judge) == 0
-    assert rows_of(world / "out")[: len(kept)] == kept
+    assert all(row in rows_of(world / "out") for row in kept)
     assert contents(world / "out") == contents(world / "whole")
 
 

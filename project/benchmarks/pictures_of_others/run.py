@@ -271,7 +271,7 @@ class PictureRun(Generic[Item]):
         return zip(batch, found, strict=True)
 
     def _found(self, images: Sequence[np.ndarray], pictures: Sequence[Picture]) -> list[Row | str]:
-        """What the benchmark says of pictures that it takes together; one that it refuses does not take others with it."""
+        """What the benchmark says of pictures it takes together; one that it refuses does not take others with it."""
         items = [self.items[self._number[picture.item]] for picture in pictures]
         try:
             return self.benchmark.judge(images, items, pictures)
