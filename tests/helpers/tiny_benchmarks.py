@@ -158,7 +158,8 @@ def written(pictures: list[np.ndarray], text: str, attempt: int = 0) -> str:
     if "Write the digit" in text:
         return str(level % 2)
     if '"score"' in text:
-        return json.dumps({"score": [level % 11, 10], "reasoning": f"its level is {level}"})
+        score = level % 11 if len(pictures) == 2 else (level + 3) % 11
+        return json.dumps({"score": [score, 10], "reasoning": f"its level is {level}"})
     if "single word, yes or no" in text:
         questions = sum(line[:1].isdigit() and ". " in line for line in text.splitlines())
         return "\n".join("yes" if (level + n) % 3 else "no" for n in range(questions))
