@@ -54,9 +54,9 @@ def test_both_languages_are_scored_apart_and_as_by_hand(world: Path, start: Star
     server = start(writer=written)
     assert run(world, "out", judge_of(server)) == 0
     items = gedit.read_items(world / "data/gedit.jsonl")
-    scores = [level(n) % 11 for n in range(len(items))]
     records = [
-        gedit.GEditRecord(id=item.id, semantics=score, quality=score) for item, score in zip(items, scores, strict=True)
+        gedit.GEditRecord(id=item.id, semantics=level(n) % 11, quality=(level(n) + 3) % 11)
+        for n, item in enumerate(items)
     ]
     found = results(world / "out")
     for mode in ("official", "strict"):
@@ -68,7 +68,7 @@ def test_both_languages_are_scored_apart_and_as_by_hand(world: Path, start: Star
     assert found["coverage"]["strict"]["expected"] == 22
     row = rows_of(world / "out")[3]
     assert (row["id"], row["picture"]) == ("color_alter/cn/key0", "fullset/color_alter/cn/key0.png")
-    assert (row["semantics"], row["quality"]) == (1, 1) and "its level is 23" in row["texts"][0]
+    assert (row["semantics"], row["quality"]) == (1, 4) and "its level is 23" in row["texts"][0]
     report = (world / "out/report.md").read_text()
     assert "SC (intersection)" in report and "| en " in report and "| cn " in report
 
@@ -80,7 +80,7 @@ def test_the_judge_sees_source_and_edit(world: Path, start: Start) -> None:
     (edited,), (source, also) = sorted(pictures, key=len)
     assert np.array_equal(source, grey(0)) and np.array_equal(edited, grey(20)) and np.array_equal(also, edited)
     found = results(world / "out")
-    assert found["official"]["en"]["fullset"]["O"] == 9.0 and found["strict"]["en"]["fullset"]["O"] is None
+    assert found["official"]["en"]["fullset"]["O"] == 3.0 and found["strict"]["en"]["fullset"]["O"] is None
     assert set(found["strict"]["en"]["fullset"]["group"]) == {"background_change"}
 
 

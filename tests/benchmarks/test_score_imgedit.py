@@ -77,6 +77,10 @@ def test_sources_elsewhere_and_what_is_missing(world: Path, start: Start, capsys
     assert run(world, "out", judge) == 1
     assert "'100': the source picture " in (told := capsys.readouterr().err) and "Benchmark.tar" in told
     assert run(world, "out", judge, "--sources", str(world / "sources")) == 0
+    (world / "sources/animal/2.png").write_bytes(b"no picture")
+    assert run(world, "new", judge, "--sources", str(world / "sources")) == 1
+    assert "102: " in (told := capsys.readouterr().err) and "is no picture that can be read" in told
+    assert not (world / "new").exists()
     file = world / "data/basic_edit.json"
     rows = json.loads(file.read_text())
     file.write_text(json.dumps({**rows, "101": {"id": "animal/1.png", "edit_type": "add"}}))
