@@ -1,4 +1,4 @@
-"""Every sampler, objective, reward, judge, decomposer, task, benchmark and model of the project keeps its contract.
+"""Every sampler, objective, reward, judge, detector, decomposer, task, benchmark and model keeps its contract.
 
 The package is walked: a new class is found by itself. It must live in a file of its own, be documented argument by
 argument, be made from plain YAML values, and pass the tests of its family below on a tiny input. A class with
@@ -28,7 +28,15 @@ import yaml
 from jsonargparse import ArgumentParser
 
 import project
+from project.__main__ import command_parser
 from project.benchmarks.base import Benchmark, flatten
+from project.benchmarks.geneval.colors import ColorClassifier
+from project.benchmarks.geneval.detections import Detection
+from project.benchmarks.geneval.detector import Detector
+from project.benchmarks.geneval.items import COLORS
+from project.benchmarks.pictures_of_others.base import Picture, PictureBenchmark
+from project.benchmarks.scoring import MODES
+from project.core.images import read_picture
 from project.core.metrics import Mean, Sum
 from project.core.timing import Stopwatch
 from project.data.prompts import read_prompts
@@ -54,7 +62,16 @@ from project.shapes.scenes import Layout, Scene, sample_layout
 from project.tasks.base import EvaluationTask, Task
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, TextSegment, Trajectory
-from tests.helpers import ROOT, backbones, chat_server, llm_server, tiny_vlms
+from tests.helpers import (
+    ROOT,
+    backbones,
+    chat_server,
+    llm_server,
+    score_runs,
+    tiny_benchmarks,
+    tiny_geneval,
+    tiny_vlms,
+)
 from tests.helpers.sampling import at, roll, sde
 
 FAMILIES = (
@@ -71,6 +88,9 @@ FAMILIES = (
     ChatModel,
     EvaluationTask,
     Benchmark,
+    PictureBenchmark,
+    Detector,
+    ColorClassifier,
     ModelSource,
     UnifiedModel,
 )
@@ -83,13 +103,15 @@ PLACES = {
     ShortAnswerJudge: "judges",
     Decomposer: "decomposition",
     ChatModel: "decomposition",
+    **dict.fromkeys((PictureBenchmark, Detector, ColorClassifier), "benchmarks"),
     ModelSource: "models",
     UnifiedModel: "models",
 }
 
 # Example arguments of every class that has required ones (or more sides than one to show): plain YAML values.
 # In "$name" stand what only the test knows: "$checkpoint" and "$autoencoder" are folders, "$height" and "$width" the
-# size [pixels] that suits the backbone, "$server" the address of a model server.
+# size [pixels] that suits the backbone, "$server" the address of a model server, "$mask2former" and "$clip" folders of
+# tiny networks, and "$detections" a file.
 FIRST = {
     "class_path": "project.tasks.reasoning_t2i.ReasoningT2I",
     "init_args": {"height": "$height", "width": "$width", "max_tokens": 3},
@@ -101,19 +123,20 @@ CHAT = {
 }
 SERVED: dict[str, Any] = {"init_args": {"server": {"base_url": "$server", "model": "tiny-vlm"}}}
 WRITER = {"class_path": "project.judges.openai.free_text_judge.OpenAIFreeTextJudge"} | SERVED
+YES_NO = {"class_path": "project.judges.openai.judge.OpenAIJudge"} | SERVED
+SHORT = {"class_path": "project.judges.openai.short_answer_judge.OpenAIShortAnswerJudge"} | SERVED
+FOUND = {"file": "$detections", "detector": "mmdet mask2former"}
 REFLECTION = {"class_path": "project.shapes.reflection_judge.ReflectionJudge"}
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "BagelCheckpoint": [{"directory": "$checkpoint"}, {"directory": "$checkpoint", "random_weights": True}],
     "BenchmarkReward": [{"benchmark": {"class_path": "project.shapes.benchmark.ShapesBenchmark"}, "flips": 0.1}],
     "NoisyJudge": [{"judge": DETECTOR}, {"judge": DETECTOR, "noise": 0.0, "floor": 0.01, "seed": 5}],
-    "CachedShortAnswerJudge": [
-        {
-            "judge": {"class_path": "project.judges.openai.short_answer_judge.OpenAIShortAnswerJudge"} | SERVED,
-            "folder": "$folder",
-        }
-    ],
+    "CachedShortAnswerJudge": [{"judge": SHORT, "folder": "$folder"}],
+    "CLIPColors": [{"model": "$clip"}],
     "CachedFreeTextJudge": [{"judge": WRITER, "folder": "$folder", "max_bytes": 200_000}],
     "CachedJudge": [{"judge": DETECTOR, "folder": "$folder", "max_bytes": 200_000}],
+    "DPGPictures": [{"judge": YES_NO}, {"judge": YES_NO, "samples": 1}],
+    "DetectionsFile": [FOUND],
     "DVReward": [
         {"judge": DETECTOR},
         {"judge": DETECTOR, "tag_weights": {"Count": 2.0, "Geometry": 0.0}},
@@ -125,6 +148,15 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "Schedule": [{"num_steps": 6}, {"num_steps": 2, "shift": 1.0}],
     "Window": [{}, {"size": 2, "range": [1, 4]}],
     "FunctionReward": [{"function": "tests.helpers.backbones.brightness"}],
+    "GEditPictures": [{"judge": WRITER}, {"judge": WRITER, "language": "cn", "groups": ["ps_human", "text_change"]}],
+    "GenEval2Pictures": [{"judge": SHORT}],
+    "GenEvalPictures": [
+        {
+            "detector": {"class_path": "project.benchmarks.geneval.detections_file.DetectionsFile", "init_args": FOUND},
+            "colors": {"class_path": "project.benchmarks.geneval.colors.CLIPColors", "init_args": {"model": "$clip"}},
+            "samples": 2,
+        },
+    ],
     "GRPO": [
         {},
         {"kl_image": 0.1, "kl_text": 0.1},
@@ -136,9 +168,11 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"judge": DETECTOR, "instruction": "is there {prompt} ?"},
         {"judge": DETECTOR, "instruction": "is there {prompt} ?", "binary": True},
     ],
+    "Mask2FormerDetector": [{"model": "$mask2former", "short_side": 64, "long_side": 96, "minimum_score": 0.0}],
     "MeanReward": [
         {"reward": {"class_path": "project.rewards.dvreward.DVReward", "init_args": {"judge": DETECTOR}}},
     ],
+    "ImgEditPictures": [{"judge": WRITER}],
     "JudgedStructure": [
         {"judge": REFLECTION, "mask_image": True},
         {"judge": REFLECTION, "steps": {"clarify": CLARIFY}},
@@ -180,6 +214,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"first": FIRST, "max_tokens": 2, "rounds": 2, "pick": "softmax", "credit": "improvement", "think": False},
         {"first": FIRST, "max_tokens": 2, "wording": "Asked for: {prompt}. What is wrong?"},
     ],
+    "TIIFPictures": [{"judge": YES_NO}, {"judge": WRITER}, {"judge": WRITER, "model": "mine"}],
     "ThinkTags": [{}, {"text_only": False, "weight": 1.0}],
     "TransformersFreeTextJudge": [
         {"model": "$vlm", "dtype": "float32"},
@@ -199,6 +234,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
             "minimum_mass": 0.0,
         },
     ],
+    "WISEPictures": [{"judge": WRITER}, {"judge": WRITER, "edition": "verified"}],
 }  # fmt: skip
 EDITS = {"ShapesEditingBenchmark"}
 """Benchmarks that measure edits of a given picture (data/shapes/edit.jsonl)."""
@@ -344,15 +380,23 @@ def test_no_argument_is_hidden_from_yaml(cls: type, family: type) -> None:
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Folders with a tiny checkpoint, its autoencoder, and a tiny vision-language model."""
+    """Folders with a tiny checkpoint, its autoencoder and tiny networks that look at pictures; a file of detections."""
     autoencoder, checkpoint, vlm = (tmp_path_factory.mktemp(name) for name in ("autoencoder", "checkpoint", "vlm"))
+    geneval = tmp_path_factory.mktemp("geneval")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         PatchAutoencoder(PatchAutoencoderConfig(width=8, num_res_blocks=1)).save(autoencoder)
     new = importlib.import_module("project.shapes.umm").NewEmbeddedModel
     new(**{**ARGUMENTS["NewEmbeddedModel"][0], "autoencoder": str(autoencoder)}).load().save_pretrained(checkpoint)
     tiny_vlms.write_tiny_vlm(vlm, "qwen3_vl")
-    return {"autoencoder": str(autoencoder), "checkpoint": str(checkpoint), "vlm": str(vlm)}
+    return {
+        "autoencoder": str(autoencoder),
+        "checkpoint": str(checkpoint),
+        "vlm": str(vlm),
+        "mask2former": tiny_geneval.write_tiny_mask2former(geneval / "mask2former"),
+        "clip": tiny_geneval.write_tiny_clip(geneval / "clip"),
+        "detections": str(tiny_benchmarks.write_detections(geneval / "detections.jsonl")),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -610,7 +654,7 @@ def test_a_reward_keeps_its_weight_and_what_it_counts_for(case: Case) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with chat_server.ChatServer() as running:
+    with chat_server.ChatServer(writer=tiny_benchmarks.written) as running:
         yield running.url
 
 
@@ -791,6 +835,127 @@ def test_a_benchmark_measures_every_prompt(
     benchmark.reset()
     benchmark.update(Group(trajectories=tuple(trajectories[1::2]), size=1), own)
     assert flatten(benchmark.figures(), benchmark.name) != figures, "empty pictures measure the same"
+
+
+# --------------------------------------------------------------------- benchmarks of pictures in folders
+
+
+@pytest.mark.parametrize("case", cases(Detector))
+def test_a_detector_finds_objects_or_says_that_it_does_not_work(case: Case, known: dict[str, Any]) -> None:
+    detector = case.make(**known)
+    assert isinstance(detector.label, str) and detector.label and isinstance(detector.source, str) and detector.source
+    try:
+        assert detector.preflight() is None
+    except ValueError as error:  # Random weights do not pass a self-test.
+        assert "known photograph" in str(error)
+    images = [np.full((side, 48, 3), side, dtype=np.uint8) for side in (32, 64)]
+    names = ["00000/0", "00001/1"]
+    found = detector.detect(images, names)
+    assert len(found) == 2 and any(found), "nothing was found at all"
+    for image, detections in zip(images, found, strict=True):
+        for one in detections:
+            x0, y0, x1, y1 = one.box
+            assert 0 <= x0 <= x1 <= image.shape[1] and 0 <= y0 <= y1 <= image.shape[0]
+            assert 0 <= one.score <= 1 and one.class_name
+            assert one.mask_HW is None or one.mask_HW.shape == image.shape[:2]
+    assert detector.detect(images, names) == found and detector.detect([], []) == []
+    assert detector.detect(images[1:], names[1:]) == found[1:], "pictures do not see each other"
+    with pytest.raises(ValueError):
+        detector.detect(images, names[:1])
+
+
+@pytest.mark.parametrize("case", cases(ColorClassifier))
+def test_a_classifier_names_a_colour_of_every_object(case: Case, known: dict[str, Any]) -> None:
+    classifier = case.make(**known)
+    assert isinstance(classifier.label, str) and classifier.label
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    boxes = [(0.0, 0.0, 30.0, 40.0), (20.0, 10.0, 64.0, 48.0)]
+    objects = [Detection(class_name="cup", box=box, score=0.9) for box in boxes]
+    named = classifier.colors(image, objects)
+    assert len(named) == 2 and set(named) <= set(COLORS)
+    assert classifier.colors(image, objects[1:]) == named[1:] and classifier.colors(image, []) == []
+
+
+@pytest.mark.parametrize("case", cases(PictureBenchmark))
+def test_a_benchmark_of_pictures_judges_every_picture_that_it_asks_for(
+    case: Case, known: dict[str, Any], server: str, tmp_path: Path
+) -> None:
+    benchmark = case.make(**known, server=server)
+    writer = tiny_benchmarks.OFFICIAL.get(case.cls.__name__)
+    if writer is None:
+        pytest.fail(
+            f"nobody writes a small official file of {case.cls.__name__}: add who does to OFFICIAL of "
+            "tests/helpers/tiny_benchmarks.py"
+        )
+    read = benchmark.read_items(official_file(writer, tmp_path, case.arguments or {}))
+    items = read.items
+    assert len(items) > 1 and len({item.id for item in items}) == len(items)
+    assert re.fullmatch(r"[0-9a-f]{64}", read.sha256) and read.version is None
+    assert all(isinstance(item.id, str) and item.id and benchmark.prompt(item).strip() for item in items)
+
+    asked: list[tuple[Any, Picture]] = []
+    images: list[np.ndarray] = []
+    for item in items:
+        for sample in range(benchmark.samples):
+            side = 32 + 8 * (len(images) % 2) * benchmark.mixed_sizes
+            images.append(score_runs.grey(7 * len(images) % 256, side))
+            score_runs.save(images[-1], tmp_path / f"pictures/{benchmark.place(item, sample)}.png")
+        asked += [(item, picture) for picture in benchmark.pictures(tmp_path / "pictures", item)]
+        source = benchmark.source(item)
+        assert source is None or (source.dtype == np.uint8 and source.ndim == 3)
+    files = [picture.file for _, picture in asked]
+    assert len(set(files)) == len(images), "a picture lies where it is looked for, and nowhere else"
+    assert all(np.array_equal(read_picture(file), image) for file, image in zip(files, images, strict=True))
+    assert [(picture.item, picture.sample) for _, picture in asked] == [
+        (item.id, sample) for item in items for sample in range(benchmark.samples)
+    ]
+    nowhere = benchmark.pictures(tmp_path / "empty", items[0])
+    assert [picture.file for picture in nowhere] == [None] * benchmark.samples and all(p.tried for p in nowhere)
+
+    assert benchmark.preflight(items) is None
+    made_by = benchmark.made_by()
+    assert made_by and all(isinstance(value, str) and value for value in made_by.values())
+    found = benchmark.judge(images, *map(list, zip(*asked, strict=True)))
+    assert all(isinstance(one, dict) for one in found) and len(found) == len(images), found
+    assert json.loads(json.dumps(found)) == found, "rows are JSON"
+    assert any(row != found[0] for row in found), "the pictures make no difference"
+    assert benchmark.judge(images[:1], [asked[0][0]], [asked[0][1]]) == found[:1], "pictures do not see each other"
+    rows = [
+        {"id": picture.item, "sample": picture.sample, **row} for (_, picture), row in zip(asked, found, strict=True)
+    ]
+    worths = [benchmark.worth(item, row) for (item, _), row in zip(asked, rows, strict=True)]
+    assert all(isinstance(worth, float) and 0 <= worth <= 1 for worth in worths)
+    for (item, _), row in zip(asked, rows, strict=True):
+        lines = benchmark.told(item, row)
+        assert lines and all(line.strip() and "\n" not in line and len(line) < 200 for line in lines)
+    for mode in MODES:
+        whole = benchmark.score(items, rows, mode)
+        assert whole.coverage.expected in (len(items), len(images)), "items or pictures"
+        assert whole.coverage.complete or mode == "official", "an official script may drop something"
+        assert whole.headline is None or 0 <= whole.headline <= 1
+        assert json.loads(json.dumps(whole.figures)) == dict(whole.figures)
+        assert len(whole.table) > 1 and len({len(cells) for cells in whole.table}) == 1
+        assert benchmark.score(items, rows[::-1], mode).coverage == whole.coverage
+        nothing = benchmark.score(items, [], mode)
+        assert nothing.coverage.scored == 0 and nothing.headline is None
+        part = benchmark.score(items, rows[benchmark.samples :], mode)
+        assert {name.removeprefix(items[0].id)[:1] for name in part.coverage.missing} in ({""}, {"/"})
+        one = benchmark.score(items[:1], rows[: benchmark.samples], mode)
+        assert one.coverage.complete or mode == "official", "--limit 1"
+
+
+def official_file(writer: Any, folder: Path, arguments: dict[str, Any]) -> Path:
+    """A small official file, of the edition that the benchmark is made for, where there are several."""
+    edition = {"edition": arguments["edition"]} if "edition" in arguments else {}
+    path: Path = writer(folder / "items", **edition)
+    return path
+
+
+@pytest.mark.parametrize("cls", concrete(PictureBenchmark))
+def test_the_command_offers_what_a_benchmark_of_pictures_takes(cls: type[PictureBenchmark[Any]]) -> None:
+    parser = command_parser("score", ["--benchmark", cls.name()])
+    offered = {name.removeprefix("--") for name in parser._option_string_actions}
+    assert set(parameters(cls)) <= offered
 
 
 # --------------------------------------------------------------------- models

@@ -1,7 +1,11 @@
-"""Scores of ImgEdit-Bench: edits of nine types, each scored by a judge in three respects, 1 to 5.
+"""ImgEdit-Bench, its basic suite: edits of nine types, each scored by a judge in three respects, 1 to 5.
 
-Protocol: a judge (papers take gpt-4o-2024-11-20) writes a line "NAME: SCORE" for each respect, after a line of
-reasoning.
+Data: `basic_edit.json` of https://github.com/PKU-YuanGroup/ImgEdit (folder Benchmark/Basic), {key: {"id": path of the
+source picture, "prompt": the instruction, "edit_type": its type}}, and the source pictures, which are in Benchmark.tar
+of the dataset `sysuyy/ImgEdit`.
+
+Protocol: one edited picture for each instruction, `KEY.png`. A judge (papers take gpt-4o-2024-11-20) sees the source
+and the edited picture and writes a line "NAME: SCORE" for each respect, after a line of reasoning.
 
 Metric: mean of the three scores of an edit; mean of the edits of a type; mean of all edits.
 
@@ -20,15 +24,42 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from project.benchmarks.scoring import Coverage, Mode, UnparsedAnswer, mean, require_known, require_unique
+import numpy as np
 
-RESPECTS = 3
+from project.benchmarks.asking import Enquiry
+from project.benchmarks.scoring import Coverage, Mode, UnparsedAnswer, mean, require_known, require_unique
+from project.core.json_files import read_object
+from project.judges.free_text import FreeTextRequest
+
+HOME = "https://github.com/PKU-YuanGroup/ImgEdit"
+TEMPLATE_VERSION = "1"
+HIGHEST = 5
+NAMES = ("Prompt Compliance", "Visual Naturalness", "Physical & Detail Integrity")
+RESPECTS = len(NAMES)
 PLACES = 2
 """Decimal places of official figures."""
 _LINE = re.compile(r"[:\uff1a][ \t*_`]*(\d+(?:\.\d+)?)[ \t*_`]*(/[ \t]*5)?[ \t*_`.]*$", re.MULTILINE)
 _OFFICIAL = re.compile(r":[ \t]*(\d+)[ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImgEditItem:
+    """An edit to make.
+
+    Args:
+        id: Its key.
+        type: Type of the edit, e.g. "replace".
+        instruction: What to change.
+        source: The source picture.
+    """
+
+    id: str
+    type: str
+    instruction: str
+    source: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +96,66 @@ class ImgEditScores:
         """Rows of type and score, the overall score first."""
         values = {"overall": self.overall, **self.types}
         return [("", "score"), *((name, "-" if v is None else f"{v:.2f}") for name, v in values.items())]
+
+
+def read_items(path: Path, sources: Path | None = None) -> tuple[ImgEditItem, ...]:
+    """The edits of a file such as `basic_edit.json`.
+
+    Args:
+        path: The file.
+        sources: Folder that the paths of the source pictures start at; that of the file, if None.
+
+    Raises FileNotFoundError for a missing file or source picture, and ValueError (naming the edit) for an edit without
+    its texts.
+    """
+    folder = path.parent if sources is None else sources
+    items = []
+    for key, row in read_object(path, f"the folder Benchmark/Basic of {HOME}").items():
+        texts = [row.get(name) if isinstance(row, Mapping) else None for name in ("edit_type", "prompt", "id")]
+        if not all(isinstance(text, str) and text.strip() for text in texts):
+            raise ValueError(f"{path}: {key!r}: give 'edit_type', 'prompt' and 'id', a text each")
+        kind, instruction, source = map(str, texts)
+        if not (folder / source).is_file():
+            raise FileNotFoundError(
+                f"{path}: {key!r}: the source picture {folder / source} is missing: take it from Benchmark.tar of the "
+                "dataset sysuyy/ImgEdit, and give the folder that its paths start at"
+            )
+        items.append(ImgEditItem(id=key, type=kind.strip(), instruction=instruction.strip(), source=folder / source))
+    return tuple(items)
+
+
+def judge_text(item: ImgEditItem) -> str:
+    """What a judge is asked beside the source and the edited picture, in this order."""
+    return (
+        f"The second picture is an edit of the first one, of the type {item.type!r}. The editor got this instruction: "
+        f"{item.instruction}\n\n"
+        "Score the edit in three respects, each with a whole number from 1 to 5.\n"
+        f"{NAMES[0]}: 1 if nothing that was asked for was done, 3 if it was done in part, 5 if all of it was done and "
+        "nothing else.\n"
+        f"{NAMES[1]}: 1 if the edit is broken or obviously pasted in, 3 if faults can be seen, 5 if nobody would see "
+        "that the picture was edited.\n"
+        f"{NAMES[2]}: 1 if shapes, light or what should have stayed are badly damaged, 3 if some details were lost, 5 "
+        "if everything is sound and all that should stay is as it was.\n"
+        f"Where {NAMES[0]} is 2 or less, the other two scores are not above it.\n\n"
+        "Write four lines and nothing else:\nBrief reasoning: one short sentence\n"
+        + "\n".join(f"{name}: N" for name in NAMES)
+    )
+
+
+def answer_text(scores: Sequence[float]) -> str:
+    """Three scores as a judge writes them, in the order of `NAMES`."""
+    return "\n".join(f"{name}: {score:g}" for name, score in zip(NAMES, scores, strict=True))
+
+
+def enquiry(item: ImgEditItem, source: np.ndarray, edited: np.ndarray) -> Enquiry[tuple[float, ...], tuple[float, ...]]:
+    """How a judge is asked for the three scores of an edit; pictures are uint8 [height, width, 3]."""
+    return Enquiry(
+        id=item.id,
+        template=f"imgedit-{TEMPLATE_VERSION}",
+        requests=(FreeTextRequest(text=judge_text(item), pictures=(source, edited)),),
+        read=parse_scores,
+        record=lambda answers: answers[0],
+    )
 
 
 def parse_scores(text: str, mode: Mode = "strict") -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""One checkpoint under several settings: figures of benchmarks by guidance, weights and round, in a table and a plot."""
+"""One checkpoint under several settings: figures by guidance, weights and round, in a table and a plot."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from project.shapes.renderer import render
 from project.shapes.scenes import Layout, Scene, sample_layout
 from tests.helpers import ROOT, chat_server
 from tests.helpers.chat_server import ChatServer
+from tests.helpers.score_runs import contents, results, rows_of, save, served, write_rows
 from tests.helpers.tiny_geneval import write_tiny_clip, write_tiny_mask2former
 
 DETECTOR = "project.shapes.DetectorJudge"
@@ -74,36 +75,8 @@ def drawn(number: int, seed: int = 0) -> list[Drawn]:
     return found
 
 
-def save(picture: np.ndarray, file: Path, **options: Any) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(file, **options)
-
-
-def write_rows(file: Path, rows: Sequence[Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-
-
-def results(out: Path) -> Any:
-    return json.loads((out / "results.json").read_text())
-
-
-def rows_of(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(out.iterdir())}
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    yield from chat_server.starting(monkeypatch)
-
-
 def server_options(server: ChatServer, **settings: Any) -> list[str]:
-    options = chat_server.options(server.url, **settings)
-    return ["--judge", json.dumps({"class_path": "project.judges.OpenAIJudge", "init_args": options})]
+    return served("OpenAIJudge", server, **settings)
 
 
 # --------------------------------------------------------------------------- TIIF-Bench

@@ -112,6 +112,8 @@ class PictureBenchmark(ABC, Generic[Item]):
 
     standard_samples: ClassVar[int] = 1
     """Pictures of each item by the benchmark's protocol."""
+    mixed_sizes: ClassVar[bool] = False
+    """Whether `judge` takes pictures of several sizes together: more of them are asked about at a time then."""
 
     def __init__(self, samples: int | None = None) -> None:
         self.samples = self.standard_samples if samples is None else samples
@@ -173,7 +175,7 @@ class PictureBenchmark(ABC, Generic[Item]):
         """What is found in each picture: what a JSON row holds, or the reason why it could not be judged.
 
         Args:
-            images: uint8 [height, width, 3], all of one size.
+            images: uint8 [height, width, 3], all of one size unless `mixed_sizes`.
             items: What each shows.
             pictures: Which each is.
 

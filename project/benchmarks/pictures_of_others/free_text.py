@@ -50,6 +50,8 @@ class FreeTextBenchmark(PictureBenchmark[Item]):
         samples: Pictures of each item.
     """
 
+    mixed_sizes = True
+
     def __init__(self, judge: FreeTextJudge, samples: int | None = None) -> None:
         super().__init__(samples)
         self.asked = judge

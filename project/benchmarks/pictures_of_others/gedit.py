@@ -86,10 +86,10 @@ class GEditPictures(FreeTextBenchmark[gedit.GEditItem]):
 
     def source(self, item: gedit.GEditItem) -> np.ndarray:
         """The picture to edit. Raises ValueError or FileNotFoundError, naming the edit, if it cannot be read."""
-        if isinstance(item.source, bytes):
-            return picture_of_bytes(item.source, f"the source picture of {item.id}")
         if item.source is None:
             raise ValueError(f"{item.id} has no source picture: take the edits from {gedit.HOME}")
+        if isinstance(item.source, bytes):
+            return picture_of_bytes(item.source, f"the source picture of {item.id}")
         return read_picture_of(item.id, item.source)
 
     def preflight(self, items: Sequence[gedit.GEditItem]) -> None:

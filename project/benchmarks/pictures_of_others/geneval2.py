@@ -43,6 +43,8 @@ class GenEval2Pictures(PictureBenchmark[geneval2.AtomPrompt]):
             must be in the folder.
     """
 
+    mixed_sizes = True
+
     def __init__(self, judge: ShortAnswerJudge, paths: str | None = None) -> None:
         super().__init__()
         self.asked = judge

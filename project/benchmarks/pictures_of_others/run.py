@@ -307,7 +307,9 @@ class PictureRun(Generic[Item]):
 
         def shape(n: int) -> tuple[int, ...]:
             image = images[n]
-            return () if isinstance(image, str) else image.shape
+            if isinstance(image, str):
+                return ()
+            return (1,) if self.benchmark.mixed_sizes else image.shape
 
         for size, group in groupby(sorted(range(len(batch)), key=shape), key=shape):
             places = list(group)
@@ -321,7 +323,7 @@ class PictureRun(Generic[Item]):
         return zip(batch, found, strict=True)
 
     def _found(self, images: Sequence[np.ndarray], pictures: Sequence[Picture]) -> list[Row | str]:
-        """What the benchmark says of pictures of one size; one that it refuses does not take others with it."""
+        """What the benchmark says of pictures it takes together; one that it refuses does not take others with it."""
         items = [self._item[picture.item] for picture in pictures]
         try:
             return self.benchmark.judge(images, items, pictures)

@@ -31,7 +31,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--benchmark",
         required=True,
-        help=f"{', '.join(_names())}, or the class path of your own; give it before --help to see its options",
+        help=f"{', '.join(sorted(_names()))}, or the class path of your own; give it before --help to see its options",
     )
     parser.add_argument("--items", required=True, help="the benchmark's official file of prompts, or folder of files")
     parser.add_argument("--pictures", required=True, help="folder, in the layout that the official scripts expect")
