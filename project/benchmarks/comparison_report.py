@@ -59,7 +59,7 @@ def compare_folders(folders: Sequence[Path], mode: Mode = "official", numbers: P
         lines += ["## Figures", "", *_figures(runs, mode), ""]
         if len(runs) > 1:
             lines += ["## Differences", "", *_differences(runs), ""]
-        lines += ["## Published figures", "", *_published(runs, [n for n in published if n.benchmark == benchmark]), ""]
+        lines += ["## Published figures", "", *_published(runs, published), ""]
         lines += ["## How the runs were made", "", *_manifests(runs), ""]
         lines += ["## Pictures", "", *_pictures(benchmark, runs, pictures), ""]
     return ComparisonReport(text="\n".join(lines), pictures=pictures)
@@ -168,12 +168,23 @@ def _published(runs: Sequence[JudgedRun], published: Sequence[ReferenceNumbers])
     figures = [run.figures("official") for run in runs]
     rows = []
     for numbers in published:
-        for name, value in numbers.figures.items():
-            gaps = [_gap(run, found.get(name), value, numbers) for run, found in zip(runs, figures, strict=True)]
+        before = [_prefix(run, numbers.benchmark) for run in runs]
+        for name, value in numbers.figures.items() if any(one is not None for one in before) else ():
+            own = [None if b is None else found.get(b + name) for b, found in zip(before, figures, strict=True)]
+            gaps = [_gap(run, figure, value, numbers) for run, figure in zip(runs, own, strict=True)]
             gain = f" (gain over {numbers.gain_over})" if numbers.gain_over else ""
+            edition = "" if numbers.benchmark == runs[0].benchmark else f"{numbers.benchmark}: "
             shown = signed(value) if numbers.gain_over else number(value)
             rows.append(
-                [numbers.model, f"{name}{gain}", shown, *gaps, numbers.setting, numbers.certainty, numbers.source]
+                [
+                    numbers.model,
+                    f"{edition}{name}{gain}",
+                    shown,
+                    *gaps,
+                    numbers.setting,
+                    numbers.certainty,
+                    numbers.source,
+                ]
             )
     if not rows:
         return ["There are none of this benchmark."]
@@ -185,6 +196,22 @@ def _published(runs: Sequence[JudgedRun], published: Sequence[ReferenceNumbers])
         "published figure is a gain, is of other prompts, or does not say of which, and where a run is not whole. "
         "Judges and ways of drawing differ as the settings say.",
     ]
+
+
+def _prefix(run: JudgedRun, published: str) -> str | None:
+    """What stands before the names of a run's figures that mean the same as those published under a name.
+
+    The name is the benchmark's own, or has an edition behind it (`wise_legacy`) or a language (`gedit_en`), which the
+    run has figures of. None if the run has no such figures.
+    """
+    name, _, part = published.partition("_")
+    if published == run.benchmark:
+        return ""
+    if name != run.benchmark:
+        return None
+    if part == str(run.manifest.get("edition")).partition(",")[0]:
+        return ""
+    return f"{part}/" if isinstance(run.results["official"].get(part), Mapping) else None
 
 
 def _gap(run: JudgedRun, figure: float | None, value: float, numbers: ReferenceNumbers) -> str:

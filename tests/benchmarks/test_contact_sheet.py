@@ -137,6 +137,7 @@ def test_the_best_and_the_worst_of_shares() -> None:
     assert chosen(worths, ["a"] * 11, each=2) == [10, 0, 9, 1]
     assert chosen(worths, ["a", "b"] * 5 + ["a"], each=2) == [10, 0, 9, 1]
     assert chosen([0.1, 0.9, 0.5], ["a"] * 3) == [1, 0, 2], "fewer good ones than bad ones"
+    assert chosen([1.0, 0.95, 0.9, 0.0], ["a", "a", "b", "a"], each=2) == [0, 3, 2], "the best of each category first"
 
 
 def test_where_all_are_alike() -> None:

@@ -372,6 +372,26 @@ def test_a_run_that_is_not_whole_is_not_compared(tmp_path: Path, numbers: Path, 
     assert {row[3] for row in published([tmp_path / "a"], numbers)} == {ABSENT}
 
 
+def test_published_figures_of_editions_and_languages(tmp_path: Path) -> None:
+    for name, edition in (("a", "legacy"), ("b", "verified"), ("c", None)):
+        made_up(
+            tmp_path / name, {"colors/0": [True], "position/0": [True]}, edition=edition, items_version="as published"
+        )
+        change(tmp_path / name, benchmark="wise")
+    change(tmp_path / "c", official={"en": {"overall": 0.25}})
+    entries = [
+        ENTRY | {"benchmark": name, "version": "as published", "figures": {"model": {"overall": 0.5}}}
+        for name in ("wise_legacy", "wise_verified", "wise_en", "wise_cn", "wiser_legacy")
+    ]
+    (tmp_path / "numbers.yaml").write_text(yaml.safe_dump(entries))
+    found = published([tmp_path / name for name in "abc"], tmp_path / "numbers.yaml")
+    assert [row[1:6] for row in found] == [
+        ["wise_legacy: overall", "0.5000", "+0.5000", ABSENT, ABSENT],
+        ["wise_verified: overall", "0.5000", ABSENT, "+0.5000", ABSENT],
+        ["wise_en: overall", "0.5000", ABSENT, ABSENT, "-0.2500"],
+    ]
+
+
 def test_nothing_published(tmp_path: Path) -> None:
     made_up(tmp_path / "a", {"colors/0": [True]})
     (tmp_path / "numbers.yaml").write_text(yaml.safe_dump([ENTRY | {"benchmark": "x", "figures": {"m": {"n": 1}}}]))
