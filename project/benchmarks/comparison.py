@@ -8,6 +8,7 @@ drawn with replacement, the same for both runs and with all of their pictures, a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,12 @@ NEEDED = ("benchmark", "manifest", "coverage", *MODES)
 """Keys of the results of a benchmark of pictures; `fit` and `validate` write other files of that name."""
 JUDGING = ("items_sha256", "items_version", "label", "judge", "detector", "colors", "protocol", "template", "edition")
 """Keys of a manifest that must be the same for two figures to mean the same."""
-COVERING = ("limit", "samples")
+COVERING = ("asked", "samples")
 """Keys of a manifest about how much was judged. Where they differ, only items that both runs have can be compared."""
 AGREES = 2e-4
 """Official figures are rounded to four places, some of them several times."""
+DETECTIONS = re.compile(r", detections with SHA-256 [0-9a-f]+")
+"""What a manifest says of detections from a file: they are those of the pictures, and differ as these do."""
 ORACLE = "oracle"
 MARK = f" ({ORACLE})"
 
@@ -167,7 +170,7 @@ def flattened(nested: Mapping[str, Any], before: str = "", mark: str = "") -> di
 def differing(first: JudgedRun, other: JudgedRun, keys: Sequence[str]) -> list[str]:
     """Those of the keys that the manifests do not agree on."""
     a, b = first.manifest, other.manifest
-    return [key for key in keys if a.get(key) != b.get(key)]
+    return [key for key in keys if DETECTIONS.sub("", str(a.get(key))) != DETECTIONS.sub("", str(b.get(key)))]
 
 
 def overall(verdicts: Sequence[Verdict], by_worth: bool = False) -> float | None:

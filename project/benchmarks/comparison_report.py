@@ -59,7 +59,7 @@ def compare_folders(folders: Sequence[Path], mode: Mode = "official", numbers: P
         lines += ["## Figures", "", *_figures(runs, mode), ""]
         if len(runs) > 1:
             lines += ["## Differences", "", *_differences(runs), ""]
-        lines += ["## Published figures", "", *_published(runs, [n for n in published if n.benchmark == benchmark]), ""]
+        lines += ["## Published figures", "", *_published(runs, published), ""]
         lines += ["## How the runs were made", "", *_manifests(runs), ""]
         lines += ["## Pictures", "", *_pictures(benchmark, runs, pictures), ""]
     return ComparisonReport(text="\n".join(lines), pictures=pictures)
@@ -113,8 +113,10 @@ def _notes(runs: Sequence[JudgedRun], mode: Mode) -> list[str]:
                 f"- {run.title}: {len(run.missing)} of {expected} are not scored ({listed(run.missing)}). Its figures "
                 "are not those of the whole benchmark."
             )
-        if run.manifest.get("limit") is not None:
-            notes.append(f"- {run.title}: only the first {run.manifest['limit']} items were scored.")
+        if not _whole(run):
+            notes.append(
+                f"- {run.title}: only {run.manifest['asked']} of {run.manifest['items']} items were asked for."
+            )
         if run.oracle:
             notes.append(f"- {run.title}: the benchmark itself said which pictures to draw again. No use has that.")
     return notes
@@ -168,12 +170,23 @@ def _published(runs: Sequence[JudgedRun], published: Sequence[ReferenceNumbers])
     figures = [run.figures("official") for run in runs]
     rows = []
     for numbers in published:
-        for name, value in numbers.figures.items():
-            gaps = [_gap(run, found.get(name), value, numbers) for run, found in zip(runs, figures, strict=True)]
+        before = [_prefix(run, numbers.benchmark) for run in runs]
+        for name, value in numbers.figures.items() if any(one is not None for one in before) else ():
+            own = [None if b is None else found.get(b + name) for b, found in zip(before, figures, strict=True)]
+            gaps = [_gap(run, figure, value, numbers) for run, figure in zip(runs, own, strict=True)]
             gain = f" (gain over {numbers.gain_over})" if numbers.gain_over else ""
+            edition = "" if numbers.benchmark == runs[0].benchmark else f"{numbers.benchmark}: "
             shown = signed(value) if numbers.gain_over else number(value)
             rows.append(
-                [numbers.model, f"{name}{gain}", shown, *gaps, numbers.setting, numbers.certainty, numbers.source]
+                [
+                    numbers.model,
+                    f"{edition}{name}{gain}",
+                    shown,
+                    *gaps,
+                    numbers.setting,
+                    numbers.certainty,
+                    numbers.source,
+                ]
             )
     if not rows:
         return ["There are none of this benchmark."]
@@ -187,12 +200,33 @@ def _published(runs: Sequence[JudgedRun], published: Sequence[ReferenceNumbers])
     ]
 
 
+def _prefix(run: JudgedRun, published: str) -> str | None:
+    """What stands before the names of a run's figures that mean the same as those published under a name.
+
+    The name is the benchmark's own, or has an edition behind it (`wise_legacy`) or a language (`gedit_en`), which the
+    run has figures of. None if the run has no such figures.
+    """
+    name, _, part = published.partition("_")
+    if published == run.benchmark:
+        return ""
+    if name != run.benchmark:
+        return None
+    if part == str(run.manifest.get("edition")).partition(",")[0]:
+        return ""
+    return f"{part}/" if isinstance(run.results["official"].get(part), Mapping) else None
+
+
 def _gap(run: JudgedRun, figure: float | None, value: float, numbers: ReferenceNumbers) -> str:
     same = numbers.version is not None and run.manifest.get("items_version") == numbers.version
-    whole = not run.missing and run.manifest.get("limit") is None
+    whole = not run.missing and _whole(run)
     if figure is None or numbers.gain_over or not same or not whole:
         return ABSENT
     return signed(figure - value)
+
+
+def _whole(run: JudgedRun) -> bool:
+    """Whether all items of the benchmark were asked for."""
+    return run.manifest.get("asked") == run.manifest.get("items")
 
 
 def _manifests(runs: Sequence[JudgedRun]) -> list[str]:

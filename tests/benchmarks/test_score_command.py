@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import signal
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from project.__main__ import main
 from project.benchmarks import dpg, tiif
 from project.benchmarks.geneval.colors import CLIPColors
 from project.benchmarks.geneval.items import read_items
@@ -28,51 +25,26 @@ from project.benchmarks.geneval.summary import score
 from project.benchmarks.pictures_of_others.report import markdown
 from project.judges.base import JudgeUnavailable
 from project.shapes.judge import DetectorJudge
-from project.shapes.questions import parse_question
-from project.shapes.renderer import render
-from project.shapes.scenes import Layout, Scene, sample_layout
 from tests.helpers import ROOT, chat_server
 from tests.helpers.chat_server import ChatServer
+from tests.helpers.picture_worlds import (
+    DETECTOR,
+    TYPES,
+    DPGWorld,
+    TIIFWorld,
+    geneval,
+    write_dpg_world,
+    write_geneval,
+    write_tiif_world,
+)
 from tests.helpers.score_runs import contents, results, rows_of, save, served, write_rows
 from tests.helpers.tiny_geneval import write_tiny_clip, write_tiny_mask2former
 
-DETECTOR = "project.shapes.DetectorJudge"
 SERVER = {"base_url": "http://localhost:1/v1", "model": "none"}
 SHORT = "project.judges.OpenAIShortAnswerJudge"
 DOTTED = [word for name, value in SERVER.items() for word in (f"--judge.server.{name}", value)]
 TEXT_JUDGE = json.dumps({"class_path": "project.judges.OpenAITextJudge", "init_args": {"server": SERVER}})
 Start = Callable[..., ChatServer]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A prompt of the embedded world with its questions, and a picture that shows it or something else."""
-
-    prompt: str
-    questions: tuple[str, ...]
-    layout: Layout
-
-    @property
-    def picture(self) -> np.ndarray:
-        return render(self.layout)
-
-    @property
-    def truth(self) -> tuple[str, ...]:
-        """The right answers to the questions about the picture."""
-        asked = [parse_question(text) for text in self.questions]
-        return tuple("yes" if one is not None and one.holds(self.layout) else "no" for one in asked)
-
-
-def drawn(number: int, seed: int = 0) -> list[Drawn]:
-    """Every third picture shows the scene of another prompt."""
-    rng = np.random.default_rng(seed)
-    rows = [json.loads(line) for line in (ROOT / "data/shapes/eval.jsonl").read_text().splitlines()[: number + 1]]
-    found = []
-    for n in range(number):
-        scene = Scene.from_dict(rows[n + (n % 3 == 1)]["scene"])
-        questions = tuple(question["question"] for question in rows[n]["semantic_questions"])
-        found.append(Drawn(rows[n]["prompt"], questions, sample_layout(rng, scene)))
-    return found
 
 
 def server_options(server: ChatServer, **settings: Any) -> list[str]:
@@ -82,49 +54,9 @@ def server_options(server: ChatServer, **settings: Any) -> list[str]:
 # --------------------------------------------------------------------------- TIIF-Bench
 
 
-TYPES = ("shape+color", "text")
-LINES = 3
-
-
-@dataclass(frozen=True)
-class TIIFWorld:
-    folder: Path
-    drawn: dict[str, Drawn]
-    """Item -> what its picture shows."""
-
-    def command(self, out: str, *more: str, judge: Sequence[str] = ("--judge", DETECTOR)) -> list[str]:
-        words = ["score", "--benchmark", "tiif", "--items", str(self.folder / "data"), *judge, *more]
-        pictures = [] if "--pictures" in more else ["--pictures", str(self.folder / "output")]
-        return [*words, *pictures, "--out", str(self.folder / out)]
-
-    def run(self, out: str, *more: str, **options: Any) -> int:
-        return main(self.command(out, *more, **options))
-
-    def file(self, item: str, model: str = "mine") -> Path:
-        kind, line, length = item.split("/")
-        return self.folder / "output" / kind / model / f"{length}_description" / f"{line}.png"
-
-
 @pytest.fixture
 def tiif_world(tmp_path: Path) -> TIIFWorld:
-    made = iter(drawn(len(TYPES) * LINES * 2))
-    found: dict[str, Drawn] = {}
-    for kind in TYPES:
-        prompts, questions = [], []
-        for line in range(LINES):
-            short, long = next(made), next(made)
-            prompts.append({"type": kind, "short_description": short.prompt, "long_description": long.prompt})
-            asked = short.questions + long.questions
-            answers = ["yes"] * len(short.questions) + ["no"] * len(long.questions)
-            questions.append({"type": kind, "yn_question_list": asked, "yn_answer_list": answers})
-            for length, one in (("short", short), ("long", long)):
-                found[f"{kind}/{line}/{length}"] = Drawn(one.prompt, asked, one.layout)
-        write_rows(tmp_path / f"data/testmini_prompts/{kind}_prompts.jsonl", prompts)
-        write_rows(tmp_path / f"data/testmini_eval_prompts/{kind}_eval_prompts.jsonl", questions)
-    world = TIIFWorld(tmp_path, found)
-    for item, one in found.items():
-        save(one.picture, world.file(item))
-    return world
+    return write_tiif_world(tmp_path)
 
 
 def test_tiif_is_scored_as_by_hand(tiif_world: TIIFWorld, capsys: pytest.CaptureFixture[str]) -> None:
@@ -398,42 +330,9 @@ def test_a_markdown_table() -> None:
 # --------------------------------------------------------------------------- DPG-Bench
 
 
-@dataclass(frozen=True)
-class DPGWorld:
-    folder: Path
-    drawn: dict[str, list[Drawn]]
-    """Item -> what its four pictures show."""
-
-    def run(self, pictures: str, out: str, *more: str) -> int:
-        words = ["--items", str(self.folder / "dpg_bench.csv"), "--pictures", str(self.folder / pictures)]
-        return main(
-            ["score", "--benchmark", "dpg", *words, "--judge", DETECTOR, "--out", str(self.folder / out), *more]
-        )
-
-
 @pytest.fixture
 def dpg_world(tmp_path: Path) -> DPGWorld:
-    made = drawn(16, seed=1)
-    found = {}
-    with (tmp_path / "dpg_bench.csv").open("w", newline="") as stream:
-        table = csv.writer(stream)
-        table.writerow([*dpg.COLUMNS])
-        for n in range(4):
-            four = made[4 * n : 4 * n + 4]
-            # The questions are those of the first: its other pictures show something else.
-            found[f"item{n}"] = [Drawn(four[0].prompt, four[0].questions, one.layout) for one in four]
-            for number, question in enumerate(four[0].questions, start=1):
-                parent = 0 if number == 1 else 1
-                kind = "entity - whole (shape)" if number == 1 else "attribute - color (shape, color)"
-                table.writerow([f"item{n}", four[0].prompt, number, parent, kind, question])
-    for name, four in found.items():
-        pictures = [one.picture for one in four]
-        top, bottom = np.concatenate(pictures[:2], axis=1), np.concatenate(pictures[2:], axis=1)
-        save(np.concatenate([top, bottom]), tmp_path / "grids" / f"{name}.png")
-        for sample, picture in enumerate(pictures):
-            save(picture, tmp_path / "folders" / name / f"{sample}.png")
-            save(picture, tmp_path / "files" / f"{name}_{sample:04d}.webp", lossless=True)
-    return DPGWorld(tmp_path, found)
+    return write_dpg_world(tmp_path)
 
 
 def test_dpg_in_every_layout_is_scored_as_by_hand(dpg_world: DPGWorld) -> None:
@@ -472,29 +371,6 @@ def test_dpg_with_one_picture_each_and_with_no_grid(dpg_world: DPGWorld, capsys:
 
 
 # --------------------------------------------------------------------------- GenEval
-
-
-METADATA = (
-    {"tag": "single_object", "prompt": "a photo of a cup", "include": [{"class": "cup", "count": 1}]},
-    {"tag": "colors", "prompt": "a photo of a red cup", "include": [{"class": "cup", "count": 1, "color": "red"}]},
-    {"tag": "colors", "prompt": "a photo of a blue cup", "include": [{"class": "cup", "count": 1, "color": "blue"}]},
-)
-
-
-def geneval(folder: Path, out: str, *more: str, pictures: str = "pictures") -> int:
-    words = ["--items", str(folder / "evaluation_metadata.jsonl"), "--pictures", str(folder / pictures)]
-    return main(["score", "--benchmark", "geneval", *words, "--out", str(folder / out), *more])
-
-
-def write_geneval(folder: Path) -> list[np.ndarray]:
-    """Items, and four pictures of each in the official layout."""
-    write_rows(folder / "evaluation_metadata.jsonl", METADATA)
-    rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (48, 64, 3), dtype=np.uint8) for _ in range(4 * len(METADATA))]
-    for n, picture in enumerate(pictures):
-        save(picture, folder / f"pictures/{n // 4:05d}/samples/{n % 4:04d}.png")
-        save(picture, folder / f"drawn/{n // 4:04d}{f'_{n % 4}' if n % 4 else ''}.png")
-    return pictures
 
 
 def test_geneval_with_detections_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
