@@ -163,7 +163,7 @@ def test_python_runs(document: Document, desk: Path) -> None:
     names: dict[str, object] = {"__name__": "document"}
     for block in document.blocks("python"):
         if block.kind != "excerpt":
-            exec(compile(block.text, f"{document.file}:{block.line}", "exec"), names)
+            exec(compile(block.text, f"{document.file}:{block.line}", "exec", dont_inherit=True), names)
 
 
 @documents

@@ -65,6 +65,7 @@ def test_both_languages_are_scored_apart_and_as_by_hand(world: Path, start: Star
     english, chinese = (found["official"][language]["fullset"]["O"] for language in ("en", "cn"))
     assert english != chinese and found["overall"] == pytest.approx(english / 10)
     assert found["manifest"]["protocol"].startswith("viescore-1, read strictly")
+    assert (found["manifest"]["languages"], found["manifest"]["groups"]) == ("en and cn", "all")
     assert found["coverage"]["strict"]["expected"] == 22
     row = rows_of(world / "out")[3]
     assert (row["id"], row["picture"]) == ("color_alter/cn/key0", "fullset/color_alter/cn/key0.png")
@@ -209,5 +210,6 @@ def test_an_edit_that_occurs_twice_and_the_wrong_judge(
 def test_what_is_told_of_an_edit(world: Path) -> None:
     benchmark = GEditPictures(client(OpenAIFreeTextJudge, "http://localhost:1/v1"))
     (item, *_) = gedit.read_items(world / "data/gedit.jsonl")
-    row = {"semantics": 9, "quality": 4, "texts": [f'{{"score": [9, {n}], "reasoning": "{n}"}}' for n in (10, 4)]}
-    assert benchmark.worth(item, row) == 0.6 and benchmark.told(item, row) == ["SC 9, PQ 4, O 6.00", "10", "4"]
+    texts = ['{"score": [9, 10], "reasoning": "lighter\nas asked"}', '{"score": [10, 4], "reasoning": " "}']
+    row = {"semantics": 9, "quality": 4, "texts": texts}
+    assert benchmark.worth(item, row) == 0.6 and benchmark.told(item, row) == ["SC 9, PQ 4, O 6.00", "lighter as asked"]

@@ -225,3 +225,22 @@ def test_a_group_of_settings_takes_no_null_as_an_option(capsys):
     demo = "configs/shapes/demo.yaml"
     assert main(["fit", "--config", demo, "--model.init_args.trainable.lora=null", "--print_config"]) == 2
     assert "trainable.lora: null cannot be given as an option here, write it into a YAML" in capsys.readouterr().err
+
+
+def test_a_class_of_another_kind_is_named_with_all_kinds_that_fit() -> None:
+    given = """Parser key "judge":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'Judge'>, <class 'FreeTextJudge'>]
+  Errors:
+    - Import path{0} does not correspond to a subclass of Judge
+    - Import path{0} does not correspond to a subclass of FreeTextJudge
+  Given value type: <class 'str'>
+  Given value: project.judges.X"""
+    for path in ("", " project.judges.X"):
+        assert explain(given.format(path)) == "project.judges.X is no Judge or FreeTextJudge: name a class that is"
+
+
+def test_what_must_be_given_is_an_option_where_there_is_no_file() -> None:
+    message = "the following arguments are required: items, out"
+    assert explain(message) == "--items and --out must be given: see --help"
+    assert explain(message, [Path("c.yaml")]) == "c.yaml: the configuration lacks 'items', 'out': add it"

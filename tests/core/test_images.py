@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from project.core.images import MOST_PIXELS, read_picture, read_picture_of, rgb
+from project.core.images import MOST_PIXELS, picture_of_bytes, read_picture, read_picture_of, rgb
 from tests.helpers import ROOT
 
 CASES = ROOT.parent / "shared" / "cases" / "pictures"
@@ -182,3 +182,16 @@ def test_the_pictures_that_people_have() -> None:
             read_picture(CASES / name)
     for name in ("la.png", "cmyk.jpg", "onepixel.png", "thin.png", "anim.gif", "plain.png"):
         assert read_picture(CASES / name).dtype == np.uint8
+
+
+def test_bytes_are_read_as_the_file_that_they_come_from(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / "a.png"
+    Image.fromarray(colours).save(file, exif=exif)
+    found = picture_of_bytes(file.read_bytes(), "the source of a")
+    assert found.shape == (4, 6, 3) and np.array_equal(found, read_picture(file))
+    for content in (b"", b"no picture", file.read_bytes()[:-40]):
+        with pytest.raises(ValueError, match=r"^the source of a is no picture that can be read \([^<>]+\): give a PNG"):
+            picture_of_bytes(content, "the source of a")
