@@ -139,12 +139,16 @@ def _differences(runs: Sequence[JudgedRun]) -> list[str]:
     rows, notes = [], []
     for other in others:
         if keys := differing(first, other, JUDGING):
-            notes.append(f"- {other.title}: no difference to {first.title}, since {' and '.join(keys)} differ.")
+            notes.append(f"- {other.title}: no difference to {first.title}, since these differ: {', '.join(keys)}.")
             continue
         found = differences(first, other)
         if found is None:
             without = [run.title for run in (first, other) if run.verdicts is None]
-            why = f"{' and '.join(without)} has no {VERDICTS}" if without else "they have no item in common"
+            why = (
+                f"{' and '.join(without)} lack{'s' * (len(without) == 1)} {VERDICTS}"
+                if without
+                else "no item is in both"
+            )
             remedy = ": give its `score` command again, which judges nothing twice" if without else ""
             notes.append(f"- {other.title}: no difference to {first.title}, since {why}{remedy}.")
             continue

@@ -82,7 +82,7 @@ def test_the_table_of_tiif() -> None:
 
 def test_an_entry(tmp_path: Path) -> None:
     file = tmp_path / "numbers.yaml"
-    file.write_text(yaml.safe_dump([ENTRY | {"gain_over": "another"}]), encoding="utf-8")
+    file.write_text(yaml.safe_dump([ENTRY | {"gain_over": "another", "version": "testmini"}]), encoding="utf-8")
     assert reference_numbers("tiif", file) == (
         ReferenceNumbers(
             benchmark="tiif",
@@ -92,6 +92,7 @@ def test_an_entry(tmp_path: Path) -> None:
             source="a paper",
             certainty="read",
             gain_over="another",
+            version="testmini",
         ),
     )
     with pytest.raises(ValueError, match=r"has no figures of 'tif': did you mean 'tiif'\?"):
@@ -104,6 +105,7 @@ def test_an_entry(tmp_path: Path) -> None:
         ({"sauce": "x"}, r"entry 1: unknown key 'sauce': did you mean 'source'\?"),
         ({"source": ""}, r"entry 1: 'source' is '', not a text"),
         ({"gain_over": None}, r"entry 1: 'gain_over' is None, not a text"),
+        ({"version": 2}, r"entry 1: 'version' is 2, not a text"),
         ({"certainty": "sure"}, r"entry 1: certainty 'sure': choose of read, recomputed, rerun, secondhand"),
         ({"figures": {}}, r"entry 1: 'figures' is \{\}, not a mapping of models"),
         ({"figures": {"a": 0.5}}, r"entry 1: the figures of a are 0.5, not a mapping"),

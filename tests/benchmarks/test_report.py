@@ -187,7 +187,7 @@ def test_runs_with_a_limit_or_other_prompts(world: TIIFWorld, capsys: pytest.Cap
     assert "first: 4 items that both runs have verdicts on." in text
     digests = [results(world.folder / name)["manifest"]["items_sha256"][:12] for name in ("other", "b")]
     assert f"Not comparable: other and b differ (items_sha256 is {digests[0]}..., not {digests[1]}...)." in text
-    assert "other: no difference to b, since items_sha256 differ." in text and "| other: " not in text
+    assert "other: no difference to b, since these differ: items_sha256." in text and "| other: " not in text
 
 
 def test_a_folder_with_several_benchmarks(world: TIIFWorld, capsys: pytest.CaptureFixture[str]) -> None:
@@ -441,7 +441,7 @@ def test_other_judges_and_drawings(tmp_path: Path) -> None:
     made_up(tmp_path / "c", rights, judge="one", guidance=1.0)
     text = compare_folders([tmp_path / name for name in "abc"]).text
     assert "Not comparable: b and a differ (judge is two, not one)." in text
-    assert "b: no difference to a, since judge differ." in text
+    assert "b: no difference to a, since these differ: judge." in text
     assert "c and a differ" not in text and "| c: overall" in text
     assert cells(text, "guidance") == ["4.0", "4.0", "1.0"] and cells(text, "seeds") == ["[0, 1]", ABSENT, ABSENT]
 
@@ -472,10 +472,10 @@ def test_folders_without_verdicts_or_sheet(tmp_path: Path) -> None:
         made_up(tmp_path / name, {"colors/0": [True]})
     (tmp_path / "b/verdicts.jsonl").unlink()
     report = compare_folders([tmp_path / "a", tmp_path / "b"])
-    assert "b: no difference to a, since b has no verdicts.jsonl: give its `score` command again" in report.text
+    assert "b: no difference to a, since b lacks verdicts.jsonl: give its `score` command again" in report.text
     assert f"a: {tmp_path / 'a'} has no sheet.png" in report.text and report.pictures == {}
     write_rows(tmp_path / "b/verdicts.jsonl", [])
-    assert "since they have no item in common" in compare_folders([tmp_path / "a", tmp_path / "b"]).text
+    assert "since no item is in both" in compare_folders([tmp_path / "a", tmp_path / "b"]).text
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from project.core.statistics import bootstrap, paired_bootstrap, paired_bootstrap_between
+from project.core.statistics import bootstrap, paired_bootstrap, paired_bootstrap_between, resampled_counts
 
 KINDS = ["count", "count", "single", "single"]
+
+
+def test_counts_for_figures_that_are_no_means():
+    values = np.random.default_rng(3).uniform(size=4)
+    kinds = ["a", "b", "b", "b"]
+    counts = np.concatenate(list(resampled_counts(kinds, resamples=2500, seed=7)))
+    assert counts.shape == (2500, 4)
+    assert (counts[:, 0] == 1).all() and (counts[:, 1:].sum(axis=1) == 3).all()
+    assert len(np.unique(counts, axis=0)) == 10, "three draws of three prompts"
+    wanted = bootstrap(values[None], kinds, resamples=2500, seed=7)
+    means = 100 * (values[0] + counts[:, 1:] @ values[1:] / 3) / 2
+    assert np.quantile(means, [0.025, 0.975]) == pytest.approx([wanted.low, wanted.high])
+    for kinds, resamples in ((["a"], 0), ([], 5)):
+        with pytest.raises(ValueError, match="give at least one of each"):
+            next(resampled_counts(kinds, resamples))
 
 
 def test_a_constant_gain_has_no_width():

@@ -65,19 +65,6 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """The figures of some rows in one mode."""
-
-    headline: float | None
-    """The overall figure, 0 to 1; None where there is none."""
-    figures: Mapping[str, Any]
-    """All figures, nested, as JSON holds them."""
-    table: Sequence[tuple[str, ...]]
-    """The rows of a table, its header first."""
-    coverage: Coverage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
     """How a picture counts in the overall figure.
 
@@ -95,6 +82,19 @@ class Counted:
     """Of the innermost group among those beside it."""
     unit: str
     """What is drawn together by a bootstrap: the item, or several of one origin."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """The figures of some rows in one mode."""
+
+    headline: float | None
+    """The overall figure, 0 to 1; None where there is none."""
+    figures: Mapping[str, Any]
+    """All figures, nested, as JSON holds them."""
+    table: Sequence[tuple[str, ...]]
+    """The rows of a table, its header first."""
+    coverage: Coverage
 
 
 class PictureBenchmark(ABC, Generic[Item]):
