@@ -90,5 +90,5 @@ def test_worth_is_the_share_of_right_answers(items: tuple[tiif.TIIFItem, ...]) -
     rows: list[dict[str, Any]] = [{"answers": ["yes", "yes", "yes"]}, {"confidences": [0.9, 0.1, 0.7]}]
     assert items[0].expected == ("yes", "no", "yes")
     assert [benchmark.worth(items[0], row) for row in rows] == [pytest.approx(2 / 3), 1.0]
-    assert benchmark.told(items[0], rows[0])[1] == "yes   Is it a dog?"
+    assert benchmark.told(items[0], rows[0])[1] == "yes   Is it a dog?  (wrong)"
     assert benchmark.told(items[0], rows[1])[1] == "0.10  Is it a dog?"

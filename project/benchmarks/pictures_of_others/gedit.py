@@ -11,7 +11,7 @@ import numpy as np
 
 from project.benchmarks import gedit, viescore
 from project.benchmarks.asking import Enquiry
-from project.benchmarks.pictures_of_others.base import ItemFile, Picture, Scored, first_file
+from project.benchmarks.pictures_of_others.base import Counted, ItemFile, Picture, Scored, first_file
 from project.benchmarks.pictures_of_others.free_text import FreeTextBenchmark
 from project.benchmarks.scoring import Coverage, Mode
 from project.benchmarks.versions import item_digest, item_version
@@ -36,7 +36,7 @@ class GEditPictures(FreeTextBenchmark[gedit.GEditItem]):
     Args:
         judge: Who gives the scores. Papers take a version of GPT-4.1.
         language: Score the instructions in this one; all that are there, if None.
-        groups: Score these, e.g. [ps_human, text_change]; all, if None.
+        groups: Score these; all, if None.
         sources: Folder that the ids of an instruction file start at: it holds the source pictures. The dataset brings
             its own.
 
@@ -61,10 +61,6 @@ class GEditPictures(FreeTextBenchmark[gedit.GEditItem]):
     @property
     def template(self) -> str:
         return f"viescore-{viescore.TEMPLATE_VERSION}"
-
-    def made_by(self) -> dict[str, str]:
-        groups = "all" if self.groups == gedit.GROUPS else ", ".join(self.groups)
-        return {"languages": " and ".join(self.languages), "groups": groups, **super().made_by()}
 
     def read_items(self, path: Path) -> ItemFile[gedit.GEditItem]:
         if path.suffix == ".json" and self.sources is None:
@@ -110,11 +106,14 @@ class GEditPictures(FreeTextBenchmark[gedit.GEditItem]):
         """O, divided by 10."""
         return _vie(row).overall / viescore.HIGHEST
 
+    def counted(self, item: gedit.GEditItem, row: Row) -> Counted:
+        return Counted(right=self.worth(item, row), groups=(item.group,), unit=item.id)
+
     def told(self, item: gedit.GEditItem, row: Row) -> list[str]:
         found = _vie(row)
         reasons = [viescore.parse_answer(text).reasoning for text in row["texts"]]
         scores = f"SC {found.semantics:g}, PQ {found.quality:g}, O {found.overall:.2f}"
-        return [scores, *(" ".join(reason.split()) for reason in reasons if reason.strip())]
+        return [scores, *(reason for reason in reasons if reason)]
 
     def score(self, items: Sequence[gedit.GEditItem], rows: Sequence[Row], mode: Mode) -> Scored:
         records = [gedit.GEditRecord(id=row["id"], semantics=row["semantics"], quality=row["quality"]) for row in rows]

@@ -11,7 +11,7 @@ import numpy as np
 
 from project.benchmarks import wise
 from project.benchmarks.asking import Enquiry
-from project.benchmarks.pictures_of_others.base import ItemFile, Picture, Scored, first_file
+from project.benchmarks.pictures_of_others.base import Counted, ItemFile, Picture, Scored, first_file
 from project.benchmarks.pictures_of_others.free_text import FreeTextBenchmark
 from project.benchmarks.scoring import Mode
 from project.benchmarks.versions import item_digest, item_version
@@ -97,6 +97,11 @@ class WISEPictures(FreeTextBenchmark[NumberedPrompt]):
 
     def worth(self, item: NumberedPrompt, row: Row) -> float:
         return wise.wiscore(*(row[name] for name in wise.ASPECTS)) if self.edition == "legacy" else float(row["score"])
+
+    def counted(self, item: NumberedPrompt, row: Row) -> Counted:
+        category = item.wise.category
+        weight = wise.WEIGHTS[self.edition][category]
+        return Counted(right=self.worth(item, row), groups=(category,), weight=weight, unit=item.id)
 
     def told(self, item: NumberedPrompt, row: Row) -> list[str]:
         if self.edition == "verified":
