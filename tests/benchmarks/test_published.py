@@ -71,7 +71,8 @@ def same(one: Path, other: Path) -> bool:
 
 
 def start(arguments: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # With other numbers of threads the last digits differ.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.Popen([sys.executable, "-m", "project", *arguments], env=environment, cwd=ROOT, **options)
 
 
