@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from project.benchmarks.geneval.items import Item
 from project.benchmarks.scoring import Coverage, Mode, mean, percent, require_known, require_unique
@@ -56,6 +56,15 @@ class GenEvalScores:
     prompts: Share | None
     """Prompts of which at least one picture is correct."""
     coverage: Coverage
+
+    def figures(self) -> dict[str, Any]:
+        """Nested figures for logging; absent ones are None."""
+        shares = {"images": self.images, "prompts": self.prompts}
+        return {
+            "overall": self.overall,
+            **{name: share.value if share else None for name, share in shares.items()},
+            "tag": {tag: share.value if share else None for tag, share in self.tags.items()},
+        }
 
 
 def picture_name(item: str, sample: int) -> str:

@@ -11,7 +11,6 @@ from project.benchmarks.geneval.colors import CLIPColors, ColorClassifier
 from project.benchmarks.geneval.detector import Detector
 from project.benchmarks.geneval.items import PUBLISHED, Item, read_items
 from project.benchmarks.geneval.mask2former import Mask2FormerDetector
-from project.benchmarks.geneval.metric import nested_figures
 from project.benchmarks.geneval.pictures import judge_pictures
 from project.benchmarks.geneval.summary import SAMPLES, PictureRow, score
 from project.benchmarks.pictures_of_others.base import (
@@ -111,7 +110,7 @@ class GenEvalPictures(PictureBenchmark[Item]):
         shares = {**scores.tags, "correct images": scores.images, "correct prompts": scores.prompts}
         return Scored(
             headline=scores.overall,
-            figures=nested_figures(scores),
+            figures=scores.figures(),
             table=[
                 ("", "score"),
                 ("overall", percent(scores.overall)),
