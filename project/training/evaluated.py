@@ -12,17 +12,19 @@ from lightning import LightningModule
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import nn
 
 from project.benchmarks.base import Benchmark
 from project.datamodule import evaluated_prompts
 from project.models.base import UnifiedModel
-from project.models.weight_files import finite
+from project.models.weight_files import finite, misfits
 from project.rewards.base import Reward
 from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
 from project.samplers.schedule import Schedule
 from project.tasks.base import EvaluationTask, Rollout
-from project.training.sharding import gathered, shard
+from project.training.sharding import FullySharded, gathered, shard
 from project.training.strategies import check_strategy, lengthen_timeout
 from project.trajectory import Prompt, SampleKey
 
@@ -173,16 +175,17 @@ class EvaluatedModule(LightningModule):
         names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
         checkpoint["updates"] = self.updates
+        checkpoint["ranks"], checkpoint["strategy"] = self._ranks_and_strategy()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError if the checkpoint holds parameters that the policy does not have, or that are not finite.
+        """Raises ValueError if the checkpoint holds parameters that the policy does not have, or that are not finite,
+        or of other shapes; in training also if it holds others than those that are trained.
 
         Loading is not strict, because checkpoints hold no frozen parameters. So a checkpoint of another policy would be
         left out silently, and its name would stand beside the scores of other weights.
         """
-        known = {name for name, _ in self.named_parameters()}
-        # A sharded checkpoint is read by the strategy, and holds no tensors here.
-        unknown = [name for name in checkpoint.get("state_dict", {}) if name not in known]
+        known = dict(self.named_parameters())
+        unknown = [name for name in checkpoint["state_dict"] if name not in known]
         if unknown:
             raise ValueError(
                 f"the checkpoint does not fit the policy of this configuration: it holds {len(unknown)} parameters "
@@ -190,6 +193,44 @@ class EvaluatedModule(LightningModule):
                 "run, or its model.init_args.policy and model.init_args.trainable"
             )
         file = Path((self._trainer and self._trainer.ckpt_path) or "the checkpoint")
-        for name, tensor in checkpoint.get("state_dict", {}).items():
+        if faults := misfits({name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}, known):
+            raise ValueError(
+                f"{file} does not fit the policy of this configuration{_ranks_of_adapters(checkpoint, known)}: "
+                f"{len(faults)} parameters differ, e.g. {faults[0]}: take the config.yaml of the checkpoint's run, or "
+                "its model.init_args.policy and model.init_args.trainable"
+            )
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            self._check_training_goes_on(checkpoint, known, file)
+        for name, tensor in checkpoint["state_dict"].items():
             finite(name, tensor, file)
         self.updates = checkpoint["updates"]
+
+    def _check_training_goes_on(
+        self, checkpoint: Mapping[str, Any], known: Mapping[str, nn.Parameter], file: Path
+    ) -> None:
+        """Raises ValueError unless the checkpoint's parameters are those that are trained; says what is not exact."""
+        other = {name for name, p in known.items() if p.requires_grad} ^ set(checkpoint["state_dict"])
+        if other:
+            raise ValueError(
+                f"{file} and this configuration train different parameters ({len(other)}, e.g. {min(other)}): go on "
+                "with the same model.init_args.trainable (lora, freeze)"
+            )
+        here, there = self._ranks_and_strategy(), (checkpoint.get("ranks"), checkpoint.get("strategy"))
+        if None not in there and here != there:
+            rank_zero_warn(
+                f"the checkpoint was written by {there[0]} rank(s) under {there[1]}, and {here[0]} under {here[1]} go "
+                "on: sums are added up in another order, so the run equals an unbroken one to rounding, not to the "
+                "last digit"
+            )
+
+    def _ranks_and_strategy(self) -> tuple[int, str]:
+        sharded = isinstance(self.trainer.strategy, FullySharded)
+        return self.trainer.world_size, "fsdp2" if sharded else "ddp" if self.trainer.world_size > 1 else "one process"
+
+
+def _ranks_of_adapters(checkpoint: Mapping[str, Any], known: Mapping[str, nn.Parameter]) -> str:
+    """ " (adapters of rank N there, M here)" if they have other ranks, otherwise ""."""
+    for name, tensor in checkpoint["state_dict"].items():
+        if ".lora_A." in name and name in known and len(tensor) != len(known[name]):
+            return f" (adapters of rank {len(tensor)} there, of rank {len(known[name])} here)"
+    return ""
