@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pydoc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,10 @@ def differences(checkpoint: Path, now: str) -> list[str]:
         raise ValueError(
             f"{key} is {there}, but {checkpoint} holds the state of {was}: go on with that optimizer, or start afresh"
         )
-    patterns = [
-        list((config["model"] or {}).get("init_args", {}).get("trainable", {}).get("parameter_groups", {}))
-        for config in (saved, given)
-    ]
-    if patterns[0] != patterns[1]:
+    trained = [_trainable(config) for config in (saved, given)]
+    patterns = [list(trainable.get("parameter_groups") or {}) for trainable in trained]
+    # Adapters in the place of weights are refused with better words when the checkpoint is loaded.
+    if patterns[0] != patterns[1] and len({trainable.get("lora") is None for trainable in trained}) == 1:
         raise ValueError(
             f"model.init_args.trainable.parameter_groups has {_short(patterns[1])}, but {checkpoint} holds the "
             f"optimizer's state of {_short(patterns[0])}: go on with these groups, or start afresh"
@@ -116,6 +116,11 @@ def _measured(results: Path) -> int | None:
     return updates
 
 
+def _trainable(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = ((config["model"] or {}).get("init_args") or {}).get("trainable") or {}
+    return found
+
+
 def _compared(config: Any) -> dict[str, Any]:
     found = {}
     for name in COMPARED:
@@ -131,16 +136,28 @@ def _unequal(was: Any, there: Any, key: str) -> Iterator[tuple[str, tuple[Any, A
     if was == there:
         return
     both = isinstance(was, Mapping) and isinstance(there, Mapping)
-    if both and was.get("class_path") != there.get("class_path"):
+    if both and not _same_class(was.get("class_path"), there.get("class_path")):
         yield f"{key}.class_path", (was.get("class_path"), there.get("class_path"))
     elif both:
         for name in dict.fromkeys([*was, *there]):
+            if name == "class_path":
+                continue
             yield from _unequal(was.get(name), there.get(name), f"{key}.{name}" if key else name)
     elif isinstance(was, list) and isinstance(there, list) and len(was) == len(there):
         for place, pair in enumerate(zip(was, there, strict=True)):
             yield from _unequal(*pair, f"{key}[{place}]")
     else:
         yield key, (was, there)
+
+
+def _same_class(one: str | None, other: str | None) -> bool:
+    """Whether two class paths name one class, which may have a shorter path beside its own."""
+    if one == other or one is None or other is None:
+        return one == other
+    try:
+        return pydoc.locate(one) is pydoc.locate(other)
+    except pydoc.ErrorDuringImport:
+        return False
 
 
 def _short(value: Any) -> str:

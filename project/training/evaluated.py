@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,7 +13,6 @@ from lightning import LightningModule
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import nn
 
 from project.benchmarks.base import Benchmark
@@ -27,6 +27,8 @@ from project.tasks.base import EvaluationTask, Rollout
 from project.training.sharding import FullySharded, gathered, shard
 from project.training.strategies import check_strategy, lengthen_timeout
 from project.trajectory import Prompt, SampleKey
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,11 +218,12 @@ class EvaluatedModule(LightningModule):
                 "with the same model.init_args.trainable (lora, freeze)"
             )
         here, there = self._ranks_and_strategy(), (checkpoint.get("ranks"), checkpoint.get("strategy"))
-        if None not in there and here != there:
-            rank_zero_warn(
-                f"the checkpoint was written by {there[0]} rank(s) under {there[1]}, and {here[0]} under {here[1]} go "
-                "on: sums are added up in another order, so the run equals an unbroken one to rounding, not to the "
-                "last digit"
+        if None not in there and here != there and self.trainer.is_global_zero:
+            log.warning(
+                "the checkpoint was written by %s rank(s) (%s), and %s rank(s) (%s) go on: sums are added up in "
+                "another order, so the run equals an unbroken one to rounding, not to the last digit",
+                *there,
+                *here,
             )
 
     def _ranks_and_strategy(self) -> tuple[int, str]:

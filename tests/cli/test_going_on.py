@@ -6,14 +6,18 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from project.__main__ import main
+from project.cli.lightning_cli import agree_on_checkpoint
 from tests.helpers import ROOT
 from tests.helpers.toys import write_place
 
@@ -115,8 +119,6 @@ def test_a_refused_start_uses_no_version(wrong: str) -> None:
 
 
 def test_a_run_that_did_something_keeps_its_folder() -> None:
-    text = Path("good.yaml").read_text()
-    Path("good.yaml").write_text(text.replace("toys.Length\n", "toys.Length\n    init_args: {weight: 2.0}\n"))
     send = f"--model.init_args.send={int(signal.SIGINT)}"
     assert fit(send) == 128 + signal.SIGINT and folders() == ["version_0"]
 
@@ -128,7 +130,7 @@ def test_what_differs_from_the_run_that_goes_on_is_said(caplog: pytest.LogCaptur
     assert fit(*longer) == 0
     assert "other settings" not in caplog.text, "a longer run is the same run"
     assert fit(*longer, "--trainer.max_steps=6", *changed, "--seed_everything=4") == 0
-    assert caplog.messages[-1] != "" and (said := next(m for m in caplog.messages if m.startswith("other settings")))
+    said = next(message for message in caplog.messages if message.startswith("other settings"))
     assert said.splitlines()[1:] == [
         "  seed_everything: 4, was 3",
         "  model.init_args.net.init_args.depth: 3, was 2",
@@ -141,6 +143,19 @@ def test_what_differs_from_the_run_that_goes_on_is_said(caplog: pytest.LogCaptur
     assert "other settings" not in caplog.text
 
 
+@pytest.mark.parametrize("own", ["a.ckpt", "b.ckpt", None])
+def test_every_rank_goes_on_from_the_checkpoint_of_rank_0(own: str | None) -> None:
+    """As rank 1 sees it, where rank 0 goes on from a.ckpt."""
+    strategy = SimpleNamespace(broadcast=lambda value: "a.ckpt", reduce_boolean_decision=lambda value, all: value)
+    trainer: Any = SimpleNamespace(strategy=strategy, global_rank=1)
+    if own == "a.ckpt":
+        agree_on_checkpoint(trainer, own)
+        return
+    with pytest.raises(ValueError, match=f"rank 0 goes on from a.ckpt.*rank 1 finds {own or 'none'}.*nodes share"):
+        agree_on_checkpoint(trainer, own)
+
+
+@pytest.mark.slow
 def test_ranks_that_see_different_files_are_refused(place: Path) -> None:
     """Rank 1 of the two works in a folder without the checkpoint, as if its node had a disk of its own."""
     assert fit("--trainer.max_steps=2") == 0
@@ -182,8 +197,6 @@ def write_place_of_rank_1(place: Path, elsewhere: Path) -> None:
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
