@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from project.benchmarks.base import Benchmark
 from project.core.metrics import Mean, values
 from project.core.ranks import ALONE, Ranks
-from project.core.timing import Stopwatch
+from project.core.timing import Stopwatch, free_unused_memory
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import adapters_at_start, adapters_off, keep_start
 from project.objectives.base import Counts, LossInputs, Objective
@@ -129,6 +129,7 @@ class AlphaGRPO(EvaluatedModule):
     def training_step(self, prompts: Sequence[Prompt], batch_idx: int) -> dict[str, Any]:
         """One rollout and the optimizer steps on it."""
         groups = self.rollout(prompts)
+        free_unused_memory()
         groups = [self.score(group) for group in groups]
         groups = self.task.credit(groups, self.ranks)
         groups = [self.advantages(group) for group in groups]
@@ -136,6 +137,7 @@ class AlphaGRPO(EvaluatedModule):
             self.update(groups, first=step == 0)
         self.updates += 1
         self.log_dict({f"time/{name}": s for name, s in self.stopwatch.reset().items()})
+        self.log_dict({f"memory/{name}": gb for name, gb in self.stopwatch.memory().items()})
         if self.scorer is not None:
             self.log("judge/seconds", self.scorer.busy())
         return {"group": groups[-1], "groups": tuple(groups)}
