@@ -1,4 +1,4 @@
-"""Updates leave nothing behind: as many tensors are alive after the sixth as after the second."""
+"""Updates leave nothing behind: as many tensors are alive after the fourth as after the second."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Alive(Callback):
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         gc.collect()
-        tensors = [thing for thing in gc.get_objects() if isinstance(thing, torch.Tensor)]
+        tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
         storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
         self.counts.append((len(tensors), sum(storages.values())))
 
@@ -35,9 +35,9 @@ def test_nothing_grows_over_updates(adapters):
     module = make_module(
         policy=TinyBagel(), lora=adapters, objective=GRPO(kl_image=0.5, kl_text=0.5), num_generations=4, overlap=True
     )
-    trainer = train(module, updates=6, callbacks=[EMA(decay=0.5), alive])
+    trainer = train(module, updates=5, callbacks=[EMA(decay=0.5), alive])
     first = alive.counts[2]  # the first two updates make the optimizer's state and what is logged
-    assert alive.counts[2:] == [first] * 4, alive.counts
+    assert alive.counts[2:] == [first] * 3, alive.counts
     if not torch.cuda.is_available():
         assert trainer.callback_metrics["memory/resident"] > 0.05
         assert logged_peaks(trainer.callback_metrics) == []

@@ -108,10 +108,8 @@ class Recorder(Callback):
 
 def logged_peaks(metrics: Mapping[str, Any]) -> list[int]:
     """The peaks of the phases of an update [bytes], as the module logs them on a GPU."""
-    no_peaks = ("memory/reserved", "memory/resident")
-    return [
-        round(GB * float(gb)) for name, gb in metrics.items() if name.startswith("memory/") and name not in no_peaks
-    ]
+    phases = {name for name in metrics if name.startswith("memory/")} - {"memory/reserved", "memory/resident"}
+    return [round(GB * float(metrics[name])) for name in phases]
 
 
 def reset_peak_memory() -> None:
