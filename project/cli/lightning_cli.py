@@ -46,6 +46,7 @@ UNMENDABLE = (
     r".*does not have many workers",  # the loaders hand out what is in memory
     r"The number of training batches \(\d+\) is smaller than the logging interval",  # metrics are logged by update
     r"Checkpoint directory .* exists and is not empty",  # a run that goes on
+    r"Paged optimizers are not supported on CPU",  # said in our own words
     r"FSDP2-wrapped module .* returned a view tensor",  # nothing is written into what a layer returned
 )
 """Warnings that a user cannot act upon."""
