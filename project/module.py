@@ -321,8 +321,15 @@ class AlphaGRPO(EvaluatedModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if stage == "fit":
-            self.task.check(self._prompts("train"))
+        if stage != "fit":
+            return
+        prompts = getattr(getattr(self.trainer, "datamodule", None), "prompts_per_update", self.ranks.size)
+        if prompts * self.num_generations < self.ranks.size:
+            raise ValueError(
+                f"an update has {prompts} x {self.num_generations} samples, which cannot be dealt to {self.ranks.size} "
+                "ranks: raise data.init_args.prompts_per_update, or take fewer devices"
+            )
+        self.task.check(self._prompts("train"))
 
     def on_fit_start(self) -> None:
         """Check before training that the rewards can work on these prompts."""
@@ -331,12 +338,6 @@ class AlphaGRPO(EvaluatedModule):
             raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.DVReward")
         for turn in (turn for task in (self.task, *self._evaluation_tasks()) for turn in task.turns):
             self.model.latent_grid(turn.canvas.height, turn.canvas.width)  # raises for pictures that cannot be drawn
-        prompts = getattr(getattr(self.trainer, "datamodule", None), "prompts_per_update", self.ranks.size)
-        if prompts * self.num_generations < self.ranks.size:
-            raise ValueError(
-                f"an update has {prompts} x {self.num_generations} samples, which cannot be dealt to {self.ranks.size} "
-                "ranks: raise data.init_args.prompts_per_update, or take fewer devices"
-            )
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         asking = [c for c in callbacks if isinstance(c, Benchmark) and c.reward is None and c.of_pictures]
         evaluated = [prompt for benchmark in asking for prompt in benchmark.prompts(self.trainer)]

@@ -289,11 +289,6 @@ def check_checkpoint(ckpt_path: str | Path | None) -> None:
     if not path.exists():
         there = ", ".join(sorted(p.name for p in path.parent.glob("*.ckpt"))) or "no checkpoint"
         raise FileNotFoundError(f"there is no checkpoint {path}: {path.parent} holds {there}")
-    if path.is_dir():
-        raise ValueError(
-            f"{path} is a folder, such as sharded checkpoints are: runs of this project write one file under every "
-            "strategy, which goes on under any other: give a file such as last.ckpt"
-        )
     read_checkpoint(path, contents=False)
 
 
