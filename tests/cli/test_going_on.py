@@ -156,6 +156,25 @@ def test_every_rank_goes_on_from_the_checkpoint_of_rank_0(own: str | None) -> No
 
 
 @pytest.mark.slow
+def test_torchrun_starts_goes_on_and_ends_with_one_command(place: Path) -> None:
+    """Two ranks; in the first run both get SIGTERM in the third update."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "project"]
+    command += ["fit", "--config=good.yaml", "--trainer.devices=2", "--trainer.strategy=ddp", "--ckpt_path=last"]
+    command += ["--trainer.max_epochs=2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    said = []
+    for send in (signal.SIGTERM, 0, 0):
+        options = [f"--model.init_args.send={int(send)}"]
+        done = subprocess.run(command + options, env=environment, capture_output=True, text=True, timeout=200)
+        said.append(done.stderr)
+        assert (done.returncode == 0) == (send == 0), done.stderr
+    assert "starts afresh" in said[0] and "Stopped after update 3" in said[0]
+    assert "goes on from runs/toy/version_0/checkpoints/last.ckpt" in said[1]
+    assert "finished: 12 of 12 updates" in said[2]
+    assert folders() == ["version_0"] and len(order(0)) == 12
+
+
+@pytest.mark.slow
 def test_ranks_that_see_different_files_are_refused(place: Path) -> None:
     """Rank 1 of the two works in a folder without the checkpoint, as if its node had a disk of its own."""
     assert fit("--trainer.max_steps=2") == 0
