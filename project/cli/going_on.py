@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from project.core.config_files import unreadable
 from project.core.run_folder import RunFolder, folder_of_checkpoint
 from project.training.checkpoints import read_checkpoint
 
@@ -54,7 +55,7 @@ def last_to_go_on(runs: RunFolder, trainer: Mapping[str, Any], measures: bool) -
 
 
 def reached(last: Path, trainer: Mapping[str, Any], measures: bool) -> str:
-    """ "N of N updates" if the run of a checkpoint has reached the end that the trainer is given, otherwise ""."""
+    """What is said of a run that has reached the end that the trainer is given, "N of N updates"; otherwise ""."""
     saved = read_checkpoint(last, contents=False)
     steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
     done = steps is not None and 0 <= steps <= saved["global_step"]
@@ -70,14 +71,15 @@ def differences(checkpoint: Path, now: str) -> list[str]:
     """What differs between the configuration `now` (YAML) and that of the run that a checkpoint lies in, a line each.
 
     Nothing for a checkpoint outside of a run folder. Raises ValueError for an optimizer of another class or of other
-    parameter groups, whose state the checkpoint does not hold.
+    parameter groups, whose state the checkpoint does not hold, and for a `config.yaml` that cannot be read.
     """
     folder = folder_of_checkpoint(checkpoint)
     if folder is None:
         return []
-    saved, given = (
-        _compared(yaml.safe_load(text)) for text in ((folder / "config.yaml").read_text(encoding="utf-8"), now)
-    )
+    file = folder / "config.yaml"
+    if problem := unreadable([file]):
+        raise ValueError(f"{problem} (it tells what {checkpoint.name} was trained with)")
+    saved, given = (_compared(yaml.safe_load(text)) for text in (file.read_text(encoding="utf-8"), now))
     found = dict(_unequal(saved, given, ""))
     key = "model.init_args.optimizer.class_path"
     if key in found:

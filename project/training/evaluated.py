@@ -232,7 +232,7 @@ class EvaluatedModule(LightningModule):
 
 
 def _ranks_of_adapters(checkpoint: Mapping[str, Any], known: Mapping[str, nn.Parameter]) -> str:
-    """ " (adapters of rank N there, M here)" if they have other ranks, otherwise ""."""
+    """What is said of adapters of another rank; otherwise ""."""
     for name, tensor in checkpoint["state_dict"].items():
         if ".lora_A." in name and name in known and len(tensor) != len(known[name]):
             return f" (adapters of rank {len(tensor)} there, of rank {len(known[name])} here)"

@@ -123,6 +123,14 @@ def test_a_run_that_did_something_keeps_its_folder() -> None:
     assert fit(send) == 128 + signal.SIGINT and folders() == ["version_0"]
 
 
+def test_a_config_of_the_run_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit("--trainer.max_steps=2") == 0
+    (RUNS / "version_0/config.yaml").write_text("model: [")
+    assert fit("--ckpt_path=last", "--trainer.max_steps=4") == 1
+    said = capsys.readouterr().err
+    assert "runs/toy/version_0/config.yaml" in said and "is no YAML" in said and "last.ckpt was trained with" in said
+
+
 def test_what_differs_from_the_run_that_goes_on_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert fit("--trainer.max_steps=2") == 0
     changed = ["--data.init_args.shuffle=false", "--model.init_args.lr=0.5", "--model.init_args.net.init_args.depth=3"]
