@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -24,11 +23,9 @@ from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
 from project.samplers.schedule import Schedule
 from project.tasks.base import EvaluationTask, Rollout
-from project.training.sharding import FullySharded, gathered, shard
+from project.training.sharding import gathered, shard
 from project.training.strategies import check_strategy, lengthen_timeout
 from project.trajectory import Prompt, SampleKey
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +55,14 @@ class Evaluation:
                 "benchmark, by its name"
             )
         return self.task[prompt.benchmark]
+
+
+def _ranks_of_adapters(checkpoint: Mapping[str, Any], known: Mapping[str, nn.Parameter]) -> str:
+    """What is said of adapters of another rank; otherwise ""."""
+    for name, tensor in checkpoint["state_dict"].items():
+        if ".lora_A." in name and name in known and len(tensor) != len(known[name]):
+            return f" (adapters of rank {len(tensor)} there, of rank {len(known[name])} here)"
+    return ""
 
 
 class EvaluatedModule(LightningModule):
@@ -149,6 +154,15 @@ class EvaluatedModule(LightningModule):
         """The tasks that will draw for evaluations during training."""
         return self.evaluation.tasks if self.evaluation is not None and evaluated_prompts(self.trainer) else []
 
+    def _check_trained(self, checkpoint: Mapping[str, Any], known: Mapping[str, nn.Parameter], file: Path) -> None:
+        """Raises ValueError unless the checkpoint's parameters are those that are trained here."""
+        other = {name for name, p in known.items() if p.requires_grad} ^ set(checkpoint["state_dict"])
+        if other:
+            raise ValueError(
+                f"{file} and this configuration train different parameters ({len(other)}, e.g. {min(other)}): go on "
+                "with the same model.init_args.trainable (lora, freeze)"
+            )
+
     def validation_step(self, prompts: Sequence[Prompt], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Trajectories for the benchmark callbacks; their noise depends on the prompt alone.
 
@@ -177,7 +191,6 @@ class EvaluatedModule(LightningModule):
         names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
         checkpoint["updates"] = self.updates
-        checkpoint["ranks"], checkpoint["strategy"] = self._ranks_and_strategy()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError if the checkpoint holds parameters that the policy does not have, or that are not finite,
@@ -202,38 +215,7 @@ class EvaluatedModule(LightningModule):
                 "its model.init_args.policy and model.init_args.trainable"
             )
         if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
-            self._check_training_goes_on(checkpoint, known, file)
-        for name, tensor in checkpoint["state_dict"].items():
+            self._check_trained(checkpoint, known, file)
+        for name, tensor in checkpoint.get("state_dict", {}).items():
             finite(name, tensor, file)
         self.updates = checkpoint["updates"]
-
-    def _check_training_goes_on(
-        self, checkpoint: Mapping[str, Any], known: Mapping[str, nn.Parameter], file: Path
-    ) -> None:
-        """Raises ValueError unless the checkpoint's parameters are those that are trained; says what is not exact."""
-        other = {name for name, p in known.items() if p.requires_grad} ^ set(checkpoint["state_dict"])
-        if other:
-            raise ValueError(
-                f"{file} and this configuration train different parameters ({len(other)}, e.g. {min(other)}): go on "
-                "with the same model.init_args.trainable (lora, freeze)"
-            )
-        here, there = self._ranks_and_strategy(), (checkpoint.get("ranks"), checkpoint.get("strategy"))
-        if None not in there and here != there and self.trainer.is_global_zero:
-            log.warning(
-                "the checkpoint was written by %s rank(s) (%s), and %s rank(s) (%s) go on: sums are added up in "
-                "another order, so the run equals an unbroken one to rounding, not to the last digit",
-                *there,
-                *here,
-            )
-
-    def _ranks_and_strategy(self) -> tuple[int, str]:
-        sharded = isinstance(self.trainer.strategy, FullySharded)
-        return self.trainer.world_size, "fsdp2" if sharded else "ddp" if self.trainer.world_size > 1 else "one process"
-
-
-def _ranks_of_adapters(checkpoint: Mapping[str, Any], known: Mapping[str, nn.Parameter]) -> str:
-    """What is said of adapters of another rank; otherwise ""."""
-    for name, tensor in checkpoint["state_dict"].items():
-        if ".lora_A." in name and name in known and len(tensor) != len(known[name]):
-            return f" (adapters of rank {len(tensor)} there, of rank {len(known[name])} here)"
-    return ""

@@ -101,18 +101,6 @@ def test_a_larger_model_is_refused_with_both_shapes(run, capsys):
     assert re.search(r"\d+ parameters differ, e.g. .* has shape \(.*32.*\), not \(.*64.*\)", capsys.readouterr().err)
 
 
-def test_another_strategy_goes_on_and_what_is_not_exact_is_said(run, caplog, monkeypatch):
-    world, last = run
-    saved = torch.load(last, weights_only=True)
-    assert (saved["ranks"], saved["strategy"]) == (1, "one process")
-    other = world / "other.ckpt"
-    torch.save({**saved, "ranks": 2, "strategy": "fsdp2"}, other)
-    options = [*adapters(world, 2), f"--ckpt_path={other}", "--trainer.max_steps=2"]
-    assert tiny_run.fit(world, "else", JUDGE, *options, "--model.init_args.num_generations=4") == 0
-    assert "written by 2 rank(s) (fsdp2), and 1 rank(s) (one process) go on" in caplog.text
-    assert "other settings" not in caplog.text, "the checkpoint lies in no run folder"
-
-
 def test_settings_that_the_checkpoint_holds_have_no_effect(run, caplog):
     world, last = run
     options = [*adapters(world, 2), "--ckpt_path=last", "--trainer.max_steps=2", "--model.init_args.optimizer.lr=0.5"]

@@ -26,7 +26,6 @@ def fit(world: Path, name: str, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "project", *tiny_run.command(world, name, JUDGE, *options)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert ("written by 2 rank(s) (fsdp2), and 1 rank(s) (one process) go on" in done.stderr) == (name == "other")
     return checkpoint(world, name)
 
 
