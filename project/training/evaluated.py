@@ -12,7 +12,6 @@ from lightning import LightningModule
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import nn
 
 from project.benchmarks.base import Benchmark
 from project.datamodule import evaluated_prompts
@@ -57,7 +56,7 @@ class Evaluation:
         return self.task[prompt.benchmark]
 
 
-def _ranks_of_adapters(checkpoint: Mapping[str, Any], known: Mapping[str, nn.Parameter]) -> str:
+def _ranks_of_adapters(checkpoint: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     """What is said of adapters of another rank; otherwise ""."""
     for name, tensor in checkpoint["state_dict"].items():
         if ".lora_A." in name and name in known and len(tensor) != len(known[name]):
@@ -154,7 +153,7 @@ class EvaluatedModule(LightningModule):
         """The tasks that will draw for evaluations during training."""
         return self.evaluation.tasks if self.evaluation is not None and evaluated_prompts(self.trainer) else []
 
-    def _check_trained(self, checkpoint: Mapping[str, Any], known: Mapping[str, nn.Parameter], file: Path) -> None:
+    def _check_trained(self, checkpoint: Mapping[str, Any], known: Mapping[str, Any], file: Path) -> None:
         """Raises ValueError unless the checkpoint's parameters are those that are trained here."""
         other = {name for name, p in known.items() if p.requires_grad} ^ set(checkpoint["state_dict"])
         if other:
