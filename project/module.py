@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from project.benchmarks.base import Benchmark
 from project.core.metrics import Mean, values
 from project.core.ranks import ALONE, Ranks
-from project.core.timing import Stopwatch
+from project.core.timing import Stopwatch, free_unused_memory
 from project.models.base import ModelSource, UnifiedModel
 from project.models.lora import adapters_at_start, adapters_off, keep_start
 from project.objectives.base import Counts, LossInputs, Objective
@@ -130,6 +130,7 @@ class AlphaGRPO(EvaluatedModule):
     def training_step(self, prompts: Sequence[Prompt], batch_idx: int) -> dict[str, Any]:
         """One rollout and the optimizer steps on it."""
         groups = self.rollout(prompts)
+        free_unused_memory()
         groups = [self.score(group) for group in groups]
         groups = self.task.credit(groups, self.ranks)
         groups = [self.advantages(group) for group in groups]
@@ -137,6 +138,7 @@ class AlphaGRPO(EvaluatedModule):
             self.update(groups, first=step == 0)
         self.updates += 1
         self.log_dict({f"time/{name}": s for name, s in self.stopwatch.reset().items()})
+        self.log_dict({f"memory/{name}": gb for name, gb in self.stopwatch.memory().items()})
         if self.scorer is not None:
             self.log("judge/seconds", self.scorer.busy())
         return {"group": groups[-1], "groups": tuple(groups)}
@@ -320,8 +322,15 @@ class AlphaGRPO(EvaluatedModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if stage == "fit":
-            self.task.check(self._prompts("train"))
+        if stage != "fit":
+            return
+        prompts = getattr(getattr(self.trainer, "datamodule", None), "prompts_per_update", self.ranks.size)
+        if prompts * self.num_generations < self.ranks.size:
+            raise ValueError(
+                f"an update has {prompts} x {self.num_generations} samples, which cannot be dealt to {self.ranks.size} "
+                "ranks: raise data.init_args.prompts_per_update, or take fewer devices"
+            )
+        self.task.check(self._prompts("train"))
 
     def on_fit_start(self) -> None:
         """Check before training that the rewards can work on these prompts."""
@@ -330,12 +339,6 @@ class AlphaGRPO(EvaluatedModule):
             raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.DVReward")
         for turn in (turn for task in (self.task, *self._evaluation_tasks()) for turn in task.turns):
             self.model.latent_grid(turn.canvas.height, turn.canvas.width)  # raises for pictures that cannot be drawn
-        prompts = getattr(getattr(self.trainer, "datamodule", None), "prompts_per_update", self.ranks.size)
-        if prompts * self.num_generations < self.ranks.size:
-            raise ValueError(
-                f"an update has {prompts} x {self.num_generations} samples, which cannot be dealt to {self.ranks.size} "
-                "ranks: raise data.init_args.prompts_per_update, or take fewer devices"
-            )
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         asking = [c for c in callbacks if isinstance(c, Benchmark) and c.reward is None and c.of_pictures]
         evaluated = [prompt for benchmark in asking for prompt in benchmark.prompts(self.trainer)]

@@ -34,7 +34,7 @@ from tests.helpers import ROOT
 DOCUMENTS = sorted(
     [
         ROOT / "README.md",
-        *(file for folder in ("configs", "data", "project") for file in (ROOT / folder).rglob("README.md")),
+        *(file for folder in ("configs", "data", "project") for file in (ROOT / folder).rglob("*.md")),
     ]
 )
 BLOCK = re.compile(
@@ -107,7 +107,9 @@ def fit_parser() -> ArgumentParser:
 
 
 documents = pytest.mark.parametrize(
-    "document", [Document(file) for file in DOCUMENTS], ids=lambda document: str(document.file.relative_to(ROOT).parent)
+    "document",
+    [Document(file) for file in DOCUMENTS],
+    ids=lambda document: str(document.file.relative_to(ROOT).with_suffix("")).removesuffix("/README"),
 )
 
 
@@ -201,7 +203,12 @@ def test_rows_are_read(document: Document, desk: Path) -> None:
 def test_commands_parse(document: Document, desk: Path, fit_parser: ArgumentParser) -> None:
     save_files(document, desk)
     for words in commands(document):
-        if "-m" in words and words[0] == "python":
+        if words[0] == "sbatch":
+            script = next(n for n, word in enumerate(words) if word.endswith(".sbatch"))
+            assert Path(words[script]).is_file() and all(word.startswith("--") for word in words[1:script]), words
+            if options := words[script + 1 :]:
+                parse(["fit", *options], fit_parser)
+        elif "-m" in words and words[0] in ("python", "torchrun"):
             module, *rest = words[words.index("-m") + 1 :]
             if module == "project":
                 parse(rest, fit_parser)

@@ -7,9 +7,11 @@ import types
 
 import pytest
 import torch
-from lightning import Callback
+from lightning import Callback, Trainer
 
 from project.benchmarks.base import Benchmark
+from project.core.ranks import Ranks
+from project.datamodule import PromptDataModule
 from project.models.lora import LoRA, add_lora, save_adapter
 from project.objectives.grpo import GRPO
 from project.rewards.random import RandomReward
@@ -140,6 +142,17 @@ def test_ranks_wait_as_long_as_all_judges_of_the_run_may_be_away(monkeypatch):
     monkeypatch.setattr("project.training.evaluated.lengthen_timeout", lambda strategy, s: waits.append((strategy, s)))
     trainer = train(make_module(), updates=1, rewards=[Waits(), RandomReward()], callbacks=[Waiting()])
     assert waits == [(trainer.strategy, 6.0)]
+
+
+def test_samples_that_cannot_be_dealt_to_the_ranks_are_refused_before_anything_is_loaded(monkeypatch):
+    module = make_module(num_generations=3)
+    monkeypatch.setattr(type(module), "ranks", Ranks(rank=0, size=7))
+    data = PromptDataModule(train="prompts.txt", prompts_per_update=2)
+    data.setup = lambda stage: None
+    trainer = Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, barebones=True)
+    with pytest.raises(ValueError, match=r"2 x 3 samples.*7 ranks: raise data.init_args.prompts_per_update, or take"):
+        trainer.fit(module, datamodule=data)
+    assert module.policy is None
 
 
 class Named(Benchmark):

@@ -17,7 +17,7 @@ from project.core.run_folder import run_folder
 
 
 class Results(Callback):
-    """Writes {"before": S, "after": S, "updates", "seed", "seconds", "config"} into the run folder.
+    """Writes {"before": S, "after": S, "updates", "seed", "seconds", "config", ...} into the run folder.
 
     S is what the run's benchmark measured (with several benchmarks: {name: its results}). `before` comes from the
     validation before training, if that was complete (`trainer.num_sanity_val_steps: -1`), `after` from the last one
@@ -79,6 +79,7 @@ class Results(Callback):
             "before": self.before,
             "after": self.after,
             "updates": _updates(pl_module),
+            "measured_updates": self.measured_updates,
             "seed": self.seed,
             "seconds": round(self._seconds(), 1),
             "config": str(self.file.parent / "config.yaml"),

@@ -28,12 +28,13 @@ from project.callbacks.interrupt import GracefulStop, Interrupted
 from project.callbacks.opening import Opening
 from project.callbacks.progress import Progress
 from project.callbacks.results import Results
+from project.cli.going_on import Finished, differences, last_to_go_on
 from project.cli.loggers import MetricsCSV
 from project.cli.refusals import check_trainer, own_words
 from project.core.atomic_files import NotWritten, write_atomically
 from project.core.config_files import files_in, unknown_empty_key, unreadable
 from project.core.errors import ScoringFailed, UsageError, explain
-from project.core.run_folder import RunFolder, folder_of_checkpoint, lock, on_rank_zero
+from project.core.run_folder import RunFolder, abandon, folder_of_checkpoint, lock, on_rank_zero
 from project.rewards.base import Reward
 from project.training.checkpoints import read_checkpoint
 
@@ -46,6 +47,7 @@ UNMENDABLE = (
     r".*does not have many workers",  # the loaders hand out what is in memory
     r"The number of training batches \(\d+\) is smaller than the logging interval",  # metrics are logged by update
     r"Checkpoint directory .* exists and is not empty",  # a run that goes on
+    r"Paged optimizers are not supported on CPU",  # said in our own words
     r"FSDP2-wrapped module .* returned a view tensor",  # nothing is written into what a layer returned
 )
 """Warnings that a user cannot act upon."""
@@ -63,6 +65,8 @@ def run_lightning(argv: Sequence[str]) -> int:
     try:
         with ExitStack() as held:
             ProjectCLI(list(argv), held)
+    except Finished as finished:
+        rank_zero_info(str(finished))
     except Interrupted as stop:
         _log.warning("%s", stop)
         return 128 + stop.signal
@@ -80,6 +84,10 @@ class SaveRunConfig(SaveConfigCallback):
 
     def __init__(self, parser: LightningArgumentParser, config: Any, **kwargs: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False, **kwargs)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        agree_on_checkpoint(trainer, self.config.ckpt_path if stage == "fit" else None)
+        super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not self._file(trainer).exists():
@@ -145,15 +153,26 @@ class ProjectCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Finds and checks the checkpoint before anything is built. (Lightning's also takes arguments from it.)"""
-        config = self.config[self.config.subcommand]
+        config, fits = self.config[self.config.subcommand], self.config.subcommand == "fit"
         if config.get("ckpt_path") in ("best", "hpc"):
             raise ValueError(f"--ckpt_path {config.ckpt_path}: name a file, or `last` for the newest run's")
         if config.get("ckpt_path") == "last":
-            try:
-                config.ckpt_path = str(RunFolder(**config.run.as_dict()).last_checkpoint())
-            except FileNotFoundError as error:
-                raise FileNotFoundError(f"--ckpt_path last: {error}") from None
+            runs = RunFolder(**config.run.as_dict())
+            if fits:
+                last, said = last_to_go_on(runs, config.trainer, _measures(config))
+                config.ckpt_path = last and str(last)
+                rank_zero_info(said)
+            else:
+                try:
+                    config.ckpt_path = str(runs.last_checkpoint())
+                except FileNotFoundError as error:
+                    raise FileNotFoundError(f"--ckpt_path last: {error}") from None
         check_checkpoint(config.get("ckpt_path"))
+        if fits and config.get("ckpt_path") is not None:
+            now = self._parser("fit").dump(config, skip_unset=False)
+            lines = differences(Path(config.ckpt_path), now)
+            if lines and on_rank_zero():
+                _log.warning("other settings than those of the run that goes on:\n  %s", "\n  ".join(lines))
 
     def instantiate_classes(self) -> None:
         try:
@@ -189,6 +208,8 @@ class ProjectCLI(LightningCLI):
 
         resumed = folder_of_checkpoint(self._get(self.config, "ckpt_path")) if self.subcommand == "fit" else None
         folder = resumed or self._get(self.config_init, "run").claim()
+        if resumed is None and on_rank_zero():
+            self.held.push(lambda kind, *_: abandon(folder) if kind is not None else None)
         if self.subcommand == "fit" and on_rank_zero() and (mine := lock(folder)) is not None:
             self.held.enter_context(mine)
         ours = {
@@ -266,6 +287,22 @@ class ProjectCLI(LightningCLI):
         return [n.removeprefix("--") for n in names if n.startswith("--") and not n.endswith(("+", ".help"))]
 
 
+def agree_on_checkpoint(trainer: Trainer, own: str | None) -> None:
+    """Raises ValueError on every rank unless all of them go on from the same checkpoint. A collective call."""
+    first = trainer.strategy.broadcast(own)
+    if trainer.strategy.reduce_boolean_decision(own != first, all=False):
+        here = "" if own == first else f", rank {trainer.global_rank} finds {own or 'none'}"
+        raise ValueError(
+            f"rank 0 goes on from {first or 'no checkpoint'}, and not every rank finds the same{here}: put run.root on "
+            "a file system that all nodes share; if they do share it, start again"
+        )
+
+
+def _measures(config: Any) -> bool:
+    """Whether a run is measured at its end."""
+    return bool(config.benchmarks) and config.trainer.limit_val_batches != 0
+
+
 def run_loggers(folder: Path) -> list[Logger]:
     """TensorBoard events and `metrics.csv`, both directly in the run folder."""
     board = TensorBoardLogger(save_dir=folder.parent, name="", version=folder.name, default_hp_metric=False)
@@ -280,10 +317,7 @@ def check_checkpoint(ckpt_path: str | Path | None) -> None:
     if not path.exists():
         there = ", ".join(sorted(p.name for p in path.parent.glob("*.ckpt"))) or "no checkpoint"
         raise FileNotFoundError(f"there is no checkpoint {path}: {path.parent} holds {there}")
-    if not path.is_dir():
-        read_checkpoint(path, contents=False)
-    elif not (path / ".metadata").is_file():  # written last
-        raise ValueError(f"{path} is no complete checkpoint of a run (half-written, or another format): give another")
+    read_checkpoint(path, contents=False)
 
 
 def _raised_here(error: BaseException) -> bool:

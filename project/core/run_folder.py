@@ -10,6 +10,11 @@ from typing import IO
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+LOCK = ".lock"
+"""A file that every training has in its folder, and no other command."""
+OF_A_START = re.compile(r"\.lock|config\.yaml|hparams\.yaml|events\.out\.tfevents\..*")
+"""Files that a run writes before it has done anything."""
+
 
 class RunFolder:
     """Where a run keeps `config.yaml`, `checkpoints/`, `metrics.csv`, TensorBoard events and `results.json`.
@@ -50,6 +55,11 @@ class RunFolder:
             raise FileNotFoundError(f"no run of {self.home} has a checkpoint: check run.root and run.name")
         return found
 
+    def started_after(self, checkpoint: Path) -> list[Path]:
+        """Folders of trainings that began later than the run of a checkpoint, oldest first."""
+        number = int(checkpoint.parent.parent.name.removeprefix("version_"))
+        return [folder for n, folder in versions(self.home).items() if n > number and (folder / LOCK).exists()]
+
 
 def versions(home: Path) -> dict[int, Path]:
     """The run folders of an experiment by their numbers, oldest first."""
@@ -63,7 +73,7 @@ def lock(folder: Path) -> IO[str] | None:
     The lock ends with the returned file, or the process however it ends. None where the file system has no locks.
     Raises ValueError if another process holds it.
     """
-    file = (folder / ".lock").open("a")
+    file = (folder / LOCK).open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -73,6 +83,15 @@ def lock(folder: Path) -> IO[str] | None:
         file.close()
         return None
     return file
+
+
+def abandon(folder: Path) -> None:
+    """Removes the folder of a run that ended before it had done anything; one that holds more stays."""
+    files = [*folder.iterdir()] if folder.is_dir() else []
+    if all(OF_A_START.fullmatch(file.name) for file in files):
+        for file in files:
+            file.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def on_rank_zero() -> bool:

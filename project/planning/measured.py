@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from project.core.timing import GB
+
 PHASES = ("rollout_text", "rollout_image", "judge", "judge_wait", "replay", "reference", "backward", "optimizer")
 """In the order in which they are reported; others follow."""
 CLEAR_PEAK = Path("/proc/self/clear_refs")
@@ -99,8 +101,15 @@ class Recorder(Callback):
                     tokens=sum(len(text.ids_T) for trajectory in drawn for text in trajectory.texts),
                 )
             )
-        self.cost.peak_bytes = max(self.cost.peak_bytes, peak_memory())
+        # On a GPU the module begins to count anew at every phase.
+        self.cost.peak_bytes = max(self.cost.peak_bytes, peak_memory(), *logged_peaks(trainer.callback_metrics))
         self._last = time.perf_counter()
+
+
+def logged_peaks(metrics: Mapping[str, Any]) -> list[int]:
+    """The peaks of the phases of an update [bytes], as the module logs them on a GPU."""
+    phases = {name for name in metrics if name.startswith("memory/")} - {"memory/reserved", "memory/resident"}
+    return [round(GB * float(metrics[name])) for name in phases]
 
 
 def reset_peak_memory() -> None:

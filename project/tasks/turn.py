@@ -228,11 +228,12 @@ def text_segments(model: UnifiedModel, sampled: SampledText) -> list[TextSegment
 
 
 def text_metrics(trajectories: Sequence[Trajectory]) -> dict[str, Metric]:
-    """Share of the texts that the token limit cut off, and share of the empty ones."""
+    """Share of the texts that the token limit cut off, share of the empty ones, and mean number of tokens."""
     texts = [text for trajectory in trajectories for text in trajectory.texts]
     return {
         "text/cut_off": Mean.over(not text.finished for text in texts),
         "text/empty": Mean.over(not text.text for text in texts),
+        "text/tokens": Mean.over(len(text.ids_T) for text in texts),
     }
 
 

@@ -121,6 +121,11 @@ def read_checkpoint(path: Path, contents: bool = True) -> dict[str, Any]:
     Tensors are read from the file when they are used, so that those of the optimizer take no memory.
     Raises FileNotFoundError or ValueError if it is none.
     """
+    if path.is_dir():
+        raise ValueError(
+            f"{path} is a folder, such as sharded checkpoints are: runs of this project write one file under every "
+            "strategy, which goes on under any other: give a file such as last.ckpt"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
     if is_lfs_pointer(path):

@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from project.benchmarks.base import Benchmark
 from project.datamodule import PromptSource, evaluated_prompts
 from project.models.base import UnifiedModel
-from project.models.weight_files import finite
+from project.models.weight_files import finite, misfits
 from project.rewards.base import Reward
 from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
@@ -24,6 +24,14 @@ from project.training.evaluation import Evaluation
 from project.training.sharding import gathered, shard
 from project.training.strategies import check_strategy, lengthen_timeout
 from project.trajectory import Prompt, SampleKey
+
+
+def _ranks_of_adapters(checkpoint: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """What is said of adapters of another rank; otherwise ""."""
+    for name, tensor in checkpoint["state_dict"].items():
+        if ".lora_A." in name and name in known and len(tensor) != len(known[name]):
+            return f" (adapters of rank {len(tensor)} there, of rank {len(known[name])} here)"
+    return ""
 
 
 class EvaluatedModule(LightningModule):
@@ -139,6 +147,15 @@ class EvaluatedModule(LightningModule):
         """The tasks that will draw for evaluations during training."""
         return self.evaluation.tasks if self.evaluation is not None and evaluated_prompts(self.trainer) else []
 
+    def _check_trained(self, checkpoint: Mapping[str, Any], known: Mapping[str, Any], file: Path) -> None:
+        """Raises ValueError unless the checkpoint's parameters are those that are trained here."""
+        other = {name for name, p in known.items() if p.requires_grad} ^ set(checkpoint["state_dict"])
+        if other:
+            raise ValueError(
+                f"{file} and this configuration train different parameters ({len(other)}, e.g. {min(other)}): go on "
+                "with the same model.init_args.trainable (lora, freeze)"
+            )
+
     def validation_step(self, prompts: Sequence[Prompt], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Trajectories for the benchmark callbacks; their noise depends on the prompt alone.
 
@@ -170,14 +187,14 @@ class EvaluatedModule(LightningModule):
         checkpoint["updates"] = self.updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError if the checkpoint holds parameters that the policy does not have, or that are not finite.
+        """Raises ValueError if the checkpoint holds parameters that the policy does not have, or that are not finite,
+        or of other shapes; in training also if it holds others than those that are trained.
 
         Loading is not strict, because checkpoints hold no frozen parameters. So a checkpoint of another policy would be
         left out silently, and its name would stand beside the scores of other weights.
         """
-        known = {name for name, _ in self.named_parameters()}
-        # A sharded checkpoint is read by the strategy, and holds no tensors here.
-        unknown = [name for name in checkpoint.get("state_dict", {}) if name not in known]
+        known = dict(self.named_parameters())
+        unknown = [name for name in checkpoint["state_dict"] if name not in known]
         if unknown:
             raise ValueError(
                 f"the checkpoint does not fit the policy of this configuration: it holds {len(unknown)} parameters "
@@ -185,6 +202,14 @@ class EvaluatedModule(LightningModule):
                 "run, or its model.init_args.policy and model.init_args.trainable"
             )
         file = Path((self._trainer and self._trainer.ckpt_path) or "the checkpoint")
+        if faults := misfits({name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}, known):
+            raise ValueError(
+                f"{file} does not fit the policy of this configuration{_ranks_of_adapters(checkpoint, known)}: "
+                f"{len(faults)} parameters differ, e.g. {faults[0]}: take the config.yaml of the checkpoint's run, or "
+                "its model.init_args.policy and model.init_args.trainable"
+            )
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            self._check_trained(checkpoint, known, file)
         for name, tensor in checkpoint.get("state_dict", {}).items():
             finite(name, tensor, file)
         self.updates = checkpoint["updates"]

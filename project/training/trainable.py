@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,11 +11,14 @@ from typing import Any
 
 from lightning.pytorch.cli import OptimizerCallable
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from project.core.nearest import nearest
 from project.models.base import UnifiedModel
 from project.models.lora import LoRA, add_lora
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,8 @@ def optimizer_over(module: nn.Module, make: OptimizerCallable, own: Mapping[str,
         own: options by pattern of parameter names; the first match counts.
 
     Raises:
-        ValueError: for a pattern that matches nothing, and options that the optimizer would ignore or refuse.
+        ValueError: for a pattern that matches nothing, options that the optimizer would ignore or refuse, and an
+            optimizer of bitsandbytes over weights that are shared out.
     """
     matching((name for name, _ in module.named_parameters()), own, "parameter_groups")
     chosen: dict[str | None, list[nn.Parameter]] = defaultdict(list)
@@ -101,8 +106,28 @@ def optimizer_over(module: nn.Module, make: OptimizerCallable, own: Mapping[str,
     except ValueError as error:
         raise ValueError(f"model.init_args.optimizer or trainable.parameter_groups: {error}") from error
     assert isinstance(optimizer, Optimizer)
+    _check_device(optimizer)
     _check_options(own, optimizer.defaults)
     return optimizer
+
+
+def _check_device(optimizer: Optimizer) -> None:
+    """The optimizers of bitsandbytes know neither shared out weights nor, if paged, a CPU."""
+    kind = type(optimizer)
+    if not kind.__module__.startswith("bitsandbytes."):
+        return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if any(isinstance(parameter, DTensor) for parameter in parameters):
+        raise ValueError(
+            f"model.init_args.optimizer is {kind.__name__} of bitsandbytes, which cannot work on weights that are "
+            "shared out: with --trainer.strategy fsdp2 take torch.optim.AdamW, whose state is shared out too, or set "
+            "the strategy to ddp"
+        )
+    if getattr(optimizer, "is_paged", False) and any(parameter.device.type == "cpu" for parameter in parameters):
+        log.warning(
+            "%s moves its state between the memory of a GPU and that of the machine: without a GPU nothing is moved",
+            kind.__name__,
+        )
 
 
 def _check_options(own: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any]) -> None:

@@ -20,47 +20,14 @@ import yaml
 
 from project.__main__ import main
 from tests.helpers import ROOT, toys
-
-GOOD = """\
-seed_everything: 3
-run:
-  name: toy
-model:
-  class_path: tests.helpers.toys.Tiny
-  init_args:
-    net:
-      class_path: tests.helpers.toys.Net
-      init_args:
-        depth: 2
-data:
-  class_path: project.datamodule.PromptDataModule
-  init_args:
-    train: train.txt
-    val: val.txt
-    prompts_per_update: 2
-    eval_batch_size: 2
-trainer:
-  accelerator: cpu
-  max_epochs: 1
-  log_every_n_steps: 1
-  num_sanity_val_steps: -1
-  enable_progress_bar: false
-  enable_model_summary: false
-rewards:
-  - class_path: tests.helpers.toys.Length
-benchmarks:
-  - class_path: tests.helpers.toys.LengthBenchmark
-"""
+from tests.helpers.toys import GOOD, write_place
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with two prompt files and a good configuration."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "train.txt").write_text("".join(f"{'x' * n}\n" for n in range(1, 13)))
-    (tmp_path / "val.txt").write_text("a\nbb\nccc\n")
-    (tmp_path / "good.yaml").write_text(GOOD)
-    return tmp_path
+    return write_place(tmp_path)
 
 
 def config(**replaced: str) -> str:
@@ -224,7 +191,7 @@ BAD_ARGUMENTS = {
     "foreign_checkpoint": (["--ckpt_path", "foreign.ckpt"], 1, ["foreign.ckpt is no complete checkpoint"]),
     "foreign_zip": (["--ckpt_path", "foreign.zip"], 1, ["foreign.zip is no complete checkpoint"]),
     "best": (["--ckpt_path", "best"], 1, ["--ckpt_path best: name a file"]),
-    "no_last": (["--ckpt_path", "last"], 1, ["--ckpt_path last: no run of runs/toy has a checkpoint"]),
+    "folder": (["--ckpt_path", "sharded"], 1, ["sharded is a folder", "give a file such as last.ckpt"]),
     "root_is_a_file": (["--run.root", "bad.jsonl"], 1, ["bad.jsonl/toy cannot be made"]),
     "value_on_the_command_line": (["--trainer.max_epochs", "four"], 2, ["error: trainer.max_epochs is 'four': give"]),
     "no_prompts": (["--data.init_args.train", "none.txt"], 1, ["there is no prompt file none.txt"]),
@@ -244,6 +211,8 @@ def test_bad_arguments_are_one_message(case: str, capsys: pytest.CaptureFixture[
     with zipfile.ZipFile("foreign.zip", "w") as archive:
         archive.writestr("a.txt", "a")
     Path("bad.jsonl").write_text('{"prompt": "a"}\n{"prompt": \n')
+    Path("sharded").mkdir()
+    Path("sharded/.metadata").write_bytes(b"")
     arguments, code, expected = BAD_ARGUMENTS[case]
     assert fit(*arguments) == code
     check_message(capsys, expected)

@@ -22,7 +22,7 @@ from tests.helpers.policies import TinyBagel
 from tests.helpers.sampling import sde
 from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
 
-MEASURED = re.compile("time/|judge/seconds").match
+MEASURED = re.compile("time/|memory/|judge/seconds").match
 """What is never twice the same."""
 FOUR = [*PROMPTS, PROMPTS[0].__class__(id="3", text="a red square")]
 

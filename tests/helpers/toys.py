@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,45 @@ from torchmetrics import MeanMetric, Metric
 from project.benchmarks.base import Benchmark
 from project.rewards.base import Reward, RewardOutput
 from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, Scores, TextSegment, Trajectory
+
+GOOD = """\
+seed_everything: 3
+run:
+  name: toy
+model:
+  class_path: tests.helpers.toys.Tiny
+  init_args:
+    net:
+      class_path: tests.helpers.toys.Net
+      init_args:
+        depth: 2
+data:
+  class_path: project.datamodule.PromptDataModule
+  init_args:
+    train: train.txt
+    val: val.txt
+    prompts_per_update: 2
+    eval_batch_size: 2
+trainer:
+  accelerator: cpu
+  max_epochs: 1
+  log_every_n_steps: 1
+  num_sanity_val_steps: -1
+  enable_progress_bar: false
+  enable_model_summary: false
+rewards:
+  - class_path: tests.helpers.toys.Length
+benchmarks:
+  - class_path: tests.helpers.toys.LengthBenchmark
+"""
+
+
+def write_place(folder: Path) -> Path:
+    """Two prompt files and `good.yaml`, a configuration of the toys."""
+    (folder / "train.txt").write_text("".join(f"{'x' * n}\n" for n in range(1, 13)))
+    (folder / "val.txt").write_text("a\nbb\nccc\n")
+    (folder / "good.yaml").write_text(GOOD)
+    return folder
 
 
 def trajectory(prompt: Prompt, sample: int = 0, text: str = "red circle") -> Trajectory:

@@ -55,7 +55,7 @@ def test_a_trajectory_is_the_given_picture_and_a_text(seeing_model):
     first, same, other = (t.source for t in group.trajectories)
     assert first is same and other.pixels_HWC.shape == (8, 8, 3), "as the autoencoder's transform resizes it"
     assert np.array_equal(first.pixels_HWC.numpy(), picture(PROMPTS[0]))
-    assert set(group.metrics) == {"text/cut_off", "text/empty"}
+    assert set(group.metrics) == {"text/cut_off", "text/empty", "text/tokens"}
 
 
 def test_the_vision_encoder_alone_sees_the_picture(seeing_model, monkeypatch):

@@ -250,6 +250,7 @@ def test_cut_off_and_empty_reflections_are_counted(model, sampler):
     texts = [t.texts[0] for t in group.trajectories]
     assert group.metrics["text/cut_off"].value == sum(not t.finished for t in texts) / len(texts) > 0
     assert group.metrics["text/empty"].value == sum(t.text == "" for t in texts) / len(texts)
+    assert group.metrics["text/tokens"].value == sum(len(t.ids_T) for t in texts) / len(texts)
 
 
 def test_what_says_that_nothing_is_wrong_may_be_written_in_capitals(model, sampler):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from project.__main__ import main
 from project.inference.pipeline import UnifiedPipeline
 from project.models.bagel import Bagel
 from project.training.checkpoints import load_policy, read_checkpoint, write_checkpoint
@@ -40,6 +41,18 @@ def test_every_weight_has_the_type_that_was_asked_for(last, monkeypatch):
         assert torch.equal(tensor, wide[name].to(tensor.dtype)), name
     assert all(torch.equal(wide[name.removeprefix("policy.")], tensor) for name, tensor in trained.items())
     assert {parameter.dtype for parameter in narrow.autoencoder.parameters()} == {torch.float32}
+
+
+def test_a_folder_of_shards_is_refused_by_every_reader(last, tmp_path, capsys):
+    shards = tmp_path / "checkpoints/last.ckpt"
+    shards.mkdir(parents=True)
+    (shards / "__0_0.distcp").touch()  # another shard, and the list of them, are missing
+    for read in (read_checkpoint, lambda path: load_policy(str(path))):
+        with pytest.raises(ValueError, match=r"last\.ckpt is a folder, such as sharded .* give a file"):
+            read(shards)
+    assert main(["export", f"--checkpoint={shards}", "--format=peft", f"--out={tmp_path / 'out'}"]) == 1
+    assert "is a folder, such as sharded checkpoints are" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_tensors_of_another_shape_are_listed(last, tmp_path):
