@@ -1,4 +1,4 @@
-"""Processes of a run that are started by hand, so that each can be told apart, sent a signal, and none outlives a test."""
+"""Processes of a run, started by hand: each can be sent a signal, and none outlives its test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Ranks:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.said = [tempfile.TemporaryFile() for _ in range(size)]  # a pipe that nobody reads would fill up
+        # A pipe that nobody reads would fill up.
+        self.said = [tempfile.TemporaryFile() for _ in range(size)]  # noqa: SIM115
         self.processes = []
         for rank, said in enumerate(self.said):
             told = {name: value for name, value in os.environ.items() if name not in LAUNCHED}

@@ -10,6 +10,7 @@ moved; and whether two updates, a new start and two more equal four by hash.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import sys
 import tempfile
@@ -83,10 +84,8 @@ class Cell:
 
     def arguments(self, world: Path, again: bool = False) -> list[str]:
         """Of a run of all updates, or of the one that goes on from `last.ckpt`."""
-        what = [
-            f"--config={world}/{self.task}.yaml",
-            *([f"--config={world}/lora.yaml"] if self.trained == "lora" else []),
-        ]
+        lora = [f"--config={world}/lora.yaml"] if self.trained == "lora" else []
+        what = [f"--config={world}/{self.task}.yaml", *lora]
         kept = ["--trainer.callbacks+=project.callbacks.SaveLast", "--trainer.callbacks.keep_every_n_updates=1"]
         watched = ["--trainer.callbacks+=project.callbacks.EMA", f"--trainer.callbacks+={__spec__.name}.Recorded"]
         how = [] if self.strategy is None else [f"--trainer.strategy={self.strategy}", f"--trainer.devices={SIZE}"]
@@ -147,7 +146,8 @@ class Row:
     def __str__(self) -> str:
         figures = " ".join(f"{self.differences[name]:10.1e}" for name in TOLERANCE)
         what = f"{self.cell.strategy:<8} {self.cell.trained:<8} {self.cell.task:<8}"
-        return f"{what} {figures} {self.moved:10.1e} {'equal' if self.resumes else 'DIFFERS':>8} {'' if self.right else 'WRONG'}"
+        resumed = "equal" if self.resumes else "DIFFERS"
+        return f"{what} {figures} {self.moved:10.1e} {resumed:>8} {'' if self.right else 'WRONG'}".rstrip()
 
 
 HEAD = f"{'strategy':<8} {'trained':<8} {'task':<8} {''.join(f'{name:>11}' for name in TOLERANCE)}      moved  resumed"
@@ -159,9 +159,8 @@ def row(world: Path, cell: Cell) -> Row:
     ours = cell.folder(world)
     pairs = list(zip(torch.load(alone / "recorded.pt"), torch.load(ours / "recorded.pt"), strict=True))[:COMPARED]
     differences = {name: max(_apart(one[name], two[name]) for one, two in pairs) for name in ("reward", "advantage")}
-    differences["gradient"] = max(
-        _apart(one["gradient"], two["gradient"]) / float(one["gradient"]) for one, two in pairs
-    )
+    norms = [(one["gradient"], two["gradient"]) for one, two in pairs]
+    differences["gradient"] = max(_apart(one, two) / float(one) for one, two in norms)
     weights, one, start = (
         saved(folder / f"checkpoints/update_{n}.ckpt")["state_dict"]
         for folder, n in ((ours, COMPARED), (alone, COMPARED), (alone, 1))
@@ -188,19 +187,17 @@ def cells(names: Sequence[str] = ()) -> list[Cell]:
 
 
 def table(world: Path, names: Sequence[str] = ()) -> list[Row]:
-    """Trains the cells (of these names) in processes of their own."""
+    """Trains the cells (of these names) in processes of their own, and in this one what they are compared with."""
     write_world(world)
-    for size in (1, SIZE):
-        ranks.run(size, __spec__.name, str(world), str(size), *names, timeout=1200)
+    alone = {Cell(strategy=None, trained=cell.trained, task=cell.task) for cell in cells(names)}
+    train(world, sorted(alone, key=lambda cell: cell.name))
+    ranks.run(SIZE, __spec__.name, str(world), *names, timeout=1200)
     return [row(world, cell) for cell in cells(names)]
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:  # one of the processes
-        chosen = cells(sys.argv[3:])
-        if sys.argv[2] == "1":
-            chosen = sorted({Cell(strategy=None, trained=c.trained, task=c.task) for c in chosen}, key=lambda c: c.name)
-        train(Path(sys.argv[1]), chosen)
+    if "LOCAL_RANK" in os.environ:
+        train(Path(sys.argv[1]), cells(sys.argv[2:]))
         sys.exit()
     with tempfile.TemporaryDirectory() as temporary:
         rows = table(Path(sys.argv[1] if len(sys.argv) > 1 else temporary))
