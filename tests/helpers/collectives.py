@@ -9,12 +9,15 @@ tell where. FOLDER/SCENARIO_r.pt says what the rank had, and how it ended.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import signal
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
+from unittest import mock
 
 import torch
 from lightning.pytorch import Callback
@@ -25,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from project.callbacks.checkpoint import SaveLast
 from project.callbacks.interrupt import GracefulStop
+from project.core.atomic_files import NotWritten
 from project.core.errors import ScoringFailed
 from project.judges.base import JudgeUnavailable
 from project.objectives.grpo import GRPO
@@ -154,6 +158,7 @@ SCENARIOS: dict[str, tuple[str, dict[str, Any]]] = {
     "not_finite": ("none", {"objective": NotFinite}),
     "judge_dies": ("judge", {}),
     "sigterm": ("signal", {}),
+    "disk_full": ("none", {}),
 }
 """What happens to the rewards, and what else differs."""
 
@@ -175,13 +180,15 @@ def run(folder: Path, strategy: str, scenario: str) -> None:
     reward.module = module.objective.module = module
     observed, saving = Observed(), SaveLast(every_n_updates=100)
     ended = ""
+    full = OSError(errno.ENOSPC, "No space left on device")
     try:
-        train(
-            module, updates=UPDATES, rewards=[reward], callbacks=[observed, saving, GracefulStop()],
-            batches=[prompts] * 10, enable_checkpointing=True, default_root_dir=folder / scenario,
-            devices=distributed.get_world_size(), strategy=strategy, use_distributed_sampler=False,
-        )  # fmt: skip
-    except ScoringFailed as error:
+        with mock.patch("torch.save", side_effect=full) if scenario == "disk_full" else nullcontext():
+            train(
+                module, updates=UPDATES, rewards=[reward], callbacks=[observed, saving, GracefulStop()],
+                batches=[prompts] * 10, enable_checkpointing=True, default_root_dir=folder / scenario,
+                devices=distributed.get_world_size(), strategy=strategy, use_distributed_sampler=False,
+            )  # fmt: skip
+    except (ScoringFailed, NotWritten) as error:
         ended = str(error)
     weights = {name: whole(p.detach()) for name, p in module.named_parameters()}
     found = {"weights": weights, "updates": module.updates, "saved": saving.saved_updates, "ended": ended}
