@@ -9,9 +9,11 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from project.__main__ import main
 from tests.helpers import ranks, tiny_run
@@ -20,6 +22,7 @@ from tests.helpers.state import saved, tensors
 JUDGE = "project.shapes.judge.DetectorJudge"
 KEEP = ["--trainer.callbacks+=project.callbacks.SaveLast", "--trainer.callbacks.keep_every_n_updates=2"]
 EMA = ["--trainer.callbacks+=project.callbacks.EMA"]
+RAW = ["--trainer.callbacks.validate_with=raw"]  # the average moves even where no weight does
 STEPS = ["--trainer.max_steps=4", *EMA, *KEEP]
 LORA = {"lora": {"rank": 2, "alpha": 4}, "freeze": [], "parameter_groups": {}}
 CONSTANT = "tests.helpers.mortal_judge.MortalJudge"
@@ -84,10 +87,10 @@ def test_a_run_that_goes_on_as_it_was_says_nothing(sharded: Path) -> None:
 
 def equal_pair(world: Path, *options: str) -> None:
     """The runs `alone` and `resaved`: checkpoints of the same weights, by one process, and by two under fsdp2."""
-    assert tiny_run.fit(world, "alone", JUDGE, "--trainer.max_steps=2", *EMA, *KEEP, *options) == 0
+    assert tiny_run.fit(world, "alone", JUDGE, "--trainer.max_steps=2", *EMA, *RAW, *KEEP, *options) == 0
     copied(world, "alone", "resaved")
-    given = [*STEPS, *options, "--ckpt_path=last", "--model.init_args.update.max_skipped=1"]
-    given += ["--trainer.strategy=fsdp2", "--trainer.devices=2"]
+    given = ["--trainer.max_steps=4", *EMA, *RAW, *KEEP, *options, "--ckpt_path=last"]
+    given += ["--model.init_args.update.max_skipped=1", "--trainer.strategy=fsdp2", "--trainer.devices=2"]
     said = ranks.run(
         2, "project", *tiny_run.command(world, "resaved", CONSTANT, *given, calls=100), timeout=240, codes=(1,)
     )
@@ -112,6 +115,19 @@ def exported(world: Path, name: str, form: str) -> str:
     out = world / f"{name}_{form}"
     assert main(["export", "--checkpoint", str(checkpoint(world, name)), "--format", form, "--out", str(out)]) == 0
     return str(out)
+
+
+@pytest.mark.slow
+def test_pictures_of_weights_that_differ_by_rounding_differ_by_a_level_at_most(sharded: Path) -> None:
+    """The run of two ranks and the one of one process: their weights are equal to 2e-5."""
+    (sharded / "few.txt").write_text("a red circle\na green square left of a blue circle\n")
+    assert tiny_run.fit(sharded, "alone", JUDGE, *STEPS) == 0
+    drawn = []
+    for name in ("alone", "whole"):
+        pictures(sharded, "--checkpoint", str(checkpoint(sharded, name)))
+        drawn.append([np.asarray(Image.open(file)).astype(int) for file in sorted((sharded / "drawn").glob("*.png"))])
+    differences = np.abs(np.stack(drawn[0]) - np.stack(drawn[1]))
+    assert differences.max() <= 1 and differences.mean() < 0.01, (differences.max(), differences.mean())
 
 
 @pytest.mark.parametrize("trained", ["lora", pytest.param("full", marks=pytest.mark.slow)])
@@ -148,7 +164,7 @@ def validated(world: Path, name: str) -> list[str]:
     measure = [f"--data.init_args.val={world / 'few.jsonl'}", "--trainer.limit_val_batches=1.0"]
     measure += ['--benchmarks=[{"class_path": "project.benchmarks.MeanReward"}]']
     one = ["--trainer.strategy=auto", "--trainer.devices=1", f"--run.root={world}/measured", f"--run.name={name}"]
-    config = f"--config={world}/runs/{name}/version_0/config.yaml"
+    config = f"--config={world}/runs/alone/version_0/config.yaml"
     assert main(["validate", config, *one, *measure, f"--ckpt_path={checkpoint(world, name)}"]) == 0
     return Path(found_rows(world, name)).read_text().splitlines()
 
