@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from project.core.atomic_files import writing
+from project.core.atomic_files import NotWritten, writing
 from project.core.errors import ScoringFailed
 from project.core.run_folder import on_rank_zero, run_folder
 
@@ -105,25 +108,31 @@ class SaveLast(Checkpoint):
     def save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes `last.ckpt` unless it holds this update already. A collective call.
 
-        Raises NotWritten for an error of the file system; the old file stays as it was.
+        Raises NotWritten, on every rank, for an error of the file system; the old file stays as it was.
         """
         updates = _updates(pl_module)
         if self.folder is None or updates in (0, self.saved_updates):
             return
-        last, new = self.folder / "last.ckpt", self.folder / "last.ckpt.new"
-        with writing(last):
-            trainer.save_checkpoint(new, weights_only=False)
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        failed: NotWritten | None = None
         if on_rank_zero():
-            if self._kept(updates):
-                kept = self.folder / f"update_{updates}.ckpt"
-                partial = kept.with_name(f"{kept.name}.new")
-                with writing(kept):
-                    _copy(new, partial)
-                    _replace(partial, kept)
-            with writing(last):
-                _replace(new, last)
-        trainer.strategy.barrier("SaveLast.save")
+            try:
+                self._write(self.folder, checkpoint, updates)
+            except NotWritten as error:
+                failed = error
+        # Only rank 0 writes. If it alone raised, the others would wait for it in their next collective call.
+        if (failed := trainer.strategy.broadcast(failed)) is not None:
+            raise failed
         self.saved_updates = updates
+
+    def _write(self, folder: Path, checkpoint: dict[str, Any], updates: int) -> None:
+        with _becomes(folder / "last.ckpt") as stream:
+            torch.save(checkpoint, stream)
+            if self._kept(updates):
+                stream.flush()
+                # Before `last.ckpt`: a run that goes on from that one will not save this update again.
+                with _becomes(folder / f"update_{updates}.ckpt") as copied:
+                    shutil.copyfile(stream.name, copied.name)
 
     def _kept(self, updates: int) -> bool:
         return self.keep_every_n_updates is not None and updates % self.keep_every_n_updates == 0
@@ -142,21 +151,23 @@ def _pause_follows(trainer: Trainer) -> bool:
     return trainer.should_stop or loop._is_training_done or (fetcher is not None and loop._should_check_val_fx(fetcher))
 
 
-def _replace(new: Path, old: Path) -> None:
-    """Puts `new` in the place of `old`; both may be folders (sharded checkpoints)."""
-    if not old.is_dir():
-        os.replace(new, old)
-        return
-    # A folder cannot be replaced in one step: the old one stands aside meanwhile.
-    aside = old.with_name(f"{old.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    os.replace(old, aside)
-    os.replace(new, old)
-    shutil.rmtree(aside)
+@contextmanager
+def _becomes(file: Path) -> Iterator[IO[bytes]]:
+    """A stream that takes the place of `file` in one step when the block ends, and is on the disk by then.
 
-
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
-    else:
-        shutil.copyfile(source, target)
+    What a killed process leaves has a name of its own, `file.new`, which the next one writes anew.
+    Raises NotWritten for an error of the file system.
+    """
+    new = file.with_name(f"{file.name}.new")
+    with writing(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with new.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(new, file)
+        except BaseException:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            raise

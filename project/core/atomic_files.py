@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 REMEDIES = {
     errno.ENOSPC: "make room on that disk",
@@ -26,6 +26,10 @@ class NotWritten(OSError):
 
     def __init__(self, file: Path, error: OSError) -> None:
         super().__init__(error.errno, error.strerror or str(error), str(file))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For ranks that tell each other."""
+        return type(self), (Path(self.filename), OSError(self.errno, self.strerror))
 
     def __str__(self) -> str:
         remedy = REMEDIES.get(self.errno or 0, "look at the disk")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning import LightningModule
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from project.benchmarks.base import Benchmark
 from project.datamodule import PromptSource, evaluated_prompts
@@ -22,7 +23,7 @@ from project.samplers.sampler import Sampler
 from project.tasks.base import EvaluationTask, Rollout
 from project.training.evaluation import Evaluation
 from project.training.sharding import gathered, shard
-from project.training.strategies import check_strategy, lengthen_timeout
+from project.training.strategies import check_strategy, lengthen_timeout, processes
 from project.trajectory import Prompt, SampleKey
 
 
@@ -42,6 +43,12 @@ class EvaluatedModule(LightningModule):
     Args:
         evaluation: how validation draws; if None, the module cannot be measured.
     """
+
+    elsewhere: ClassVar[str] = (
+        "weights, optimizer, schedule and order of the prompts go on; sums are added in another order, so results are "
+        "equal but for rounding, not to the last digit"
+    )
+    """What is exact, and what is not, in a run that goes on with another number of ranks or another strategy."""
 
     def __init__(self, evaluation: Evaluation | None) -> None:
         super().__init__()
@@ -185,6 +192,7 @@ class EvaluatedModule(LightningModule):
         names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
         checkpoint["updates"] = self.updates
+        checkpoint["processes"] = processes(self.trainer.strategy, self.trainer.world_size)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError if the checkpoint holds parameters that the policy does not have, or that are not finite,
@@ -213,3 +221,7 @@ class EvaluatedModule(LightningModule):
         for name, tensor in checkpoint.get("state_dict", {}).items():
             finite(name, tensor, file)
         self.updates = checkpoint["updates"]
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            before, now = checkpoint.get("processes"), processes(self.trainer.strategy, self.trainer.world_size)
+            if before not in (None, now):
+                rank_zero_info(f"goes on:  with {now}; the checkpoint is of {before}: {self.elsewhere}")

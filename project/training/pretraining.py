@@ -48,6 +48,10 @@ class UnifiedPretraining(EvaluatedModule):
         evaluation: how validation draws; it cannot be measured if None.
     """
 
+    elsewhere = (
+        "weights, optimizer and schedule go on; the ranks draw other examples and noise, so the losses are others"
+    )
+
     def __init__(
         self,
         policy: ModelSource,

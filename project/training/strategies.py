@@ -46,6 +46,14 @@ def check_strategy(strategy: str | Strategy) -> None:
     )
 
 
+def processes(strategy: Strategy, size: int) -> str:
+    """How the work of a run is shared, in words: "2 ranks (ddp)", "one process"."""
+    if isinstance(strategy, SingleDeviceStrategy):
+        return "one process"
+    name = "fsdp2" if isinstance(strategy, FullySharded) else "ddp"
+    return f"{size} rank{'s' if size > 1 else ''} ({name})"
+
+
 def lengthen_timeout(strategy: Strategy, seconds: float) -> None:
     """Lets ranks wait for one another in collectives for `seconds` longer than the strategy's time-out.
 

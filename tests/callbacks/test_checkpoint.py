@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import pickle
+import resource
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
@@ -31,28 +34,52 @@ def test_saves_every_n_updates_and_at_the_end(fit: Any, tmp_path: Path, monkeypa
     assert [load[name]["updates"] for name in names] == [5, 4]
 
 
-def test_a_crash_while_writing_leaves_the_old_file(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(self: Trainer, path: Path, **_: Any) -> None:
-        if self.lightning_module.updates == 3:
-            Path(path).write_bytes(b"half")
-            raise OSError("disk full")
-        original(self, path, **_)
+def test_a_disk_that_is_full_leaves_the_old_file(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(checkpoint: dict[str, Any], stream: IO[bytes]) -> None:
+        if checkpoint["updates"] == 3:
+            stream.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(checkpoint, stream)
 
-    original = Trainer.save_checkpoint
-    monkeypatch.setattr(Trainer, "save_checkpoint", crash)
-    with pytest.raises(NotWritten, match=r"checkpoints/last\.ckpt could not be written \(disk full\)"):
+    original = torch.save
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(NotWritten, match=r"checkpoints/last\.ckpt could not be written .*: make room on that disk"):
         fit(SaveLast(every_n_updates=1), limit_val_batches=0)
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["updates"] == 2
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"], "half of a file takes room"
 
 
-def test_folders_are_replaced_too(tmp_path: Path) -> None:
-    from project.callbacks.checkpoint import _replace
+def test_a_limit_on_the_size_of_files_is_told(fit: Any, tmp_path: Path) -> None:
+    """What the operating system itself refuses while torch writes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
+    try:
+        with pytest.raises(NotWritten, match=r"checkpoints/last\.ckpt could not be written .*ulimit -f unlimited"):
+            fit(SaveLast(every_n_updates=1), limit_val_batches=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "checkpoints").iterdir())
 
-    for name in ("old", "new"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "shard").write_text(name)
-    _replace(tmp_path / "new", tmp_path / "old")
-    assert [p.name for p in tmp_path.iterdir()] == ["old"] and (tmp_path / "old/shard").read_text() == "new"
+
+def test_a_folder_that_became_read_only_is_told(fit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(SaveLast(every_n_updates=1), updates=2, limit_val_batches=0)
+    saved = (tmp_path / "checkpoints/last.ckpt").read_bytes()
+    opened = Path.open
+
+    def refuse(self: Path, *arguments: Any, **others: Any) -> Any:
+        if self.name.endswith(".ckpt.new"):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(self, *arguments, **others)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(NotWritten, match=r"last\.ckpt could not be written .*read-only, take another folder"):
+        fit(SaveLast(every_n_updates=1), limit_val_batches=0)
+    assert (tmp_path / "checkpoints/last.ckpt").read_bytes() == saved
+
+
+def test_ranks_tell_each_other_what_was_not_written() -> None:
+    error = NotWritten(Path("runs/last.ckpt"), OSError(errno.ENOSPC, "No space left on device"))
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_refuses_zero() -> None:

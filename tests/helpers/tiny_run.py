@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def write_world(folder: Path) -> Path:
         },
         "model": {
             "init_args": {
-                "policy": {"init_args": {"directory": str(folder / "umm")}},
+                "policy": {"init_args": {"directory": str(folder / "umm"), "adapter": None}},
                 "num_generations": 2,
                 "sampler": {"schedule": {"num_steps": 5}, "window": {"size": 2, "range": [0, 3]}},
                 "lr_scheduler": {"init_args": {"steps": 100}},
@@ -55,12 +56,13 @@ def fit(world: Path, name: str, judge: str, *options: str, **arguments: Any) -> 
     return main(command(world, name, judge, *options, **arguments))
 
 
-def command(world: Path, name: str, judge: str, *options: str, **arguments: Any) -> list[str]:
-    """What `fit` runs."""
+def command(world: Path, name: str, judge: str, *options: str, over: Sequence[str] = (), **arguments: Any) -> list[str]:
+    """What `fit` runs; `over` are files of configs/shapes that come over the demo, by name."""
     asked = {"class_path": judge, "init_args": arguments}
     reward = {"class_path": "project.rewards.dvreward.DVReward", "init_args": {"judge": asked}}
     (world / f"{name}.yaml").write_text(
         yaml.safe_dump({"run": {"name": name, "root": str(world / "runs")}, "rewards": [reward]})
     )
-    files = (ROOT / "configs/shapes/demo.yaml", world / "tiny.yaml", world / f"{name}.yaml")
+    house = [ROOT / f"configs/shapes/{file}.yaml" for file in ("demo", *over)]
+    files = (*house, world / "tiny.yaml", world / f"{name}.yaml")
     return ["fit", *(part for file in files for part in ("--config", str(file))), *options]
