@@ -246,7 +246,7 @@ class PromptDataModule(LightningDataModule):
     @property
     def sources(self) -> list[PromptSource]:
         """The callbacks that bring prompts of their own for evaluations."""
-        callbacks: list[Any] = self.trainer.callbacks if self.trainer else []  # type: ignore[attr-defined]
+        callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
         return [callback for callback in callbacks if isinstance(callback, PromptSource)]
 
     def _evaluation(self, name: str) -> EvaluationLoaders:

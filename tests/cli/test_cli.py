@@ -382,13 +382,13 @@ def test_a_run_in_which_nothing_could_be_learned_fails(
 def test_a_checkpoint_that_the_disk_refuses_is_named_and_the_old_one_stays(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Any, path: Any, **_: Any) -> None:
+    def full(checkpoint: Any, stream: Any) -> None:
         raise OSError(27, "File too large")
 
     assert fit("--trainer.max_steps=2") == 0
     last = Path("runs/toy/version_0/checkpoints/last.ckpt")
     before = last.read_bytes()
-    monkeypatch.setattr("lightning.pytorch.Trainer.save_checkpoint", full)
+    monkeypatch.setattr("torch.save", full)
     message = said(capsys, "--trainer.max_steps=4", f"--ckpt_path={last}")
     assert f"{last} could not be written (File too large)" in message and "ulimit -f" in message
     assert "Stopped after update 2" in message and last.read_bytes() == before
