@@ -274,7 +274,7 @@ class PublishedBenchmark(Benchmark, PromptSource):
     def _begin(self) -> None:
         """Checks who judges, if anything is left, and writes what is kept."""
         runs = self._runs.values()
-        if any(run.left or run.missing for run in runs):
+        if self._stage != "fit" and any(run.left or run.missing for run in runs):
             self.preflight()
         self.ranks.gather(None)  # All have read the rows by then.
         if not self.ranks.rank:

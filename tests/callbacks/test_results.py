@@ -66,3 +66,19 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ["by", "kind:", f"{folder}/results.json"],
         ["curves:", "tensorboard", "--logdir", folder],
     ]
+
+
+def test_scores_of_published_benchmarks_do_not_hide_those_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are written beside a run, and are newer."""
+    figures = {"before": {"dpg": {"overall": 0.5, "official": {"overall": 0.5}}}, "after": None}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/results.json").write_text(json.dumps({**figures, "updates": 0, "seconds": 1, "seed": 0}))
+    (tmp_path / "benchmarks/dpg-1").mkdir(parents=True)
+    (tmp_path / "benchmarks/dpg-1/results.json").write_text(json.dumps({"benchmark": "dpg", "overall": 0.5}))
+    assert main(["results", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+    assert "dpg/overall" in table and "official" not in table
+    assert main(["results", str(tmp_path / "benchmarks")]) == 1
+    assert "python -m project report" in capsys.readouterr().err

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+DETAILS = ("by_kind", "official", "strict")
+"""Keys of figures that are too many for a table."""
+
 
 def add_arguments(parser: Any) -> None:
     """Options of `python -m project results`."""
@@ -16,16 +19,20 @@ def add_arguments(parser: Any) -> None:
 
 def run(args: Any) -> int:
     """Writes the table to stdout. Raises FileNotFoundError if there are no results."""
-    found = sorted(Path(args.folder).rglob("results.json"), key=lambda file: file.stat().st_mtime)
-    if not found:
-        raise FileNotFoundError(f"there is no results.json below {args.folder}: train first, or name a run folder")
-    file = found[-1]
-    try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no JSON ({error}): measure the run again (validate)") from error
-    sys.stdout.write(table(results, file.parent))
-    return 0
+    files = sorted(Path(args.folder).rglob("results.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in files:
+        try:
+            results = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{file} is no JSON ({error}): measure the run again (validate)") from error
+        if {"before", "after"} <= results.keys():
+            sys.stdout.write(table(results, file.parent))
+            return 0
+    if files:
+        raise FileNotFoundError(
+            f"{files[0]} has scores of a benchmark, not of a run: show them with `python -m project report {args.folder}`"
+        )
+    raise FileNotFoundError(f"there is no results.json below {args.folder}: train first, or name a run folder")
 
 
 def table(results: Mapping[str, Any], folder: Path) -> str:
@@ -52,11 +59,11 @@ def table(results: Mapping[str, Any], folder: Path) -> str:
 
 
 def flat(scores: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """{"a": 1, "b": {"c": 2}} -> {"a": 1, "b/c": 2}, without what is split by kind."""
+    """{"a": 1, "b": {"c": 2}} -> {"a": 1, "b/c": 2}, without `DETAILS`."""
     figures: dict[str, float] = {}
     for name, value in scores.items():
         if isinstance(value, Mapping):
-            figures |= flat(value, f"{prefix}{name}/") if name != "by_kind" else {}
+            figures |= flat(value, f"{prefix}{name}/") if name not in DETAILS else {}
         else:
             figures[prefix + name] = value
     return figures
