@@ -30,7 +30,7 @@ def run(args: Any) -> int:
             return 0
     if files:
         raise FileNotFoundError(
-            f"{files[0]} has scores of a benchmark, not of a run: show them with `python -m project report {args.folder}`"
+            f"{files[0]} has scores of a benchmark, not of a run: show them with python -m project report {args.folder}"
         )
     raise FileNotFoundError(f"there is no results.json below {args.folder}: train first, or name a run folder")
 
