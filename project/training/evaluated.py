@@ -95,8 +95,11 @@ class EvaluatedModule(LightningModule):
         if kind in ("val", "test") and (evaluated or stage != "fit"):
             self._check_measured(stage, kind)
         if self.evaluation is not None:
-            for task, prompts in groupby(evaluated, self.task_of):
-                task.check([*prompts])
+            for task, group in groupby(evaluated, self.task_of):
+                prompts = [*group]
+                task.check(prompts)
+                if task.evaluates_with_scores:
+                    self._check_scores(prompts)
 
     def task_of(self, prompt: Prompt) -> EvaluationTask:
         """The task that draws a prompt of an evaluation, as the evaluation and the prompt's benchmark want it.
@@ -136,6 +139,14 @@ class EvaluatedModule(LightningModule):
                 f"data.init_args.{kind} has prompts for {unmeasured[0]!r}, but the benchmarks of this run are "
                 f"{', '.join(measuring) or 'none'}: add it to `benchmarks:`, or correct the name"
             )
+
+    def _check_scores(self, prompts: Sequence[Prompt]) -> None:
+        """Raises ValueError if the rewards, which choose pictures in this evaluation, cannot score them."""
+        if not self.rewards:
+            raise ValueError("the evaluation chooses pictures by their rewards: name a reward under `rewards:`")
+        for reward in self.rewards:
+            reward.check(prompts)
+            reward.preflight()
 
     def _check_measured(self, stage: str, kind: str) -> None:
         """Raises ValueError if nobody looks at what an evaluation draws: at full size it takes hours."""

@@ -224,6 +224,25 @@ def test_training_is_measured_on_a_fixed_subset(here: Path, whole: Path, monkeyp
     assert "dpg/overall" in shown and "dpg/strict/overall" in shown
 
 
+def test_a_gate_asks_the_rewards_which_must_be_able_to_score_the_prompts(
+    here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    gate = ["--model.init_args.evaluation.refine.rounds=1", "--model.init_args.evaluation.refine.gate=0.5"]
+    assert main(command(here, "mine", *gate)) == 1
+    assert "no semantic question, which DVReward needs" in capfd.readouterr().err
+    assert not (here / "runs/mine/benchmarks").exists()
+    judge = {"class_path": "project.shapes.DetectorJudge"}
+    holistic = {"judge": judge, "instruction": "is there {prompt} ?"}
+    rewards = json.dumps([{"class_path": "project.rewards.HolisticReward", "init_args": holistic}])
+    assert main(command(here, "mine", *gate, f"--rewards={rewards}")) == 0
+    folder = found(here)
+    said = {row["id"]: row["worth"] for row in map(json.loads, (folder / "verdicts.jsonl").read_text().splitlines())}
+    pictures = sorted((folder / "pictures").rglob("*.png"))
+    after = [folder / "round1" / file.relative_to(folder) for file in pictures]
+    kept = [np.array_equal(Image.open(a), Image.open(b)) for a, b in zip(pictures, after, strict=True)]
+    assert any(kept) and not all(kept) and 0 < sum(said.values()) < len(said), "some were good enough"
+
+
 # --------------------------------------------------------------------------- as a reward
 
 
