@@ -146,8 +146,9 @@ def test_five_kills_at_random_points_change_nothing(here: Path, refined: Path, s
     assert same(killed_and_gone_on(here, times=5, seed=seed), refined)
 
 
-def test_two_ranks_equal_one(here: Path, whole: Path) -> None:
-    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.accelerator=cpu"]
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp2", marks=pytest.mark.slow)])
+def test_two_ranks_equal_one(here: Path, whole: Path, strategy: str) -> None:
+    two = ["--trainer.devices=2", f"--trainer.strategy={strategy}", "--trainer.accelerator=cpu"]
     assert start(command(here, "mine", *two)).wait(timeout=300) == 0
     assert same(found(here), whole)
 
@@ -192,6 +193,21 @@ def test_a_judge_that_is_away_ends_the_run_saved(here: Path, whole: Path, capfd:
     published_world.write_benchmark(here, PATCHY)
     assert main(command(here, "mine")) == 0
     assert same(found(here), whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_a_judge_that_one_rank_loses_ends_all_ranks(here: Path, whole: Path, strategy: str) -> None:
+    """Batches of 4 of 8 pictures and one of padding: one rank asks once, the other twice."""
+    (here / "benchmark.yaml").unlink()
+    published_world.write_table(here / "five.csv", 5)
+    published_world.write_benchmark(here, PATCHY, {"calls": 1}, items=str(here / "five.csv"))
+    two = ["--trainer.devices=2", f"--trainer.strategy={strategy}", "--trainer.accelerator=cpu"]
+    assert start(command(here, "mine", *two)).wait(timeout=300) == 1
+    assert 4 <= sum(len(file.read_text().splitlines()) for file in found(here).glob("rows*.jsonl")) <= 8
+    published_world.write_benchmark(here, PATCHY, items=str(here / "five.csv"))
+    assert start(command(here, "mine", *two)).wait(timeout=300) == 0
+    assert len(rows_of(found(here))) == 5 * SAMPLES
 
 
 def test_other_settings_have_another_folder(here: Path, whole: Path) -> None:
