@@ -89,9 +89,8 @@ def test_edits_start_from_their_source_and_are_guided_by_it(world: World) -> Non
         assert "Editing" in json.dumps(drawing["task"]), name
         (guidance,) = drawing["guidance"]
         assert "image 1.5" in guidance and "text_channel" in guidance
-    assert "text 4, image 1.5, flow times 0.4 to 1" in str(
-        results(world.of("gedit"))["manifest"]["drawing"]["guidance"]
-    )
+    (guidance,) = results(world.of("gedit"))["manifest"]["drawing"]["guidance"]
+    assert guidance == "text 4, image 1.5, flow times 0.4 to 1, norm text_channel"
     # The judge was shown source and edited picture of the same edit.
     sources = {rendered_source(prompt).tobytes() for prompt in all_published.edited()}
     edited = {read_picture(file).tobytes() for file in world.of("gedit").rglob("fullset/**/*.png")}

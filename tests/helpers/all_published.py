@@ -107,7 +107,7 @@ def write_gedit(folder: Path) -> Path:
         source = f"sources/{group}.png"
         save(rendered_source(prompt), folder / source)
         for language in gedit.LANGUAGES:
-            text = prompt.text if language == "en" else f"把图改一下：{len(rows)}"
+            text = prompt.text if language == "en" else f"把图改一下 {len(rows)}"
             row = {"task_type": group, "key": "a", "instruction": text, "instruction_language": language}
             rows.append({**row, "input_image": source, "Intersection_exist": True})
     return write_rows(folder / "gedit.jsonl", rows)
