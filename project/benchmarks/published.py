@@ -164,6 +164,7 @@ class PublishedBenchmark(Benchmark, PromptSource):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
+        self.check_drawn(trainer, stage)
         self._stage, self._runs = stage, {}
         self._home = run_folder(trainer).parent / "benchmarks"
         self._drawing = lambda: drawing_of(trainer, pl_module, self.own_prompts[0])

@@ -78,7 +78,7 @@ class EvaluatedModule(LightningModule):
             )
         evaluated = evaluated_prompts(self.trainer) if stage == "fit" else self._prompts(kind)
         if kind in ("val", "test") and (evaluated or stage != "fit"):
-            self._check_measured(stage, kind)
+            self._check_measured(stage, kind, evaluated)
         if self.evaluation is not None:
             for task, prompts in groupby(evaluated, self.task_of):
                 task.check([*prompts])
@@ -102,7 +102,8 @@ class EvaluatedModule(LightningModule):
 
     def _prompts(self, kind: str) -> Sequence[Prompt]:
         """Those of the data module, of a kind."""
-        return getattr(getattr(self.trainer, "datamodule", None), "prompts", {}).get(kind, ())
+        prompts = getattr(getattr(self.trainer, "datamodule", None), "prompts", None)
+        return prompts.get(kind, ()) if isinstance(prompts, Mapping) else ()
 
     def _check_names(self, kind: str) -> None:
         files = getattr(getattr(self.trainer, "datamodule", None), "files", {}).get(kind)
@@ -122,14 +123,15 @@ class EvaluatedModule(LightningModule):
                 f"{', '.join(measuring) or 'none'}: add it to `benchmarks:`, or correct the name"
             )
 
-    def _check_measured(self, stage: str, kind: str) -> None:
+    def _check_measured(self, stage: str, kind: str, prompts: Sequence[Prompt]) -> None:
         """Raises ValueError if nobody looks at what an evaluation draws: at full size it takes hours."""
+        blind = (ProgressBar, PromptSource) if any(prompt.benchmark is None for prompt in prompts) else ProgressBar
         hook = {"val": "on_validation_batch_end", "test": "on_test_batch_end"}[kind]
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         looking = (c for c in callbacks if getattr(type(c), hook) is not getattr(Callback, hook))
-        if all(isinstance(callback, ProgressBar) for callback in looking):
+        if all(isinstance(callback, blind) for callback in looking):
             command = TrainerFn(stage).value
-            without = f", or leave data.init_args.{kind} out" if command == "fit" else ""
+            without = f", or leave data.init_args.{kind} out" if command == "fit" or blind != ProgressBar else ""
             raise ValueError(
                 f"`{command}` would draw the prompts of data.init_args.{kind}, but nothing is measured: name a "
                 f"benchmark under `benchmarks:`, e.g. project.benchmarks.MeanReward{without}"
