@@ -73,12 +73,12 @@ def write_tiif(folder: Path) -> Path:
     return folder
 
 
-def write_dpg(folder: Path) -> Path:
+def write_dpg(folder: Path, items: int = 2) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "dpg_bench.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow([*dpg.COLUMNS])
-        for n, prompt in enumerate(drawn()[:2]):
+        for n, prompt in enumerate(drawn()[:items]):
             for number, question in enumerate(prompt.questions[:3], start=1):
                 kind = "entity - whole (shape)" if number == 1 else "attribute - color (color)"
                 table.writerow([f"item{n}", prompt.text, number, int(number > 1), kind, question.text])
