@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,13 @@ def write_tiif(folder: Path) -> Path:
     return folder
 
 
-def write_dpg(folder: Path, items: int = 2) -> Path:
+def write_dpg(folder: Path, prompts: Sequence[Prompt] = ()) -> Path:
+    """The questions of some prompts of the embedded world."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "dpg_bench.csv").open("w", newline="", encoding="utf-8") as stream:
         table = csv.writer(stream)
         table.writerow([*dpg.COLUMNS])
-        for n, prompt in enumerate(drawn()[:items]):
+        for n, prompt in enumerate(prompts or drawn()[:2]):
             for number, question in enumerate(prompt.questions[:3], start=1):
                 kind = "entity - whole (shape)" if number == 1 else "attribute - color (color)"
                 table.writerow([f"item{n}", prompt.text, number, int(number > 1), kind, question.text])

@@ -28,24 +28,15 @@ SILENT = 1
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("oracle")
-    all_published.write_dpg(folder, ITEMS)
+    all_published.write_dpg(folder, all_published.drawn()[:ITEMS])
     (folder / "prompts.txt").write_text("".join(f"{prompt.text}\n" for prompt in all_published.drawn()[:ITEMS]))
     return folder
 
 
 def generate(world: Path, out: Path, judge: str, *options: str, prompts: str = "prompts.txt") -> int:
     """What a user writes: the benchmark by dotted options."""
-    words = [
-        "--checkpoint",
-        "data/shapes/umm",
-        "--prompts",
-        str(world / prompts),
-        "--num-steps",
-        "6",
-        "--out",
-        str(out),
-    ]
-    words += ["--image-guidance", "1", "--rounds", "1", "--gate", "oracle"]
+    words = ["--checkpoint", "data/shapes/umm", "--prompts", str(world / prompts), "--out", str(out)]
+    words += ["--num-steps", "6", "--image-guidance", "1", "--rounds", "1", "--gate", "oracle"]
     words += ["--benchmark", "project.benchmarks.PublishedBenchmark", "--benchmark.items", str(world / "dpg_bench.csv")]
     words += ["--benchmark.pictures", "project.benchmarks.DPGPictures", "--benchmark.pictures.samples", "1"]
     return main(["generate", *words, "--benchmark.pictures.judge", judge, *options])
