@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
@@ -198,6 +199,17 @@ def test_other_settings_have_another_folder(here: Path, whole: Path) -> None:
     other = found(here)
     assert other.name != whole.name
     assert {row["sha256"] for row in rows_of(other)}.isdisjoint(row["sha256"] for row in rows_of(whole))
+
+
+def test_other_prompts_are_left_to_other_benchmarks(here: Path, whole: Path) -> None:
+    settings = yaml.safe_load((here / "benchmark.yaml").read_text())
+    settings["benchmarks"].append({"class_path": "project.shapes.ShapesBenchmark"})
+    settings["data"]["init_args"]["val"] = f"{ROOT / 'data/shapes/eval.jsonl'}[::520]"
+    (here / "benchmark.yaml").unlink()
+    (here / "benchmark.yaml").write_text(yaml.safe_dump(settings))
+    assert main(command(here, "mine", subcommand="validate")) == 0
+    assert same(found(here), whole)
+    assert len((here / "runs/mine/version_0/evaluations/shapes_0.jsonl").read_text().splitlines()) == 5
 
 
 def test_unguided_pictures_differ(here: Path, whole: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from project.__main__ import main
 from project.benchmarks.geneval.colors import CLIPColors
@@ -18,6 +22,7 @@ from project.core.images import read_picture
 from project.shapes.editing import rendered_source
 from tests.helpers import ROOT, all_published
 from tests.helpers.chat_server import ChatServer, shown
+from tests.helpers.published_world import written
 from tests.helpers.score_runs import results, rows_of
 
 EDITING = ("gedit", "imgedit")
@@ -134,6 +139,22 @@ def test_the_same_command_draws_and_asks_nothing_again(world: World) -> None:
     asked = len(world.server.bodies)
     assert world.test("--model.init_args.evaluation.refine.rounds=1") == 0
     assert {file: file.stat().st_mtime_ns for file in before} == before and len(world.server.bodies) == asked
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_same_rows(world: World, tmp_path: Path) -> None:
+    """All but GenEval, whose tiny networks would not pass its self-tests in processes of their own."""
+    settings = yaml.safe_load((world.folder / "all.yaml").read_text())
+    settings["benchmarks"] = [one for one in settings["benchmarks"] if one["init_args"]["name"] != "geneval"]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump(settings))
+    configs = [f"--config={ROOT / 'configs/shapes/demo.yaml'}", f"--config={tmp_path / 'all.yaml'}"]
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--model.init_args.evaluation.refine.rounds=1"]
+    command = [sys.executable, "-m", "project", "test", *configs, f"--run.root={tmp_path / 'runs'}", "--run.name=all"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    assert subprocess.run([*command, *two], cwd=ROOT, env=environment, timeout=400, check=False).returncode == 0
+    there = World(tmp_path, world.server, world.arguments)
+    for name in ASKED.keys() - {"geneval"}:
+        assert written(there.of(name)) == written(world.of(name)), name
 
 
 def test_two_benchmarks_of_one_name_are_refused(
