@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -201,10 +202,15 @@ def test_other_settings_have_another_folder(here: Path, whole: Path) -> None:
     assert {row["sha256"] for row in rows_of(other)}.isdisjoint(row["sha256"] for row in rows_of(whole))
 
 
-def test_other_prompts_are_left_to_other_benchmarks(here: Path, whole: Path) -> None:
+EXAMPLES = {"class_path": "project.shapes.ShapesExamples", "init_args": {"batches": 4, "batch_size": 2}}
+
+
+@pytest.mark.parametrize("data", [{"init_args": {}}, EXAMPLES], ids=["prompts", "examples"])
+def test_other_prompts_are_left_to_other_benchmarks(here: Path, whole: Path, data: dict[str, Any]) -> None:
     settings = yaml.safe_load((here / "benchmark.yaml").read_text())
     settings["benchmarks"].append({"class_path": "project.shapes.ShapesBenchmark"})
-    settings["data"]["init_args"]["val"] = f"{ROOT / 'data/shapes/eval.jsonl'}[::520]"
+    settings["data"] = copy.deepcopy(data)
+    settings["data"]["init_args"] |= {"eval_batch_size": 4, "val": f"{ROOT / 'data/shapes/eval.jsonl'}[::520]"}
     (here / "benchmark.yaml").unlink()
     (here / "benchmark.yaml").write_text(yaml.safe_dump(settings))
     assert main(command(here, "mine", subcommand="validate")) == 0
