@@ -10,12 +10,18 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from project.core.randomness import keyed_generator
 from project.data.prompts import read_prompts
 from project.trajectory import Prompt
 
 __all__ = ["EvaluationLoader", "PromptDataModule", "PromptLoader", "read_prompts"]
+NOT_DRAWN = (
+    "{name}: its pictures are not drawn, because {data} gives no prompts of it: name project.PromptDataModule as "
+    "class_path of data"
+)
 
 
 class PromptLoader:
@@ -138,6 +144,13 @@ class PromptSource(ABC):
     def batches(self, size: int) -> list[list[Prompt]]:
         """Lists of at most `size` of them that are to be drawn together; without those that were drawn already."""
 
+    def check_drawn(self, trainer: Trainer, stage: str) -> None:
+        """Raises ValueError if the data module has nothing to draw in `validate` or `test`."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        kind = {"validate": "val", "test": "test"}.get(stage)
+        if kind is not None and not is_overridden(f"{kind}_dataloader", data):
+            raise ValueError(NOT_DRAWN.format(name=self.name, data=type(data).__name__))
+
 
 class SourceLoader:
     """The lists of a source's prompts, dealt to the ranks as whole: who is drawn together hangs on nothing else.
@@ -211,7 +224,12 @@ class PromptDataModule(LightningDataModule):
         needed = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}[stage]
         own = [prompt for source in self.sources for prompt in source.own_prompts]
         if self.files[needed] is None and not (own and needed in ("val", "test")):
-            raise ValueError(f"`{stage}` needs prompts: set data.init_args.{needed} to a .jsonl or .txt file")
+            names = ", ".join(source.name for source in self.sources)
+            instead = f" (`test` draws those of {names})" if own else ""
+            raise ValueError(
+                f"`{TrainerFn(stage).value}` needs prompts: set data.init_args.{needed} to a .jsonl or .txt "
+                f"file{instead}"
+            )
         for name in (needed, "val") if stage == "fit" else (needed,):
             file = self.files[name]
             if name in self.prompts:

@@ -64,6 +64,7 @@ from project.tasks.reasoning_t2i import ReasoningT2I
 from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, TextSegment, Trajectory
 from tests.helpers import (
     ROOT,
+    all_published,
     backbones,
     chat_server,
     llm_server,
@@ -111,7 +112,7 @@ PLACES = {
 # Example arguments of every class that has required ones (or more sides than one to show): plain YAML values.
 # In "$name" stand what only the test knows: "$checkpoint" and "$autoencoder" are folders, "$height" and "$width" the
 # size [pixels] that suits the backbone, "$server" the address of a model server, "$mask2former" and "$clip" folders of
-# tiny networks, and "$detections" a file.
+# tiny networks, "$detections" a file, and "$table" DPG-Bench's of the prompts.
 FIRST = {
     "class_path": "project.tasks.reasoning_t2i.ReasoningT2I",
     "init_args": {"height": "$height", "width": "$width", "max_tokens": 3},
@@ -126,10 +127,20 @@ WRITER = {"class_path": "project.judges.openai.free_text_judge.OpenAIFreeTextJud
 YES_NO = {"class_path": "project.judges.openai.judge.OpenAIJudge"} | SERVED
 SHORT = {"class_path": "project.judges.openai.short_answer_judge.OpenAIShortAnswerJudge"} | SERVED
 FOUND = {"file": "$detections", "detector": "mmdet mask2former"}
+DPG = {
+    "pictures": {"class_path": "project.benchmarks.DPGPictures", "init_args": {"judge": DETECTOR, "samples": 1}},
+    "items": "$table",
+}
 REFLECTION = {"class_path": "project.shapes.reflection_judge.ReflectionJudge"}
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "BagelCheckpoint": [{"directory": "$checkpoint"}, {"directory": "$checkpoint", "random_weights": True}],
-    "BenchmarkReward": [{"benchmark": {"class_path": "project.shapes.benchmark.ShapesBenchmark"}, "flips": 0.1}],
+    "BenchmarkReward": [
+        {"benchmark": {"class_path": "project.shapes.benchmark.ShapesBenchmark"}, "flips": 0.1},
+        {
+            "benchmark": {"class_path": "project.benchmarks.published.PublishedBenchmark", "init_args": DPG},
+            "outcome": "worth",
+        },
+    ],
     "NoisyJudge": [{"judge": DETECTOR}, {"judge": DETECTOR, "noise": 0.0, "floor": 0.01, "seed": 5}],
     "CachedShortAnswerJudge": [{"judge": SHORT, "folder": "$folder"}],
     "CLIPColors": [{"model": "$clip"}],
@@ -207,6 +218,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "Comparing": [
         {"tasks": [{"class_path": "project.tasks.redrawing.Redrawing", "init_args": {"first": FIRST}}, FIRST]},
     ],
+    "PublishedBenchmark": [DPG, {**DPG, "mode": "strict", "overlap": False, "name": "mine"}],
     "Redrawing": [{"first": FIRST}, {"first": FIRST, "draws": 3, "keep": "last"}, {"first": FIRST, "keep": "both"}],
     "SelfReflection": [
         {"first": FIRST, "max_tokens": 4},
@@ -379,8 +391,9 @@ def test_no_argument_is_hidden_from_yaml(cls: type, family: type) -> None:
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Folders with a tiny checkpoint, its autoencoder and tiny networks that look at pictures; a file of detections."""
+def known(tmp_path_factory: pytest.TempPathFactory, prompts: list[Prompt]) -> dict[str, Any]:
+    """Folders with a tiny checkpoint, its autoencoder and tiny networks that look at pictures; a file of detections,
+    and one of questions about the prompts."""
     autoencoder, checkpoint, vlm = (tmp_path_factory.mktemp(name) for name in ("autoencoder", "checkpoint", "vlm"))
     geneval = tmp_path_factory.mktemp("geneval")
     with torch.random.fork_rng():
@@ -396,6 +409,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "mask2former": tiny_geneval.write_tiny_mask2former(geneval / "mask2former"),
         "clip": tiny_geneval.write_tiny_clip(geneval / "clip"),
         "detections": str(tiny_benchmarks.write_detections(geneval / "detections.jsonl")),
+        "table": str(all_published.write_dpg(geneval / "dpg", prompts)),
     }
 
 
@@ -610,8 +624,10 @@ def test_an_objective_counts_ranks_and_tells_the_gate(case: Case, group: Group) 
 
 
 @pytest.mark.parametrize("case", cases(Reward))
-def test_a_reward_scores_every_sample(case: Case, trajectories: list[Trajectory], prompts: list[Prompt]) -> None:
-    reward = case.make()
+def test_a_reward_scores_every_sample(
+    case: Case, trajectories: list[Trajectory], prompts: list[Prompt], known: dict[str, Any]
+) -> None:
+    reward = case.make(**known)
     assert reward.check(prompts) is None and reward.preflight() is None
     output = reward.score(trajectories)
     assert output.reward_N.shape == (len(trajectories),) and output.reward_N.is_floating_point()
@@ -645,10 +661,10 @@ def within_groups(reward: Reward, trajectories: list[Trajectory], parts: Sequenc
 
 
 @pytest.mark.parametrize("case", cases(Reward))
-def test_a_reward_keeps_its_weight_and_what_it_counts_for(case: Case) -> None:
+def test_a_reward_keeps_its_weight_and_what_it_counts_for(case: Case, known: dict[str, Any]) -> None:
     given = {name: value for name, value in {"weight": 0.25, "text_only": True}.items() if name in parameters(case.cls)}
     assert "weight" in given
-    reward = dataclasses.replace(case, arguments={**(case.arguments or {}), **given}).make()
+    reward = dataclasses.replace(case, arguments={**(case.arguments or {}), **given}).make(**known)
     assert {name: getattr(reward, name) for name in given} == given
 
 
@@ -812,9 +828,13 @@ def replays_what_was_drawn(
 
 @pytest.mark.parametrize("case", cases(Benchmark))
 def test_a_benchmark_measures_every_prompt(
-    case: Case, trajectories: list[Trajectory], edits: list[Trajectory], answers: list[Trajectory]
+    case: Case,
+    trajectories: list[Trajectory],
+    edits: list[Trajectory],
+    answers: list[Trajectory],
+    known: dict[str, Any],
 ) -> None:
-    benchmark = case.make()
+    benchmark = case.make(**known)
     others = {**dict.fromkeys(EDITS, edits), **dict.fromkeys(ANSWERS, answers)}
     trajectories = others.get(case.cls.__name__, trajectories)
     assert benchmark.name and benchmark.name == benchmark.name.lower() and benchmark.latest is None

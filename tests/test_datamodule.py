@@ -111,7 +111,7 @@ def test_the_settings_of_the_datamodule_are_those_of_its_loaders(tmp_path: Path)
 
     def loaders(rank: int = 0, world_size: int = 1, **settings: Any) -> tuple[PromptLoader, list[EvaluationLoader]]:
         data = PromptDataModule(train=file, val={"one": file}, columns=names, **settings)
-        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, callbacks=[])  # type: ignore[assignment]
         data.setup("fit")
         return data.train_dataloader(), data.val_dataloader()
 

@@ -180,6 +180,13 @@ class Benchmark(Callback, ABC):
         return figures
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Raises ValueError for two benchmarks of one name."""
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if sum(isinstance(c, Benchmark) and c.name == self.name for c in callbacks) > 1:
+            raise ValueError(
+                f"two benchmarks of this run are called {self.name!r}, and prompts, figures and folders go by that "
+                "name: give one of them another (`name` of a PublishedBenchmark), or leave one out"
+            )
         self._folder = run_folder(trainer) / "evaluations"
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -38,7 +38,7 @@ Rounds = dict[str, float | None]
 
 
 def read_arm(folder: Path) -> dict[str, Rounds]:
-    """Benchmark -> its rounds, of the newest results of an experiment's folder.
+    """Name of a benchmark in the run -> its rounds, of the newest results of an experiment's folder.
 
     Raises FileNotFoundError without any, and ValueError for a file of results that is broken.
     """
@@ -55,7 +55,7 @@ def read_arm(folder: Path) -> dict[str, Rounds]:
         for name, of_round in results.get("rounds", {}).items():
             rounds[name] = of_round["overall"]
             rounds[f"{name}, oracle"] = of_round["oracle"]["overall"]
-        found[results["benchmark"]] = rounds
+        found[file.parent.name.rpartition("-")[0]] = rounds  # Its name in the run: see `PublishedBenchmark`.
     return found
 
 

@@ -27,8 +27,9 @@ class PictureMetric(Metric):
         """Of this rank; after `compute` of all ranks."""
 
     def update(self, row: Outcome) -> None:
-        """Adds a judged picture."""
-        self.rows.append(dict(row))
+        """Adds a picture; one with a reason why it was `not_judged` is left out."""
+        if "not_judged" not in row:
+            self.rows.append(dict(row))
 
     def compute(self) -> dict[str, Any]:
         """What `score` makes of the rows of all ranks, in the order of rank and row. A collective call."""

@@ -64,6 +64,7 @@ class PublishedBenchmark(Benchmark, PromptSource):
         mode: Of the headline.
         overlap: Judge in a thread of its own while drawing goes on.
         allow_missing: Do not fail where pictures could not be judged; their number is said all the same.
+        name: NAME, where one run has a benchmark twice; if None, as `score` calls it.
     """
 
     of_pictures = False
@@ -79,10 +80,11 @@ class PublishedBenchmark(Benchmark, PromptSource):
         mode: Mode = "official",
         overlap: bool = True,
         allow_missing: bool = False,
+        name: str | None = None,
     ) -> None:
         super().__init__(PictureMetric(self._scored))
         self.pictures: PictureBenchmark[Any] = pictures
-        self.items = PublishedItems(pictures, items, every, limit)
+        self.items = PublishedItems(pictures, items, every, limit, name)
         self.mode: Mode = mode
         self.overlap = overlap
         self.allow_missing = allow_missing
@@ -102,7 +104,7 @@ class PublishedBenchmark(Benchmark, PromptSource):
 
     @property
     def name(self) -> str:
-        return self.pictures.name()
+        return self.items.name
 
     # ----------------------------------------------------------------- prompts
 
@@ -145,26 +147,24 @@ class PublishedBenchmark(Benchmark, PromptSource):
             judge.stop_waiting()
 
     def measure(self, trajectories: Sequence[Trajectory], rewards: Sequence[float | None]) -> list[Outcome]:
-        """The verdict on each picture: `right`, `worth` in [0, 1], both None if it was not judged, and its row.
+        """The verdict on each picture, see `PublishedItems.judged`."""
+        judged = self.items.judged(trajectories)
+        return [{"reward": reward, **found} for reward, found in zip(rewards, judged, strict=True)]
 
-        Raises ValueError for a prompt that is no item, and what the benchmark raises.
-        """
-        items = [self.items.of(trajectory.prompt) for trajectory in trajectories]
-        images = [trajectory.image.pixels_HWC.cpu().numpy() for trajectory in trajectories]
-        places = [self.pictures.pictures(Path(), item)[0] for item in items]
-        outcomes: list[Outcome] = []
-        for item, found in zip(items, self.pictures.judge(images, items, places), strict=True):
-            if isinstance(found, str):
-                outcomes.append({"right": None, "worth": None, "not_judged": found})
-            else:
-                worth = self.pictures.worth(item, {"id": item.id, "sample": 0, **found})
-                outcomes.append({**found, "right": worth == 1, "worth": worth})
-        return outcomes
+    def _measures(self, prompt: Prompt) -> bool:
+        return prompt.benchmark == self.name
+
+    def _computed(self, outcomes: Sequence[Outcome]) -> Results:
+        metric = PictureMetric(self._scored)
+        for outcome in outcomes:
+            metric.update(outcome)
+        return metric.compute()
 
     # ----------------------------------------------------------------- an evaluation
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
+        self.check_drawn(trainer, stage)
         self._stage, self._runs = stage, {}
         self._home = run_folder(trainer).parent / "benchmarks"
         self._drawing = lambda: drawing_of(trainer, pl_module, self.own_prompts[0])

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -35,6 +35,7 @@ from project.core.atomic_files import NotWritten, write_atomically
 from project.core.config_files import files_in, unknown_empty_key, unreadable
 from project.core.errors import ScoringFailed, UsageError, explain
 from project.core.run_folder import RunFolder, abandon, folder_of_checkpoint, lock, on_rank_zero
+from project.datamodule import NOT_DRAWN
 from project.rewards.base import Reward
 from project.training.checkpoints import read_checkpoint
 
@@ -247,9 +248,21 @@ class ProjectCLI(LightningCLI):
         """What the command `validate` runs, see `test`."""
         self.trainer.validate(**{**kwargs, "verbose": kwargs.get("verbose", True) and not self._published})
 
+    def predict(self, **kwargs: Any) -> None:
+        """What the command `predict` runs. Raises ValueError if no callback writes down what is drawn."""
+        if not any(isinstance(callback, BasePredictionWriter) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise ValueError(
+                "`predict` would keep nothing of what it draws: name a writer of yours under trainer.callbacks (a "
+                "subclass of lightning.pytorch.callbacks.BasePredictionWriter), or use `generate` for pictures in a "
+                "folder and `test` for a benchmark"
+            )
+        self.trainer.predict(**{**kwargs, "return_predictions": False})
+
     def after_test(self) -> None:
         """Shows the reports of published benchmarks. Raises ValueError if one of them is not complete."""
         for benchmark in self._published:
+            if benchmark.latest is None:
+                raise ValueError(NOT_DRAWN.format(name=benchmark.name, data=type(self.datamodule).__name__))
             if (report := benchmark.report) is not None:
                 rank_zero_info(f"\n{report.read_text(encoding='utf-8')}\nresults: {report.parent}")
         for benchmark in self._published:

@@ -62,19 +62,25 @@ class JudgeCritic(Critic):
 
 
 class BenchmarkCritic(Critic):
-    """1 for what a benchmark calls right, else 0: an oracle. Raises ValueError if the benchmark calls nothing right."""
+    """1 for what a benchmark calls right, 0 for what it calls wrong, no score for what it could not judge: an oracle.
 
-    def __init__(self, benchmark: Benchmark) -> None:
+    Raises ValueError if the benchmark calls nothing right, cannot measure these prompts, or does not work.
+    """
+
+    def __init__(self, benchmark: Benchmark, prompts: Sequence[Prompt]) -> None:
         if benchmark.right is None:
             raise ValueError(
                 f"{type(benchmark).__name__} tells no right pictures from wrong ones (its `right` is None)"
             )
+        benchmark.check(prompts)
+        benchmark.preflight()
         self.benchmark = benchmark
         self.right = benchmark.right
 
     def scores(self, prompts: Sequence[Prompt], images: Sequence[Image.Image]) -> list[float | None]:
         outcomes = self.benchmark.measure(_shown(prompts, images), [None] * len(prompts))
-        return [float(outcome[self.right]) for outcome in outcomes]
+        verdicts = [outcome[self.right] for outcome in outcomes]
+        return [None if verdict is None else float(verdict) for verdict in verdicts]
 
 
 @dataclass(frozen=True, kw_only=True)

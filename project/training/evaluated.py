@@ -93,7 +93,7 @@ class EvaluatedModule(LightningModule):
             )
         evaluated = evaluated_prompts(self.trainer) if stage == "fit" else self._prompts(kind)
         if kind in ("val", "test") and (evaluated or stage != "fit"):
-            self._check_measured(stage, kind)
+            self._check_measured(stage, kind, evaluated)
         if self.evaluation is not None:
             for task, group in groupby(evaluated, self.task_of):
                 prompts = [*group]
@@ -120,7 +120,8 @@ class EvaluatedModule(LightningModule):
 
     def _prompts(self, kind: str) -> Sequence[Prompt]:
         """Those of the data module, of a kind."""
-        return getattr(getattr(self.trainer, "datamodule", None), "prompts", {}).get(kind, ())
+        prompts = getattr(getattr(self.trainer, "datamodule", None), "prompts", None)
+        return prompts.get(kind, ()) if isinstance(prompts, Mapping) else ()
 
     def _check_names(self, kind: str) -> None:
         files = getattr(getattr(self.trainer, "datamodule", None), "files", {}).get(kind)
@@ -148,14 +149,15 @@ class EvaluatedModule(LightningModule):
             reward.check(prompts)
             reward.preflight()
 
-    def _check_measured(self, stage: str, kind: str) -> None:
+    def _check_measured(self, stage: str, kind: str, prompts: Sequence[Prompt]) -> None:
         """Raises ValueError if nobody looks at what an evaluation draws: at full size it takes hours."""
+        blind = (ProgressBar, PromptSource) if any(prompt.benchmark is None for prompt in prompts) else ProgressBar
         hook = {"val": "on_validation_batch_end", "test": "on_test_batch_end"}[kind]
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         looking = (c for c in callbacks if getattr(type(c), hook) is not getattr(Callback, hook))
-        if all(isinstance(callback, ProgressBar) for callback in looking):
+        if all(isinstance(callback, blind) for callback in looking):
             command = TrainerFn(stage).value
-            without = f", or leave data.init_args.{kind} out" if command == "fit" else ""
+            without = f", or leave data.init_args.{kind} out" if command == "fit" or blind != ProgressBar else ""
             raise ValueError(
                 f"`{command}` would draw the prompts of data.init_args.{kind}, but nothing is measured: name a "
                 f"benchmark under `benchmarks:`, e.g. project.benchmarks.MeanReward{without}"

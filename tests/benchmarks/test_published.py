@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
@@ -215,6 +217,22 @@ def test_other_settings_have_another_folder(here: Path, whole: Path) -> None:
     other = found(here)
     assert other.name != whole.name
     assert {row["sha256"] for row in rows_of(other)}.isdisjoint(row["sha256"] for row in rows_of(whole))
+
+
+EXAMPLES = {"class_path": "project.shapes.ShapesExamples", "init_args": {"batches": 4, "batch_size": 2}}
+
+
+@pytest.mark.parametrize("data", [{"init_args": {}}, EXAMPLES], ids=["prompts", "examples"])
+def test_other_prompts_are_left_to_other_benchmarks(here: Path, whole: Path, data: dict[str, Any]) -> None:
+    settings = yaml.safe_load((here / "benchmark.yaml").read_text())
+    settings["benchmarks"].append({"class_path": "project.shapes.ShapesBenchmark"})
+    settings["data"] = copy.deepcopy(data)
+    settings["data"]["init_args"] |= {"eval_batch_size": 4, "val": f"{ROOT / 'data/shapes/eval.jsonl'}[::520]"}
+    (here / "benchmark.yaml").unlink()
+    (here / "benchmark.yaml").write_text(yaml.safe_dump(settings))
+    assert main(command(here, "mine", subcommand="validate")) == 0
+    assert same(found(here), whole)
+    assert len((here / "runs/mine/version_0/evaluations/shapes_0.jsonl").read_text().splitlines()) == 5
 
 
 def test_unguided_pictures_differ(here: Path, whole: Path) -> None:

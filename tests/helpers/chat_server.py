@@ -74,6 +74,8 @@ class ChatServer:
         self.queries: list[str] = []
         self.lock = threading.Lock()
         self.bodies: list[dict[str, Any]] = []
+        self.times: list[tuple[float, float]] = []
+        """Beginning and end of each request for an answer [s, `time.monotonic`]."""
         self.faults: list[str] = []
         self.at_work = self.most_at_work = 0
         self.port = 0
@@ -179,11 +181,13 @@ class Handler(BaseHTTPRequestHandler):
             home.bodies.append(body)
             home.at_work += 1
             home.most_at_work = max(home.most_at_work, home.at_work)
+        began = time.monotonic()
         try:
             self.answer(body, home.script(number, body))
         finally:
             with home.lock:
                 home.at_work -= 1
+                home.times.append((began, time.monotonic()))
 
     def answer(self, body: dict[str, Any], fault: str | Fault | None) -> None:
         if fault is not None:

@@ -41,13 +41,19 @@ def write_world(folder: Path, items: int = 6, judge: str = "project.shapes.Detec
     return folder
 
 
-def write_benchmark(folder: Path, judge: str, init_args: dict[str, Any] | None = None, **arguments: Any) -> None:
-    """`benchmark.yaml` with a judge of this class."""
+def write_benchmark(
+    folder: Path,
+    judge: str,
+    init_args: dict[str, Any] | None = None,
+    kind: str = "project.benchmarks.PublishedBenchmark",
+    **arguments: Any,
+) -> None:
+    """`benchmark.yaml` with a judge of this class, and a benchmark of this `kind`."""
     asked = {"class_path": judge, "init_args": init_args or {}}
     pictures = {"class_path": "project.benchmarks.DPGPictures", "init_args": {"samples": 2, "judge": asked}}
     benchmark = {"pictures": pictures, "items": str(folder / "dpg_bench.csv"), **arguments}
     changes = {
-        "benchmarks": [{"class_path": "project.benchmarks.PublishedBenchmark", "init_args": benchmark}],
+        "benchmarks": [{"class_path": kind, "init_args": benchmark}],
         "data": {"init_args": {"eval_batch_size": 4, "val": None}},
         "trainer": {"limit_val_batches": 1.0, "enable_progress_bar": False, "callbacks": []},
         "model": {"init_args": {"evaluation": {"schedule": {"num_steps": 6}}}},

@@ -131,7 +131,7 @@ def test_critics_of_the_embedded_world():
     scene = Scene.from_dict(prompt.columns["scene"])
     right = Image.fromarray(render(sample_layout(np.random.default_rng(0), scene)))
     wrong = Image.new("RGB", (64, 64), "white")
-    oracle, judge = BenchmarkCritic(ShapesBenchmark()), JudgeCritic(DetectorJudge(), [prompt])
+    oracle, judge = BenchmarkCritic(ShapesBenchmark(), [prompt]), JudgeCritic(DetectorJudge(), [prompt])
     assert oracle.scores([prompt, prompt], [right, wrong]) == [1.0, 0.0]
     high, low = judge.scores([prompt, prompt], [right, wrong])
     assert high > 0.9 and low < 0.5

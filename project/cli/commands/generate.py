@@ -175,7 +175,7 @@ def _refinement(args: Any, prompts: Any) -> Any:
 
     critic: Critic | None = None
     if args.gate == "oracle" and args.benchmark is not None:
-        critic = BenchmarkCritic(instantiate(Benchmark, args.benchmark))  # type: ignore[type-abstract]
+        critic = BenchmarkCritic(instantiate(Benchmark, args.benchmark), prompts)  # type: ignore[type-abstract]
     elif args.gate != "oracle" and args.judge is not None:
         critic = JudgeCritic(instantiate(Judge, args.judge), prompts)  # type: ignore[type-abstract]
     return Refinement(rounds=args.rounds, gate=args.gate, critic=critic, below=args.gate_below, wording=args.wording)

@@ -41,7 +41,7 @@ class OpenAIShortAnswerJudge(BehindJudge, ShortAnswerJudge):
             server,
             self._probe,
             f"a question about a picture of {image_size} x {image_size} pixels (image_size)",
-            text_fallback=False,
+            text_fallback=None,
             minimum_mass=0.01,
             top_logprobs=top_logprobs,
         )

@@ -67,6 +67,7 @@ class YesNoModel:
         probe: makes the chat that tells whether a server works.
         probe_is: what the probe is, in the words of a message ("a question about ...").
         text_fallback: where the log-probabilities lack both yes and no, take yes or no of the text as 1 or 0; counted.
+            None = the client has no such setting, and no message names it.
         minimum_mass: an answer whose first token says yes or no with less probability than this is no answer.
         top_logprobs: first tokens whose log-probabilities are asked for; OpenAI and vLLM allow 20.
 
@@ -80,7 +81,7 @@ class YesNoModel:
         probe: Callable[[], Chat],
         probe_is: str,
         *,
-        text_fallback: bool,
+        text_fallback: bool | None,
         minimum_mass: float,
         top_logprobs: int,
     ) -> None:
@@ -89,7 +90,8 @@ class YesNoModel:
         if not 0 <= minimum_mass <= 1:
             raise ValueError(f"minimum_mass={minimum_mass}: give a probability, from 0 to 1")
         self.server = server
-        self.text_fallback = text_fallback
+        self.text_fallback = bool(text_fallback)
+        self._or_text = "" if text_fallback is None else ", or set text_fallback for hard answers of 0 and 1"
         self.minimum_mass = minimum_mass
         self.top_logprobs = top_logprobs
         self.servers = ChatServers(
@@ -101,7 +103,7 @@ class YesNoModel:
                 (
                     NO_LOG_PROBS,
                     f"it does not give the {top_logprobs} log-probabilities asked for: raise the server's bound "
-                    f"(vLLM: --max-logprobs {top_logprobs}), lower top_logprobs, or set text_fallback",
+                    f"(vLLM: --max-logprobs {top_logprobs}), or lower top_logprobs{self._or_text}",
                 ),
                 (NO_PICTURES, f"model {server.model!r} does not take the picture: serve a vision-language model"),
             ),
@@ -189,7 +191,7 @@ class YesNoModel:
         if not reply.alternatives:
             return (
                 "its answers come without log-probabilities, which confidences are made of: use a server that gives "
-                "them (vLLM, SGLang, llama.cpp), or set text_fallback for hard answers of 0 and 1"
+                f"them (vLLM, SGLang, llama.cpp){self._or_text}"
             )
         if len(reply.alternatives) < self.top_logprobs and any(is_yes(t) or is_no(t) for t, _ in reply.alternatives):
             return (
