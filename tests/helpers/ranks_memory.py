@@ -24,7 +24,7 @@ from project.callbacks.checkpoint import SaveLast
 from project.models.bagel import Bagel
 from project.models.base import ModelSource
 from project.module import AlphaGRPO
-from project.planning.run_plan import plan_of
+from project.planning.run_plan import RunPlan, plan_of
 from tests.helpers import ranks
 from tests.helpers.policies import TinyBagel, tiny_bagel
 from tests.helpers.tiny_module import PROMPTS, make_module, train
@@ -103,10 +103,19 @@ def made() -> AlphaGRPO:
     return make_module(policy=Medium(), num_generations=2, micro_batch_size=1)
 
 
+def plan(strategy: str) -> RunPlan:
+    return plan_of(made(), prompts=2, prompt_tokens=4, ranks=SIZE, sharded=strategy == "fsdp2")
+
+
 def planned(strategy: str) -> dict[str, float]:
-    plan = plan_of(made(), prompts=2, prompt_tokens=4, ranks=SIZE, sharded=strategy == "fsdp2")
-    peaks = plan.memory().peaks
+    """Bytes of the phases by `plan`."""
+    peaks = plan(strategy).memory().peaks
     return {"rollout": peaks["rollout"], "update": peaks["replay"]}
+
+
+def buckets(strategy: str) -> float:
+    """Bytes of the buckets of the gradients, by `plan`."""
+    return plan(strategy).memory().always.get("buckets of the gradients", 0.0)
 
 
 def table() -> dict[str, list[dict[str, float]]]:
@@ -130,8 +139,9 @@ if __name__ == "__main__":
     weights = sum(p.numel() * p.element_size() for p in Medium().outline().parameters())
     print(f"weights: {weights / MB:.0f} MB")
     for run, rows in table().items():
-        plan = planned(run.partition(",")[0])
+        strategy = run.partition(",")[0]
         for rank, peaks in enumerate(rows):
             parts = [f"{name} {size / MB:5.0f}" for name, size in peaks.items()]
             print(f"{run:<16} rank {rank}: {'  '.join(parts)}")
-        print(f"{'':<8} the plan says: {'  '.join(f'{name} {size / MB:5.0f}' for name, size in plan.items())}")
+        parts = [f"{name} {size / MB:5.0f}" for name, size in planned(strategy).items()]
+        print(f"{'':<8} the plan says: {'  '.join(parts)}  (of it buckets {buckets(strategy) / MB:.0f})")
