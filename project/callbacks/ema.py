@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from project.training.sharding import placed, whole
+from project.training.sharding import kept_by_rank_zero, placed
 
 
 class EMA(Callback):
@@ -79,7 +79,7 @@ class EMA(Callback):
         self._swap_out(pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"average": {name: whole(average) for name, average in self.average.items()}}
+        return {"average": {name: kept_by_rank_zero(average) for name, average in self.average.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.average = dict(state_dict["average"])

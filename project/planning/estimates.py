@@ -151,8 +151,12 @@ def memory(
         "buckets of the gradients": float(weights.trained if ranks > 1 and not sharded else 0),
     }
     whole = weights.frozen + weights.trained
-    gathered = {"gathered weights": whole * (1 - 1 / share)} if sharded else {}
-    gathered_layers = {"gathered layers": 2.0 * weights.largest_layer} if sharded else {}
+    # Gathering takes room of its own: the shards stay beside what is gathered.
+    gathered = {"gathered weights": float(whole)} if sharded else {}
+    layer_gradients = weights.largest_layer * weights.trained / whole
+    # A layer at work, the next one, and the buffer that it arrives in; whole gradients, and the buffer that leaves.
+    layers = {"gathered layers": 3.0 * weights.largest_layer, "gradients of a layer": 2.0 * layer_gradients}
+    gathered_layers = layers if sharded else {}
     caches = {"caches": float(rollout_caches(work, sizes, how))}
     narrow = {"narrow copies of weights": _narrow_copies(how, weights.trained)} if how.autocast else {}
     return Memory(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -70,6 +70,19 @@ def placed(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 
+def kept_by_rank_zero(value: Any) -> Any:
+    """As `whole`, but None on every other rank: many ranks of a node would hold as many copies of the state."""
+    if not isinstance(value, DTensor):
+        return value
+    full = value.full_tensor()
+    return full.cpu() if distributed.get_rank() == 0 else None
+
+
+def _placed_state(value: Tensor, parameter: Tensor) -> Tensor:
+    """A tensor of an optimizer's state; numbers are copied, or each would keep the whole file in memory."""
+    return placed(value, parameter) if value.ndim else value.clone()
+
+
 class FullySharded(ModelParallelStrategy):
     """FSDP2 over all ranks, with the checkpoints of a single process."""
 
@@ -88,7 +101,7 @@ class FullySharded(ModelParallelStrategy):
         """Trained parameters, whole, on rank 0. A collective call."""
         assert self.lightning_module is not None
         found = {
-            name: whole(parameter.detach())
+            name: kept_by_rank_zero(parameter.detach())
             for name, parameter in self.lightning_module.named_parameters()
             if parameter.requires_grad
         }
@@ -98,7 +111,10 @@ class FullySharded(ModelParallelStrategy):
         """Whole, on rank 0. A collective call."""
         inner = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         state = inner.state_dict()
-        own = {number: {name: whole(v) for name, v in values.items()} for number, values in state["state"].items()}
+        own = {
+            number: {name: kept_by_rank_zero(v) for name, v in values.items()}
+            for number, values in state["state"].items()
+        }
         return {**state, "state": own} if self.is_global_zero else {}
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
@@ -119,7 +135,7 @@ class FullySharded(ModelParallelStrategy):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             shared = {
                 number: {
-                    name: placed(value, parameters[number]) if torch.is_tensor(value) and value.ndim else value
+                    name: _placed_state(value, parameters[number]) if torch.is_tensor(value) else value
                     for name, value in values.items()
                 }
                 for number, values in state["state"].items()

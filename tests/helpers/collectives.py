@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from project.callbacks.checkpoint import SaveLast
+from project.callbacks.ema import EMA
 from project.callbacks.interrupt import GracefulStop
 from project.core.atomic_files import NotWritten
 from project.core.errors import ScoringFailed
@@ -178,13 +179,13 @@ def run(folder: Path, strategy: str, scenario: str) -> None:
     prompts = PROMPTS[: 2 if how == "equal" else 3]
     reward = Troubled(how)
     reward.module = module.objective.module = module
-    observed, saving = Observed(), SaveLast(every_n_updates=100)
+    observed, saving, average = Observed(), SaveLast(every_n_updates=100), EMA()
     ended = ""
-    full = OSError(errno.ENOSPC, "No space left on device")
+    full = NotWritten(folder / "last.ckpt", OSError(errno.ENOSPC, "No space left on device"))
     try:
-        with mock.patch("torch.save", side_effect=full) if scenario == "disk_full" else nullcontext():
+        with mock.patch.object(SaveLast, "_write", side_effect=full) if scenario == "disk_full" else nullcontext():
             train(
-                module, updates=UPDATES, rewards=[reward], callbacks=[observed, saving, GracefulStop()],
+                module, updates=UPDATES, rewards=[reward], callbacks=[observed, average, saving, GracefulStop()],
                 batches=[prompts] * 10, enable_checkpointing=True, default_root_dir=folder / scenario,
                 devices=distributed.get_world_size(), strategy=strategy, use_distributed_sampler=False,
             )  # fmt: skip
@@ -192,6 +193,7 @@ def run(folder: Path, strategy: str, scenario: str) -> None:
         ended = str(error)
     weights = {name: whole(p.detach()) for name, p in module.named_parameters()}
     found = {"weights": weights, "updates": module.updates, "saved": saving.saved_updates, "ended": ended}
+    found["held"] = sum(tensor is not None for tensor in average.state_dict()["average"].values())
     seen = {name: getattr(observed, name) for name in ("texts", "rounds", "survivors", "teaches", "skipped")}
     torch.save(found | seen, folder / f"{scenario}_{distributed.get_rank()}.pt")
 

@@ -112,7 +112,8 @@ def test_who_holds_the_weights():
     assert sum(alone.always.values()) == 800 + 400 + 400 + 900 + 11
     assert sum(ddp.always.values()) == sum(alone.always.values()) + 400
     assert sum(fsdp.always.values()) == (800 + 400 + 400 + 900) / 4 + 11
-    assert fsdp.phases["rollout"]["gathered weights"] == 900 and fsdp.phases["replay"]["gathered layers"] == 200
+    assert fsdp.phases["rollout"]["gathered weights"] == 800 + 400 and fsdp.phases["replay"]["gathered layers"] == 300
+    assert fsdp.phases["replay"]["gradients of a layer"] == pytest.approx(2 * 100 * 400 / 1200)
     assert alone.peak == max(alone.peaks.values()) and alone.phases["decoding"]["pictures"] == 6000
 
 

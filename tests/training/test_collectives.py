@@ -17,7 +17,7 @@ from tests.helpers import ranks
 from tests.helpers.collectives import SCENARIOS, TROUBLE, UPDATES
 
 SIZE = 2
-QUICK = ("rounds", "dropped", "judge_dies", "sigterm", "disk_full")
+QUICK = ("rounds", "sigterm")
 
 
 UNEQUAL: dict[str, Callable[[dict[str, Any], dict[str, Any]], bool]] = {
@@ -60,6 +60,8 @@ def test_all_ranks_make_the_same_calls(strategy: str, scenarios: tuple[str, ...]
         )
         saved = -1 if scenario == "disk_full" else finished
         assert first["saved"] == last["saved"] == saved, "saved where it ended, on all ranks"
+        if strategy == "fsdp2":
+            assert first["held"] > 0 == last["held"], "a rank that does not write holds a copy of what is saved"
         for name, weight in first["weights"].items():
             assert weight.isfinite().all() and torch.equal(weight, last["weights"][name]), name
 

@@ -12,7 +12,7 @@ from tests.helpers import strategy_matrix
 @pytest.mark.parametrize(
     "names",
     [
-        pytest.param(("ddp-full-editing", "fsdp2-lora-mixed"), id="two"),
+        pytest.param(("fsdp2-lora-mixed",), id="one"),
         pytest.param((), id="all", marks=pytest.mark.slow),
     ],
 )
