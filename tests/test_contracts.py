@@ -34,7 +34,7 @@ from project.benchmarks.geneval.colors import ColorClassifier
 from project.benchmarks.geneval.detections import Detection
 from project.benchmarks.geneval.detector import Detector
 from project.benchmarks.geneval.items import COLORS
-from project.benchmarks.pictures_of_others.base import Picture, PictureBenchmark
+from project.benchmarks.pictures.base import Picture, PictureBenchmark
 from project.benchmarks.scoring import MODES
 from project.core.images import read_picture
 from project.core.metrics import Mean, Sum

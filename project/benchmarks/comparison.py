@@ -1,6 +1,6 @@
 """Runs of a benchmark beside each other: what their folders say, and how sure a difference is.
 
-A run's folder is what `score` writes: `results.json` and `verdicts.jsonl` are read, see `pictures_of_others`. The
+A run's folder is what `score` writes: `results.json` and `verdicts.jsonl` are read, see `pictures`. The
 difference of two runs is taken over the items that both have verdicts on. Its interval is a paired bootstrap: items are
 drawn with replacement, the same for both runs and with all of their pictures, and the overall figure is computed anew.
 """
@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from project.benchmarks.pictures_of_others.base import Counted
-from project.benchmarks.pictures_of_others.run import RESULTS
-from project.benchmarks.pictures_of_others.verdicts import SHEET, VERDICTS
+from project.benchmarks.pictures.base import Counted
+from project.benchmarks.pictures.run import RESULTS
+from project.benchmarks.pictures.verdicts import SHEET, VERDICTS
 from project.benchmarks.scoring import MODES, Mode
 from project.core.json_files import read_object, read_rows
 from project.core.statistics import resampled_counts

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from project.benchmarks.comparison import COVERING, JUDGING, JudgedRun, differences, differing, read_runs
-from project.benchmarks.pictures_of_others.run import REPORT
-from project.benchmarks.pictures_of_others.verdicts import SHEET, VERDICTS
+from project.benchmarks.pictures.run import REPORT
+from project.benchmarks.pictures.verdicts import SHEET, VERDICTS
 from project.benchmarks.reference_numbers import FILE, ReferenceNumbers, reference_numbers
 from project.benchmarks.scoring import Mode, listed
 from project.core.atomic_files import write_atomically

@@ -11,8 +11,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from project.benchmarks.pictures_of_others.report import ORACLE, markdown
-from project.benchmarks.pictures_of_others.run import RESULTS
+from project.benchmarks.pictures.report import ORACLE, markdown
+from project.benchmarks.pictures.run import RESULTS
 from project.benchmarks.scoring import percent
 from project.core.atomic_files import atomic_file, write_atomically
 from project.core.json_files import read_object

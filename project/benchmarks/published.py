@@ -21,10 +21,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from project.benchmarks.base import Benchmark, Outcome, Results, groups_of
 from project.benchmarks.picture_metric import PictureMetric
-from project.benchmarks.pictures_of_others.asked import identity
-from project.benchmarks.pictures_of_others.base import PictureBenchmark
-from project.benchmarks.pictures_of_others.run import REPORT, PictureRun
-from project.benchmarks.pictures_of_others.verdicts import SHEET
+from project.benchmarks.pictures.asked import identity
+from project.benchmarks.pictures.base import PictureBenchmark
+from project.benchmarks.pictures.run import REPORT, PictureRun
+from project.benchmarks.pictures.verdicts import SHEET
 from project.benchmarks.protocol import GuidanceChange, drawing_of
 from project.benchmarks.published_items import PublishedItems
 from project.benchmarks.scoring import MODES, Mode

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from project.benchmarks.base import Outcome
-from project.benchmarks.pictures_of_others.asked import AskedItems
-from project.benchmarks.pictures_of_others.base import Picture, PictureBenchmark
+from project.benchmarks.pictures.asked import AskedItems
+from project.benchmarks.pictures.base import Picture, PictureBenchmark
 from project.benchmarks.scoring import listed
 from project.trajectory import Prompt, Trajectory
 

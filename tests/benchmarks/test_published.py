@@ -22,7 +22,7 @@ from PIL import Image
 
 from project.__main__ import main
 from project.benchmarks.as_reward import BenchmarkReward
-from project.benchmarks.pictures_of_others.dpg import DPGPictures
+from project.benchmarks.pictures.dpg import DPGPictures
 from project.benchmarks.protocol import GuidanceChange
 from project.benchmarks.published import PublishedBenchmark
 from project.samplers.guidance import Guidance

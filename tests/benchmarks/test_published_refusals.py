@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from project.__main__ import main
-from project.benchmarks.pictures_of_others.dpg import DPGPictures
+from project.benchmarks.pictures.dpg import DPGPictures
 from project.benchmarks.published import PublishedBenchmark
 from project.shapes.judge import DetectorJudge
 from tests.helpers import ROOT, all_published, chat_server, tiny_geneval

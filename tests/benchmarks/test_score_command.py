@@ -22,7 +22,7 @@ from project.benchmarks.geneval.items import read_items
 from project.benchmarks.geneval.mask2former import Mask2FormerDetector
 from project.benchmarks.geneval.pictures import judge_pictures
 from project.benchmarks.geneval.summary import score
-from project.benchmarks.pictures_of_others.report import markdown
+from project.benchmarks.pictures.report import markdown
 from project.judges.base import JudgeUnavailable
 from project.shapes.judge import DetectorJudge
 from tests.helpers import ROOT, chat_server

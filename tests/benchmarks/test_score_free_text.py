@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from project.benchmarks.asking import ATTEMPTS, Enquiry
-from project.benchmarks.pictures_of_others.base import Picture
-from project.benchmarks.pictures_of_others.free_text import rows_of_texts
+from project.benchmarks.pictures.base import Picture
+from project.benchmarks.pictures.free_text import rows_of_texts
 from project.benchmarks.scoring import UnparsedAnswer
 from project.core.errors import WrongReturn
 from project.judges.free_text import FreeText, FreeTextJudge, FreeTextRequest

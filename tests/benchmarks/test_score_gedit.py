@@ -16,7 +16,7 @@ from PIL import Image
 
 from project.__main__ import main
 from project.benchmarks import gedit
-from project.benchmarks.pictures_of_others.gedit import GEditPictures
+from project.benchmarks.pictures.gedit import GEditPictures
 from project.judges.openai.free_text_judge import OpenAIFreeTextJudge
 from tests.helpers.chat_server import ChatServer, client, shown
 from tests.helpers.score_runs import contents, grey, results, rows_of, save, served

@@ -18,7 +18,7 @@ GUIDE = (ROOT / "project/benchmarks/README.md").read_text(encoding="utf-8")
 OWN = GUIDE.partition("<!-- file: bright_pictures.py -->\n```python\n")[2].partition("\n```")[0]
 BROKEN = """
 from bright_pictures import BrightPictures, Wanted
-from project.benchmarks.pictures_of_others.base import PictureBenchmark
+from project.benchmarks.pictures.base import PictureBenchmark
 
 
 class Unfinished(PictureBenchmark[Wanted]):

@@ -11,7 +11,7 @@ import pytest
 
 from project.__main__ import main
 from project.benchmarks import tiif
-from project.benchmarks.pictures_of_others.tiif import TIIFPictures
+from project.benchmarks.pictures.tiif import TIIFPictures
 from project.judges.openai.free_text_judge import OpenAIFreeTextJudge
 from tests.helpers.chat_server import ChatServer, client, shown
 from tests.helpers.score_runs import contents, grey, results, rows_of, save, served

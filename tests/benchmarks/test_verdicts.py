@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from project.benchmarks import tiif
-from project.benchmarks.pictures_of_others.tiif import TIIFPictures
-from project.benchmarks.pictures_of_others.verdicts import sheet_entries, verdict_rows, write_verdicts
+from project.benchmarks.pictures.tiif import TIIFPictures
+from project.benchmarks.pictures.verdicts import sheet_entries, verdict_rows, write_verdicts
 from project.core.images import read_picture
 from project.shapes.judge import DetectorJudge
 from tests.helpers.picture_worlds import write_dpg_world, write_tiif_world

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from project.__main__ import main
-from project.benchmarks.pictures_of_others.dpg import DPGPictures
-from project.benchmarks.pictures_of_others.gedit import GEditPictures
+from project.benchmarks.pictures.dpg import DPGPictures
+from project.benchmarks.pictures.gedit import GEditPictures
 from project.benchmarks.published import PublishedBenchmark
 from project.inference.refinement import BenchmarkCritic
 from project.judges.openai.free_text_judge import OpenAIFreeTextJudge

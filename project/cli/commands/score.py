@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from project.benchmarks.pictures_of_others.base import PictureBenchmark
+    from project.benchmarks.pictures.base import PictureBenchmark
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ def run(args: Any) -> int:
     """
     from tqdm import tqdm
 
-    from project.benchmarks.pictures_of_others.asked import AskedItems
-    from project.benchmarks.pictures_of_others.run import REPORT, RESULTS, ROWS, PictureRun
+    from project.benchmarks.pictures.asked import AskedItems
+    from project.benchmarks.pictures.run import REPORT, RESULTS, ROWS, PictureRun
     from project.core.errors import ScoringFailed
 
     if args.batch_size < 1:
@@ -111,14 +111,14 @@ def run(args: Any) -> int:
 def _names() -> dict[str, str]:
     """Name -> class of every benchmark of pictures of the project; their files are not imported."""
     from project import benchmarks
-    from project.benchmarks.pictures_of_others.base import ENDING
+    from project.benchmarks.pictures.base import ENDING
 
     return {name.removesuffix(ENDING).lower(): name for name in dir(benchmarks) if name.endswith(ENDING)}
 
 
 def _class(name: str) -> type[PictureBenchmark[Any]]:
     """The benchmark of this name or class path. Raises UsageError if it is none."""
-    from project.benchmarks.pictures_of_others.base import PictureBenchmark
+    from project.benchmarks.pictures.base import PictureBenchmark
     from project.core.errors import UsageError
     from project.core.nearest import nearest
 
@@ -140,7 +140,7 @@ def _class(name: str) -> type[PictureBenchmark[Any]]:
 
 def _benchmark(args: Any) -> PictureBenchmark[Any]:
     """The benchmark as the options say. Raises UsageError for arguments that do not fit its class."""
-    from project.benchmarks.pictures_of_others.base import PictureBenchmark
+    from project.benchmarks.pictures.base import PictureBenchmark
     from project.core.class_paths import instantiate
 
     kind = _class(args.benchmark)

@@ -11,8 +11,8 @@ import numpy as np
 
 from project.benchmarks import gedit, viescore
 from project.benchmarks.asking import Enquiry
-from project.benchmarks.pictures_of_others.base import Counted, ItemFile, Picture, Scored, first_file
-from project.benchmarks.pictures_of_others.free_text import FreeTextBenchmark
+from project.benchmarks.pictures.base import Counted, ItemFile, Picture, Scored, first_file
+from project.benchmarks.pictures.free_text import FreeTextBenchmark
 from project.benchmarks.scoring import Coverage, Mode
 from project.benchmarks.versions import item_digest, item_version
 from project.core.growing_rows import Row

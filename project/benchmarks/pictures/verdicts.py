@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from project.benchmarks.contact_sheet import SheetEntry, chosen, contact_sheet
-from project.benchmarks.pictures_of_others.base import Item, PictureBenchmark
+from project.benchmarks.pictures.base import Item, PictureBenchmark
 from project.core.atomic_files import write_atomically
 from project.core.growing_rows import Row
 from project.core.images import png

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from project.benchmarks.asking import ATTEMPTS, Enquiry, Judged, ask
-from project.benchmarks.pictures_of_others.base import Item, Picture, PictureBenchmark
+from project.benchmarks.pictures.base import Item, Picture, PictureBenchmark
 from project.core.growing_rows import Row
 from project.judges.free_text import FreeTextJudge
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from project.benchmarks import tiif
 from project.benchmarks.asking import Enquiry
-from project.benchmarks.pictures_of_others.base import Counted, ItemFile, Picture, Scored, first_file
-from project.benchmarks.pictures_of_others.yes_no import YesNoBenchmark, words
+from project.benchmarks.pictures.base import Counted, ItemFile, Picture, Scored, first_file
+from project.benchmarks.pictures.yes_no import YesNoBenchmark, words
 from project.benchmarks.scoring import Mode
 from project.benchmarks.versions import item_digest, item_version
 from project.core.growing_rows import Row

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from project.benchmarks.pictures_of_others.base import Scored
-from project.benchmarks.pictures_of_others.verdicts import SHEET
+from project.benchmarks.pictures.base import Scored
+from project.benchmarks.pictures.verdicts import SHEET
 from project.benchmarks.scoring import Mode, percent
 
 if TYPE_CHECKING:
-    from project.benchmarks.pictures_of_others.run import PictureRun
+    from project.benchmarks.pictures.run import PictureRun
 
 INDENT = "\u00a0" * 4
 """In a Markdown table, where usual spaces would be dropped."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-from project.benchmarks.pictures_of_others.base import Item, ItemFile, PictureBenchmark
+from project.benchmarks.pictures.base import Item, ItemFile, PictureBenchmark
 from project.benchmarks.scoring import require_unique
 
 

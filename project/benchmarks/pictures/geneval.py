@@ -13,7 +13,7 @@ from project.benchmarks.geneval.items import PUBLISHED, Item, read_items
 from project.benchmarks.geneval.mask2former import Mask2FormerDetector
 from project.benchmarks.geneval.pictures import judge_pictures
 from project.benchmarks.geneval.summary import SAMPLES, PictureRow, score
-from project.benchmarks.pictures_of_others.base import (
+from project.benchmarks.pictures.base import (
     Counted,
     ItemFile,
     Picture,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from project.benchmarks import dpg
-from project.benchmarks.pictures_of_others.base import ItemFile, Picture, Scored, first_file, numbered
-from project.benchmarks.pictures_of_others.yes_no import YesNoBenchmark, words
+from project.benchmarks.pictures.base import ItemFile, Picture, Scored, first_file, numbered
+from project.benchmarks.pictures.yes_no import YesNoBenchmark, words
 from project.benchmarks.scoring import Mode
 from project.benchmarks.versions import item_digest, item_version
 from project.core.growing_rows import Row

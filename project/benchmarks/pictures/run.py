@@ -18,10 +18,10 @@ from typing import Any, Generic
 import numpy as np
 
 from project.benchmarks.dpg import grid_crops
-from project.benchmarks.pictures_of_others.asked import AskedItems, identity
-from project.benchmarks.pictures_of_others.base import SUFFIXES, Item, Picture, PictureBenchmark, Scored
-from project.benchmarks.pictures_of_others.report import report_text
-from project.benchmarks.pictures_of_others.verdicts import write_verdicts
+from project.benchmarks.pictures.asked import AskedItems, identity
+from project.benchmarks.pictures.base import SUFFIXES, Item, Picture, PictureBenchmark, Scored
+from project.benchmarks.pictures.report import report_text
+from project.benchmarks.pictures.verdicts import write_verdicts
 from project.benchmarks.scoring import MODES, Mode, listed
 from project.core.atomic_files import write_atomically
 from project.core.errors import WrongReturn

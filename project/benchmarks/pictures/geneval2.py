@@ -10,7 +10,7 @@ import numpy as np
 
 from project.benchmarks import geneval2
 from project.benchmarks.asking import Judged
-from project.benchmarks.pictures_of_others.base import (
+from project.benchmarks.pictures.base import (
     ItemFile,
     Picture,
     PictureBenchmark,
@@ -18,7 +18,7 @@ from project.benchmarks.pictures_of_others.base import (
     first_file,
     numbered,
 )
-from project.benchmarks.pictures_of_others.yes_no import rounded
+from project.benchmarks.pictures.yes_no import rounded
 from project.benchmarks.scoring import Mode
 from project.core.growing_rows import Row
 from project.core.json_files import read_object

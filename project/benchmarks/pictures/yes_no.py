@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from project.benchmarks.asking import Enquiry
-from project.benchmarks.pictures_of_others.base import Item, Picture, PictureBenchmark
-from project.benchmarks.pictures_of_others.free_text import protocol, rows_of_texts
+from project.benchmarks.pictures.base import Item, Picture, PictureBenchmark
+from project.benchmarks.pictures.free_text import protocol, rows_of_texts
 from project.core.growing_rows import Row
 from project.judges.base import Judge, check_answers
 from project.judges.free_text import FreeTextJudge
