@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
@@ -210,7 +210,7 @@ class AlphaGRPO(EvaluatedModule):
     def replays(self, batch: MicroBatch) -> Iterator[ReplayPart]:
         """The replay of a micro-batch: whole, or in the parts that `update.steps_per_backward` asks for."""
         if self.updating.steps_per_backward is None:
-            yield ReplayPart(replay=self.replay(batch))
+            yield ReplayPart(replay=self.replay(batch), whole=True)
             return
         parts, of_reference = self._parts(self.model, batch), None
         while True:
@@ -298,8 +298,10 @@ class AlphaGRPO(EvaluatedModule):
                             first=first,
                         )
                     )
+                    loss = part.complete(outputs.loss * batch.weight)
                     with self.stopwatch.phase("backward"), self._gradients_stay():
-                        self.manual_backward(part.complete(outputs.loss * batch.weight))
+                        if part.whole or loss.requires_grad:  # a part may hold only what is frozen
+                            self.manual_backward(loss)
                     tally.add(outputs, group.log_prefix, batch.weight)
         return tally
 

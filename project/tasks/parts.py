@@ -44,10 +44,12 @@ class ReplayPart:
     Attributes:
         replay: holds the texts, or some trained steps, or all. A part holds no `clean_RLD` and no `velocity`.
         shared: contexts at which the parts before this one left their gradient; set in the last part that reads them.
+        whole: whether it is all of the replay.
     """
 
     replay: Replay
     shared: SharedContexts | None = None
+    whole: bool = False
 
     def complete(self, loss: Tensor) -> Tensor:
         """The loss to start the backward pass from."""

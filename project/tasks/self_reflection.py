@@ -24,8 +24,8 @@ from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.tasks.base import ChangeGuidance, Rollout, Task
 from project.tasks.drawing import Canvas, given_picture
-from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.parts import ReplayPart
+from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.rectification import Floor, rectify
 from project.tasks.rounds import NOTHING_WRONG, RoundRule, check_wording, instruction
 from project.tasks.turn import Request, Turn, text_metrics
