@@ -9,7 +9,6 @@ import torch
 
 from project.callbacks.on_policy_gate import OnPolicyGate
 from project.models.lora import LoRA
-from project.objectives.base import Needs
 from project.objectives.grpo import GRPO
 from project.planning.live_bytes import LiveBytes
 from project.rewards.random import RandomReward
@@ -22,6 +21,7 @@ from tests.helpers.policies import TinyBagel
 from tests.helpers.sampling import sde
 from tests.helpers.several_ranks import MEASURED
 from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
+from tests.helpers.toys import WholeSamples
 
 GUIDED = Guidance(text=2.0, interval=(0.7, 1.0))
 BY_PICTURE = Guidance(text=2.0, image=1.5, interval=(0.0, 1.0), renorm="text_channel")
@@ -136,10 +136,6 @@ def test_fewer_steps_need_less_memory(exact):
     assert max(held_by[1]) < max(held_by[None]) / 2, held_by
 
 
-class Whole(GRPO):
-    needs = Needs()
-
-
 class NoParts(ReasoningT2I):
     replay_parts = Task.replay_parts
 
@@ -148,7 +144,7 @@ class NoParts(ReasoningT2I):
     ("settings", "said"),
     [
         ({"steps_per_backward": 0}, "steps_per_backward=0: give at least 1, or null"),
-        ({"steps_per_backward": 1, "objective": Whole()}, "Whole needs whole samples: set it to null"),
+        ({"steps_per_backward": 1, "objective": WholeSamples()}, "WholeSamples needs whole samples: set it to null"),
         ({"steps_per_backward": 1, "task": NoParts(**SIZE)}, "NoParts replays whole samples only"),
     ],
 )
