@@ -62,11 +62,15 @@ class RunPlan:
     def flops(self, work: Workload | None = None, checkpointing: bool | None = None) -> dict[str, float]:
         """Operations of the phases of an update, or those with another workload or checkpointing."""
         how = self.how if checkpointing is None else dataclasses.replace(self.how, checkpointing=checkpointing)
-        total = flops(work or self.work, self.sizes, how, self.decoding_flops)
-        of_first = {} if self.first is None else flops(self.first, self.sizes, how, self.decoding_flops)
+        total = self.flops_of(work or self.work, how)
+        of_first = {} if self.first is None else self.flops_of(self.first, how)
         for name, count in of_first.items():
             total[name] += count if self.first_trained or name.startswith("rollout") else 0.0
         return total
+
+    def flops_of(self, work: Workload, how: Arithmetic | None = None) -> dict[str, float]:
+        """Operations of one workload alone, see `estimates.flops`."""
+        return flops(work, self.sizes, how or self.how, self.decoding_flops)
 
     def seconds(self, speed: float, bandwidth: float) -> dict[str, float]:
         """Seconds of the phases of an update, see `estimates.seconds`."""
@@ -78,8 +82,7 @@ class RunPlan:
         return total
 
     def _seconds(self, work: Workload, speed: float, bandwidth: float) -> dict[str, float]:
-        operations = flops(work, self.sizes, self.how, self.decoding_flops)
-        return seconds(work, self.sizes, self.how, operations, speed, bandwidth)
+        return seconds(work, self.sizes, self.how, self.flops_of(work), speed, bandwidth)
 
     def largest(self, gpu_bytes: float, checkpointing: bool | None = None) -> Workload | None:
         """The largest micro-batch and number of prompts drawn together that fit; None if nothing does."""
