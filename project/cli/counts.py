@@ -16,8 +16,8 @@ STEP_HEADS = ("number", "tokens", "GFLOP", "calls", "MB weights", "casts", "copi
 LEGEND = (
     "needed: by the plan's arithmetic, for the texts that were written; again: recomputed in the backward pass; "
     "padding: hidden tokens and ended texts;\ndelimiters: beside latents, in the understanding expert; dead: branches "
-    "that guide nothing; adapters: forwards; all these in shares of the GFLOP done.\ncalls: operator calls that do work, "
-    "on a GPU a kernel or a few each; waits: of the host for the device"
+    "that guide nothing; adapters: forwards; all these in shares of the GFLOP done.\ncalls: operator calls that do "
+    "work, on a GPU a kernel or a few each; waits: of the host for the device"
 )
 
 
@@ -38,9 +38,7 @@ def counts_table(counted: CountedUpdate) -> str:
     lines += [LEGEND, "", *_columns("a forward (median)", STEP_HEADS, steps)]
     if (read := counted.weight_bytes_per_token) is not None:
         calls = next(step.calls for step in counted.steps if step.kind == WRITE)
-        lines.append(
-            f"a token of one text: {read / 1e6:.4g} MB of weights read; a token of all texts: {calls:.0f} calls"
-        )
+        lines.append(f"a token of one text: {read / 1e6:.4g} MB of weights read; of all texts: {calls:.0f} calls")
     lines += ["", "waits of the host for the device"]
     for (phase, kind, place, function), number in counted.waits.most_common():
         lines.append(f"{number:>8}  {place}  {function}  ({phase}{kind and ': '}{kind})")

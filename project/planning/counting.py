@@ -106,7 +106,7 @@ class Operations(TorchDispatchMode):
 
     def begin(self, kind: str = "", **tokens: int) -> None:
         """A new stretch."""
-        self.parts.append(Part(phase=self._phase(), kind=kind, **tokens))
+        self.parts.append(Part(phase=self._phase(), kind=kind, **tokens))  # type: ignore[arg-type]
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
