@@ -149,7 +149,7 @@ class CountingCallback(Callback):
         tokens = sum(len(text.ids_T) for group in groups for t in group.trajectories for text in t.texts)
         needed = needed_flops(pl_module, groups, self._precision, self._prompts)
         self.counted = CountedUpdate(
-            phases=phase_counts(parts, pl_module.model, needed, pl_module.trainable.lora is not None),
+            phases=phase_counts(parts, pl_module.model, needed),
             steps=step_counts(parts),
             waits=self._waits,
             images=sum(len(t.images) for group in groups for t in group.trajectories),
@@ -224,9 +224,7 @@ def step_counts(parts: Sequence[Part]) -> list[StepCount]:
     ]
 
 
-def phase_counts(
-    parts: Sequence[Part], model: UnifiedModel, needed: dict[str, float], adapters: bool
-) -> dict[str, PhaseCount]:
+def phase_counts(parts: Sequence[Part], model: UnifiedModel, needed: dict[str, float]) -> dict[str, PhaseCount]:
     """The phases in the order in which they began.
 
     What the backward pass spends on padding and on the rest is not counted but taken from the replay's, at the ratio of
