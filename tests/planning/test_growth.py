@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -24,8 +25,24 @@ class Outlined(TinyBagel):
         return self.load().to("meta")
 
 
+@dataclass
+class Work:
+    """Of an update: what was counted, and the seconds of another one.
+
+    Attributes:
+        gflop: operations, without those on texts that have ended and other padding.
+        needed: GFLOP by the plan's arithmetic, in the phases that it knows.
+    """
+
+    gflop: float
+    padding: float
+    needed: float
+    calls: int
+    seconds: float
+    tokens: int
+
+
 def update(group=8, prompts=2, tokens=6, rounds=None, trained=3):
-    """An update of the tiny policy: (GFLOP, calls, seconds, sampled tokens). The seconds are of another one."""
     task = ReasoningT2I(height=8, width=8, max_tokens=tokens, top_p=1.0, guidance=GUIDED, prompts_per_forward=2)
     if rounds is not None:
         settings = {"candidates": 2, "max_tokens": tokens, "right": None, "rectification": None}
@@ -37,8 +54,15 @@ def update(group=8, prompts=2, tokens=6, rounds=None, trained=3):
         module = make_module(num_generations=group, micro_batch_size=4, **settings)
         train(module, updates, [RandomReward(seed=2)], [callback], [rows] * updates)
     phases = counting.counted.phases.values()
-    flops, calls = (sum(getattr(phase.done, name) for phase in phases) for name in ("flops", "calls"))
-    return flops / 1e9, calls, cost.seconds("total"), counting.counted.text_tokens
+    padding = sum(phase.padding for phase in phases)
+    return Work(
+        gflop=(sum(phase.done.flops for phase in phases) - padding) / 1e9,
+        padding=padding / 1e9,
+        needed=sum(phase.needed or 0.0 for phase in phases) / 1e9,
+        calls=sum(phase.done.calls for phase in phases),
+        seconds=cost.seconds("total"),
+        tokens=counting.counted.text_tokens,
+    )
 
 
 AXES = {
@@ -55,11 +79,19 @@ AXES = {
 def test_work_grows_in_lines(axis):
     """What one more costs does not rise by more than 10% from the smallest to the largest update.
 
-    Where it is texts that grow, one more is a token that was sampled: texts end where they want.
+    This model is so narrow that attention, which grows with the square of a text, is as much work as its matrices. So
+    longer texts are compared with the plan's arithmetic, which knows that.
     """
     found = {value: update(**{axis: value}) for value in AXES[axis]}
-    for value, (gflop, calls, seconds, tokens) in found.items():
-        print(f"{axis}={value:<4} {gflop:8.3f} GFLOP {calls:8} calls {seconds:7.2f} s {tokens:6} tokens")
-    points = [(of[3] if axis == "tokens" else value, of[0]) for value, of in found.items()]
-    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(points)]
-    assert slopes[-1] <= 1.1 * slopes[0], slopes
+    for value, of in found.items():
+        print(
+            f"{axis}={value:<4}{of.gflop:8.3f} GFLOP ({of.needed:.3f} needed) + {of.padding:.3f} padding"
+            f"{of.calls:8} calls{of.seconds:7.2f} s{of.tokens:6} tokens"
+        )
+    if axis == "tokens":
+        ratios = [of.gflop / of.needed for of in found.values()]
+        assert ratios[-1] <= 1.1 * ratios[0], ratios
+    for cost in ("gflop", "calls"):
+        points = [(value, getattr(of, cost)) for value, of in found.items()]
+        slopes = [(after[1] - before[1]) / (after[0] - before[0]) for before, after in pairwise(points)]
+        assert axis == "tokens" or slopes[-1] <= 1.1 * slopes[0], (cost, slopes)
