@@ -7,35 +7,38 @@ import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 
 from project.benchmarks.base import Benchmark
-from project.core.metrics import Mean, values
+from project.core.metrics import values
 from project.core.ranks import ALONE, Ranks
 from project.core.timing import Stopwatch, free_unused_memory
 from project.models.base import ModelSource, UnifiedModel
-from project.models.lora import adapters_at_start, adapters_off, keep_start
+from project.models.lora import keep_start
 from project.objectives.base import Counts, LossInputs, Objective
 from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
 from project.tasks.base import Rollout, Task
+from project.tasks.parts import ReplayPart
 from project.training.advantages import advantages
 from project.training.evaluated import EvaluatedModule
 from project.training.evaluation import Evaluation
 from project.training.gradients import average_over_ranks
 from project.training.lr_schedules import over_whole_run
-from project.training.settings import MOST_NOT_FINITE, AdvantageSettings, UpdateSettings
+from project.training.reference import Reference
+from project.training.settings import MOST_NOT_FINITE, AdvantageSettings, UpdateSettings, check_parts
 from project.training.sharding import gathered
+from project.training.tally import Tally
 from project.training.trainable import Trainable, optimizer_over, prepare
 from project.trajectory import Group, MicroBatch, Prompt, Replay, sample_keys
 
@@ -104,6 +107,7 @@ class AlphaGRPO(EvaluatedModule):
                 "the sampler has no stochastic transition, so it draws nothing that could be trained: set "
                 "model.init_args.sampler.transition to project.samplers.FlowSDE with a positive noise_level"
             )
+        check_parts(update, task, objective)
         self.automatic_optimization = False
         self.strict_loading = False
         self.policy_source = policy
@@ -123,7 +127,7 @@ class AlphaGRPO(EvaluatedModule):
         self._skipped = 0
         self.gave_up = ""
         """Why training stopped before its end; empty if it did not."""
-        self._reference: tuple[UnifiedModel, ...] = ()  # a tuple: no submodule, so in no checkpoint
+        self._reference = Reference(adapters=reference)
 
     # ----------------------------------------------------------------- the algorithm
 
@@ -200,7 +204,26 @@ class AlphaGRPO(EvaluatedModule):
         if not self.objective.needs.reference:
             return replay
         with self.stopwatch.phase("reference"):
-            return dataclasses.replace(replay, reference=self._reference_replay(batch))
+            reference = self._reference.replay(self.model, lambda policy: self._replay(policy, batch))
+        return dataclasses.replace(replay, reference=reference)
+
+    def replays(self, batch: MicroBatch) -> Iterator[ReplayPart]:
+        """The replay of a micro-batch: whole, or in the parts that `update.steps_per_backward` asks for."""
+        if self.updating.steps_per_backward is None:
+            yield ReplayPart(replay=self.replay(batch), whole=True)
+            return
+        parts, of_reference = self._parts(self.model, batch), None
+        while True:
+            with self.stopwatch.phase("replay"):
+                part = next(parts, None)
+            if part is None:
+                return
+            if self.objective.needs.reference:
+                with self.stopwatch.phase("reference"), torch.no_grad(), self._reference.of(self.model) as policy:
+                    of_reference = of_reference or self._parts(policy, batch)
+                    reference = next(of_reference).replay
+                part = dataclasses.replace(part, replay=dataclasses.replace(part.replay, reference=reference))
+            yield part
 
     def update(self, groups: Sequence[Group], first: bool) -> None:
         """One optimizer step on all groups; micro-batches only accumulate.
@@ -225,7 +248,7 @@ class AlphaGRPO(EvaluatedModule):
         optimizer = self.optimizers(use_pl_optimizer=True)
         assert not isinstance(optimizer, list)
         optimizer.zero_grad()
-        metrics, maxima = self._accumulate(groups, counts, first)
+        metrics, maxima = self._accumulate(groups, counts, first).over(self.ranks)
         with self.stopwatch.phase("optimizer"):
             if isinstance(self.trainer.model, DistributedDataParallel):
                 average_over_ranks(self.trained)
@@ -254,44 +277,33 @@ class AlphaGRPO(EvaluatedModule):
             log.error("%d updates in a row were skipped: the run stops, saved", self._skipped)
             self.trainer.should_stop = True
 
-    def _accumulate(
-        self, groups: Sequence[Group], counts: Mapping[str, Counts], first: bool
-    ) -> tuple[dict[str, Mean[Tensor]], dict[str, Tensor]]:
-        """Accumulate the gradient of the update's loss, and return what to log, over all ranks.
+    def _accumulate(self, groups: Sequence[Group], counts: Mapping[str, Counts], first: bool) -> Tally:
+        """Accumulate the gradient of the update's loss, and return what to log.
 
         Every rank replays as many micro-batches of a group as the rank with most of them, so that collectives match.
         """
         of_ranks = self.ranks.gather([self._micro_batches(group) for group in groups])
         numbers = [max(column) for column in zip(*of_ranks, strict=True)]
-        totals: dict[str, Mean[Tensor]] = {}
-        maxima: dict[str, Tensor] = {}
+        tally = Tally()
         for group, number in zip(groups, numbers, strict=True):
             for batch in group.micro_batches(self.updating.micro_batch_size, at_least=number):
-                outputs = self.objective(
-                    LossInputs(
-                        replay=self.replay(batch),
-                        image_advantage_B=batch.image_advantage_B.to(self.device),
-                        text_advantage_B=batch.text_advantage_B.to(self.device),
-                        counts=counts[group.task],
-                        text_weight=batch.text_weight,
-                        first=first,
+                for part in self.replays(batch):
+                    outputs = self.objective(
+                        LossInputs(
+                            replay=part.replay,
+                            image_advantage_B=batch.image_advantage_B.to(self.device),
+                            text_advantage_B=batch.text_advantage_B.to(self.device),
+                            counts=counts[group.task],
+                            text_weight=batch.text_weight,
+                            first=first,
+                        )
                     )
-                )
-                with self.stopwatch.phase("backward"), self._gradients_stay():
-                    self.manual_backward(outputs.loss * batch.weight)
-                for name, mean in outputs.metrics.items():
-                    name, mean = f"{group.log_prefix}{name}", mean.times(batch.weight)
-                    totals[name] = totals[name] + mean if name in totals else mean
-                for name, value in outputs.maxima.items():
-                    value = value.detach().cpu() * batch.weight
-                    maxima[name] = torch.maximum(maxima[name], value) if name in maxima else value
-        everybody = self.ranks.gather(({name: mean.cpu() for name, mean in totals.items()}, maxima))
-        whole: dict[str, Mean[Tensor]] = {}
-        largest: dict[str, Tensor] = {}
-        for means, found in everybody:
-            whole |= {name: whole[name] + mean if name in whole else mean for name, mean in means.items()}
-            largest |= {name: torch.maximum(largest.get(name, value), value) for name, value in found.items()}
-        return whole, largest
+                    loss = part.complete(outputs.loss * batch.weight)
+                    with self.stopwatch.phase("backward"), self._gradients_stay():
+                        if part.whole or loss.requires_grad:  # a part may hold only what is frozen
+                            self.manual_backward(loss)
+                    tally.add(outputs, group.log_prefix, batch.weight)
+        return tally
 
     def _micro_batches(self, group: Group) -> int:
         """How many this rank has work for."""
@@ -306,11 +318,11 @@ class AlphaGRPO(EvaluatedModule):
         policy = self.policy_source.load()
         lora, needed = self.trainable.lora, self.objective.needs.reference
         if needed and lora is None:
-            self._reference = (copy.deepcopy(policy).requires_grad_(False).eval(),)
+            self._reference = Reference(frozen=copy.deepcopy(policy).requires_grad_(False).eval())
         self.policy = prepare(policy, lora, self.trainable.freeze)
         if needed and lora is not None and self.reference == "start":
             keep_start(self.policy)
-        self.share_out(self.policy, *self._reference)
+        self.share_out(*(model for model in (self.policy, self._reference.frozen) if model is not None))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, with a parameter group for each pattern that has options of its own."""
@@ -368,29 +380,14 @@ class AlphaGRPO(EvaluatedModule):
         wrapper = self.trainer.model
         return wrapper.no_sync() if isinstance(wrapper, DistributedDataParallel) else nullcontext()
 
+    def _parts(self, model: UnifiedModel, batch: MicroBatch) -> Iterator[ReplayPart]:
+        steps = self.updating.steps_per_backward
+        assert steps is not None
+        return self.task.replay_parts(
+            model, batch.trajectories, self.sampler, context_gradient=self.updating.context_gradient, steps=steps
+        )
+
     def _replay(self, model: UnifiedModel, batch: MicroBatch) -> Replay:
         return self.task.replay(
             model, batch.trajectories, self.sampler, context_gradient=self.updating.context_gradient
         )
-
-    @torch.no_grad()
-    def _reference_replay(self, batch: MicroBatch) -> Replay:
-        with self._reference_policy() as policy:
-            replay = self._replay(policy, batch)
-        of_reference = replay.velocity
-        assert of_reference is not None
-
-        @torch.no_grad()
-        def velocity(x_RKLD: Tensor, sigma_K: Tensor, *, guided: bool = True) -> Tensor:
-            with self._reference_policy():  # an objective asks later
-                return of_reference(x_RKLD, sigma_K, guided=guided)
-
-        return dataclasses.replace(replay, velocity=velocity)
-
-    @contextmanager
-    def _reference_policy(self) -> Iterator[UnifiedModel]:
-        if self.trainable.lora is None:
-            yield self._reference[0].to(self.device)
-            return
-        with adapters_off(self.model) if self.reference == "base" else adapters_at_start(self.model):
-            yield self.model

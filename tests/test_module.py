@@ -85,6 +85,15 @@ def test_any_number_of_ranks_with_unequal_work_equals_one(folder, task, number, 
     Mixed training has three groups an update, of which the last (a second round) is drawn by half of the samples.
     """
     one, several = trained_on(folder, 1, task, "auto"), trained_on(folder, number, task, strategy)
+    assert_equal_training(one, several)
+
+
+@pytest.mark.parametrize(("number", "strategy"), [pytest.param(3, "ddp", marks=pytest.mark.slow), (2, "fsdp2")])
+def test_ranks_that_cut_micro_batches_over_steps_equal_one_that_does_not(folder, number, strategy):
+    assert_equal_training(trained_on(folder, 1, "mixed", "auto"), trained_on(folder, number, "cut", strategy))
+
+
+def assert_equal_training(one, several):
     for name, weight in one["weights"].items():
         torch.testing.assert_close(several["weights"][name], weight, atol=1e-6, rtol=1e-5, msg=name)
     assert one["logged"].keys() == several["logged"].keys()

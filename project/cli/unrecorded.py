@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -14,6 +14,7 @@ from project.benchmarks.base import Benchmark
 from project.cli.lightning_cli import ProjectCLI
 from project.cli.refusals import check_trainer
 from project.module import AlphaGRPO
+from project.planning.counted_update import COUNTED, CountedUpdate, CountingCallback
 from project.planning.measured import Cost, Recorder
 from project.planning.out_of_memory import out_of_memory
 
@@ -50,8 +51,19 @@ class UnrecordedCLI(ProjectCLI):
 
     def turn(self, cost: Cost, updates: int) -> None:
         """One warm-up update and `updates` measured ones, which are added to `cost`."""
-        steps = (1 + updates) * self.model.updating.per_rollout
-        trainer = Trainer(**{**self.settings, "max_steps": steps, "callbacks": [*self.callbacks, Recorder(cost)]})
+        self._fit(1 + updates, Recorder(cost))
+
+    def count(self) -> CountedUpdate:
+        """One warm-up update and one that is counted. Raises ValueError for a model that has no plan."""
+        counting = CountingCallback(self.settings.get("precision"), self.datamodule.prompts_per_update)
+        self._fit(1 + COUNTED, counting)
+        if counting.counted is None:
+            raise ValueError(f"training stopped before the update that is counted: {self.model.gave_up or 'no step'}")
+        return counting.counted
+
+    def _fit(self, updates: int, callback: Callback) -> None:
+        steps = updates * self.model.updating.per_rollout
+        trainer = Trainer(**{**self.settings, "max_steps": steps, "callbacks": [*self.callbacks, callback]})
         try:
             trainer.fit(self.model, datamodule=self.datamodule)
         except MisconfigurationException as error:

@@ -44,6 +44,11 @@ class Stopwatch:
             self._open.pop()
             self.seconds[name] += time.perf_counter() - start
 
+    @property
+    def current(self) -> str:
+        """The innermost phase that is open; "other" outside all phases."""
+        return self._open[-1] if self._open else "other"
+
     def reset(self) -> dict[str, float]:
         """The seconds so far; starts again from nothing."""
         seconds = dict(self.seconds)

@@ -13,7 +13,7 @@ Slots are only places to store: padding is a slot that nobody sees, and order is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +60,15 @@ class Context(ABC):
     @abstractmethod
     def detach(self) -> Context:
         """The same context, through which no gradient flows."""
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those that gradient flows through; none of a context that is used without gradient."""
+        return []
+
+    def leaves(self) -> Context:
+        """The same context, which collects gradient at its `tensors` and lets none through."""
+        return self.detach()
 
 
 class StaticContext(Context):
@@ -181,6 +190,16 @@ class FunctionalContext(Context):
             position_R=self.position_R,
         )
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [tensor for pair in self.keys_values for tensor in pair]
+
+    def leaves(self) -> FunctionalContext:
+        leaves = self.detach()
+        for mine, leaf in zip(self.tensors, leaves.tensors, strict=True):
+            leaf.requires_grad_(mine.requires_grad)
+        return leaves
+
 
 @dataclass(frozen=True)
 class Contexts:
@@ -198,8 +217,21 @@ class Contexts:
 
     def detach(self) -> Contexts:
         """The same contexts, through which no gradient flows."""
+        return self._each(lambda context: context.detach())
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those of all contexts that gradient flows through."""
+        contexts = (self.main, self.text_free, *(() if self.image_free is None else (self.image_free,)))
+        return [tensor for context in contexts for tensor in context.tensors]
+
+    def leaves(self) -> Contexts:
+        """The same contexts, which collect gradient at their `tensors` and let none through."""
+        return self._each(lambda context: context.leaves())
+
+    def _each(self, change: Callable[[Context], Context]) -> Contexts:
         return Contexts(
-            main=self.main.detach(),
-            text_free=self.text_free.detach(),
-            image_free=None if self.image_free is None else self.image_free.detach(),
+            main=change(self.main),
+            text_free=change(self.text_free),
+            image_free=None if self.image_free is None else change(self.image_free),
         )

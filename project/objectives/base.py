@@ -73,6 +73,10 @@ class Needs:
     """`Replay.old_mean_RKLD`: means of the transitions under the weights of the rollout."""
     transitions: bool = True
     """Stochastic transitions to train; an objective without this need may draw all pictures by the ODE."""
+    whole_samples: bool = True
+    """All of a sample in one replay. An objective without this need is a sum over texts and trained steps that asks for
+    no `clean_RLD` and no `velocity`, so that a replay may hold only the texts or only some steps
+    (`update.steps_per_backward`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,7 @@ class GRPO(Objective):
 
     @property
     def needs(self) -> Needs:
-        return Needs(reference=self.kl_image > 0 or self.kl_text > 0)
+        return Needs(reference=self.kl_image > 0 or self.kl_text > 0, whole_samples=False)
 
     @property
     def clip_widths(self) -> ClipWidths:

@@ -33,6 +33,8 @@ class Workload:
         evaluations, guided: of the model per picture, and how many of them are guided.
         trained, trained_guided: K, trained steps per picture, and how many of them are guided at most.
         branches: contexts that guidance reads beside the main one.
+        steps_per_backward: trained steps of a backward; None = all, with the texts.
+        context_gradient: the gradient of the pictures reaches the contexts.
     """
 
     samples: int
@@ -49,6 +51,8 @@ class Workload:
     trained: int
     trained_guided: int
     branches: int
+    steps_per_backward: int | None = None
+    context_gradient: bool = True
 
     @property
     def prompts(self) -> int:
@@ -196,10 +200,27 @@ def rollout_working_set(work: Workload, sizes: Sizes, how: Arithmetic) -> int:
 
 
 def replay_memory(work: Workload, sizes: Sizes, how: Arithmetic, trained: int) -> dict[str, float]:
-    """Bytes that the graph of a micro-batch holds when its backward pass begins, and what that pass adds."""
+    """Bytes that the graph of a micro-batch holds when its backward pass begins, and what that pass adds.
+
+    Where it is cut over trained steps, of the part that needs most.
+    """
+    if work.steps_per_backward is None:
+        return _graph(work, sizes, how, trained)
+    steps = min(work.steps_per_backward, work.trained)
+    cut = dataclasses.replace(work, trained=steps, trained_guided=min(steps, work.trained_guided))
+    if work.context_gradient:  # the texts stay until the gradient of all steps has reached them
+        whole = _graph(cut, sizes, how, trained)
+        return {**whole, "gradients at the contexts": whole["contexts"]}
+    texts = dataclasses.replace(work, trained=0, trained_guided=0)
+    parts = (_graph(texts, sizes, how, trained), _graph(cut, sizes, how, trained, texts=False))
+    return max(parts, key=lambda part: sum(part.values()))
+
+
+def _graph(work: Workload, sizes: Sizes, how: Arithmetic, trained: int, texts: bool = True) -> dict[str, float]:
+    """Bytes of the graph of all trained steps of a micro-batch, with that of what comes before them or without."""
     samples = work.micro_batch
     read_once = work.prefix + work.picture + work.prompt
-    texts = read_once + samples * work.reasoning
+    written = read_once + samples * work.reasoning if texts else 0
     rows = samples * (work.trained + work.branches * work.trained_guided)
     pictures = rows * work.latents
     slots = samples * work.trained * (work.read + work.latents)
@@ -207,20 +228,20 @@ def replay_memory(work: Workload, sizes: Sizes, how: Arithmetic, trained: int) -
     masked = samples > 1 and work.reasoning > 0
     # A text's mask is causal, so its keys are always repeated.
     looked_at = read_once + samples * (work.read if work.reasoning else 0)
-    text_layer = layer_bytes(texts, looked_at, sizes, how, repeated=True)
+    text_layer = layer_bytes(written, looked_at, sizes, how, repeated=True) if texts else 0
     picture_layer = layer_bytes(pictures, slots, sizes, how, repeated=masked)
     if masked:
         picture_layer += samples * work.trained * work.latents * (work.read + work.latents) * how.computed
     if how.checkpointing:
         per_token = sizes.hidden * how.stored
-        kept = (texts + pictures) * per_token * sizes.layers
+        kept = (written + pictures) * per_token * sizes.layers
         again = max(text_layer, picture_layer)
         keys = pictures * 2 * sizes.key * how.computed * sizes.layers
     else:
         kept, again, keys = (text_layer + picture_layer) * sizes.layers, 0, 0
     contexts = samples * (work.read + sum(work.branch_read)) * 2 * sizes.key * how.computed * sizes.layers
-    at_once = max(texts, pictures) * (sizes.inner * _mlp_values(how) - sizes.inner * how.computed)
-    logits = samples * work.reasoning * sizes.vocabulary
+    at_once = max(written, pictures) * (sizes.inner * _mlp_values(how) - sizes.inner * how.computed)
+    logits = samples * work.reasoning * sizes.vocabulary if texts else 0
     return {
         "contexts": float(contexts),
         "activations": float(kept),
@@ -325,13 +346,24 @@ def seconds(
     return taken
 
 
-def largest(work: Workload, fits: Callable[[Workload], bool]) -> Workload | None:
-    """The workload with the largest micro-batch, then the most prompts per forward, that fits; None if none does."""
-    least = dataclasses.replace(work, micro_batch=1, prompts_per_forward=1)
-    if not fits(least):
+def largest(work: Workload, fits: Callable[[Workload], bool], cut: bool = False) -> Workload | None:
+    """The workload with the largest micro-batch, then the most prompts per forward, that fits; None if none does.
+
+    Args:
+        cut: allows micro-batches that are cut over their trained steps: of those with the largest micro-batch the one
+            with the most steps per backward.
+    """
+    best: Workload | None = None
+    for steps in (None, *(range(work.trained - 1, 0, -1) if cut else ())):
+        least = dataclasses.replace(work, micro_batch=1, prompts_per_forward=1, steps_per_backward=steps)
+        if not fits(least):
+            continue
+        size = _last(range(1, work.group + 1), lambda n, least=least: fits(dataclasses.replace(least, micro_batch=n)))  # type: ignore[misc]
+        if best is None or size > best.micro_batch:
+            best = dataclasses.replace(least, micro_batch=size)
+    if best is None:
         return None
-    size = _last(range(1, work.group + 1), lambda n: fits(dataclasses.replace(least, micro_batch=n)))
-    chosen = dataclasses.replace(least, micro_batch=size)
+    chosen = best
     more = _last(range(1, work.prompts + 1), lambda n: fits(dataclasses.replace(chosen, prompts_per_forward=n)))
     return dataclasses.replace(chosen, prompts_per_forward=more)
 

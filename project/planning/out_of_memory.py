@@ -14,8 +14,8 @@ from project.planning.run_plan import RunPlan, plan_of, settings_of, usable
 LESS = 0.9
 """Share of the planned peak that the advice stays below where the plan thought that it would fit."""
 BY_HAND = (
-    "a smaller model.init_args.update.micro_batch_size, fewer samples drawn together, smaller pictures, or "
-    "model.init_args.policy.init_args.gradient_checkpointing=true need less"
+    "a smaller model.init_args.update.micro_batch_size, model.init_args.update.steps_per_backward=1, fewer samples "
+    "drawn together, smaller pictures, or model.init_args.policy.init_args.gradient_checkpointing=true need less"
 )
 
 

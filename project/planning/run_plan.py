@@ -40,6 +40,7 @@ class RunPlan:
         decoding_flops: of the autoencoder, for one picture.
         first: the first pictures of refinement, if there are any; their memory is less than that of refining them.
         first_trained: whether these are trained too.
+        cuttable: whether micro-batches can be cut over their trained steps.
     """
 
     work: Workload
@@ -49,6 +50,7 @@ class RunPlan:
     decoding_flops: float
     first: Workload | None = None
     first_trained: bool = False
+    cuttable: bool = False
     ranks: int = 1
     sharded: bool = False
 
@@ -57,24 +59,30 @@ class RunPlan:
         how = self.how if checkpointing is None else dataclasses.replace(self.how, checkpointing=checkpointing)
         return memory(work or self.work, self.sizes, how, self.weights, self.ranks, self.sharded)
 
-    def flops(self) -> dict[str, float]:
-        """Operations of the phases of an update."""
-        total = self._flops(self.work)
-        for name, count in ({} if self.first is None else self._flops(self.first)).items():
+    def flops(self, work: Workload | None = None, checkpointing: bool | None = None) -> dict[str, float]:
+        """Operations of the phases of an update, or those with another workload or checkpointing."""
+        how = self.how if checkpointing is None else dataclasses.replace(self.how, checkpointing=checkpointing)
+        total = self.flops_of(work or self.work, how)
+        of_first = {} if self.first is None else self.flops_of(self.first, how)
+        for name, count in of_first.items():
             total[name] += count if self.first_trained or name.startswith("rollout") else 0.0
         return total
 
+    def flops_of(self, work: Workload, how: Arithmetic | None = None) -> dict[str, float]:
+        """Operations of one workload alone, see `estimates.flops`."""
+        return flops(work, self.sizes, how or self.how, self.decoding_flops)
+
     def seconds(self, speed: float, bandwidth: float) -> dict[str, float]:
         """Seconds of the phases of an update, see `estimates.seconds`."""
-        total = seconds(self.work, self.sizes, self.how, self._flops(self.work), speed, bandwidth)
+        total = self._seconds(self.work, speed, bandwidth)
         if self.first is not None:
-            of_first = seconds(self.first, self.sizes, self.how, self._flops(self.first), speed, bandwidth)
+            of_first = self._seconds(self.first, speed, bandwidth)
             for name, taken in of_first.items():
                 total[name] += taken if self.first_trained or name.startswith("rollout") else 0.0
         return total
 
-    def _flops(self, work: Workload) -> dict[str, float]:
-        return flops(work, self.sizes, self.how, self.decoding_flops)
+    def _seconds(self, work: Workload, speed: float, bandwidth: float) -> dict[str, float]:
+        return seconds(work, self.sizes, self.how, self.flops_of(work), speed, bandwidth)
 
     def largest(self, gpu_bytes: float, checkpointing: bool | None = None) -> Workload | None:
         """The largest micro-batch and number of prompts drawn together that fit; None if nothing does."""
@@ -82,7 +90,16 @@ class RunPlan:
 
     def largest_below(self, limit: float, checkpointing: bool | None = None) -> Workload | None:
         """The same for a number of bytes that tensors may take."""
-        return largest(self.work, lambda work: self.memory(work, checkpointing).peak <= limit)
+        return largest(self.work, lambda work: self.memory(work, checkpointing).peak <= limit, self.cuttable)
+
+    def fastest(self, gpu_bytes: float) -> tuple[Workload, bool] | None:
+        """Of the largest that fit with and without checkpointing the one with fewer operations, and whether it has it.
+
+        None if nothing fits.
+        """
+        found = [(self.largest(gpu_bytes, checkpointing), checkpointing) for checkpointing in (False, True)]
+        fitting = [(work, checkpointing) for work, checkpointing in found if work is not None]
+        return min(fitting, key=lambda of: sum(self.flops(*of).values()), default=None)
 
 
 def usable(gpu_bytes: float) -> float:
@@ -153,6 +170,7 @@ def plan_of(
         decoding_flops=decoding_flops,
         first=first,
         first_trained=isinstance(task, SelfReflection) and task.train_first,
+        cuttable=task.replays_parts and not module.objective.needs.whole_samples,
         ranks=ranks,
         sharded=sharded,
     )
@@ -198,6 +216,8 @@ def workload(
         trained=sampler.window_size,
         trained_guided=trained_guided,
         branches=(1 + (canvas.guidance.image > 1)) if guided else 0,
+        steps_per_backward=module.updating.steps_per_backward,
+        context_gradient=module.updating.context_gradient,
     )
 
 
@@ -237,11 +257,14 @@ def turn_of(task: Task) -> Turn:
 
 
 def settings_of(work: Workload, task: Any) -> str:
-    """Options of `fit` that make a workload's micro-batch and number of pictures drawn together."""
+    """Options of `fit` that make a workload's micro-batch, its cuts, and its number of pictures drawn together."""
     together = f"prompts_per_forward={work.prompts_per_forward}"
     if hasattr(task, "requests_per_forward"):
         together = f"requests_per_forward={work.rows}"
-    return f"--model.init_args.update.micro_batch_size={work.micro_batch} --model.init_args.task.init_args.{together}"
+    update = f"--model.init_args.update.micro_batch_size={work.micro_batch}"
+    if work.steps_per_backward is not None:
+        update += f" --model.init_args.update.steps_per_backward={work.steps_per_backward}"
+    return f"{update} --model.init_args.task.init_args.{together}"
 
 
 def _bytes(model: nn.Module) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ from project.models.base import UnifiedModel
 from project.rewards.scoring import Scorer
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
+from project.tasks.parts import ReplayPart
 from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 
 if TYPE_CHECKING:
@@ -139,3 +140,26 @@ class Task(EvaluationTask):
             context_gradient: let the image loss flow through the keys and values of the context (exact), or not
                 (the paper's recipes).
         """
+
+    @property
+    def replays_parts(self) -> bool:
+        """Whether it has `replay_parts`, which `update.steps_per_backward` needs."""
+        return type(self).replay_parts is not Task.replay_parts
+
+    def replay_parts(
+        self,
+        model: UnifiedModel,
+        trajectories: Sequence[Trajectory],
+        sampler: Sampler,
+        *,
+        context_gradient: bool,
+        steps: int,
+    ) -> Iterator[ReplayPart]:
+        """The replay in parts of at most `steps` trained steps, and one with the texts.
+
+        Each part has a backward pass of its own before the next part is asked for. Their sum is what `replay` gives.
+        All ranks get the same number of parts of a micro-batch of the same group.
+
+        Raises ValueError for a task that replays whole samples only.
+        """
+        raise ValueError(f"{type(self).__name__} replays whole samples only: leave update.steps_per_backward out")

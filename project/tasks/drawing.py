@@ -122,16 +122,23 @@ def given_picture(pixels_HWC: np.ndarray) -> ImageSegment:
     )
 
 
-def replay_steps(segments: Sequence[ImageSegment], velocity: Velocity, sampler: Sampler, device: torch.device) -> Moved:
-    """The K trained transitions of one image per row, all in one forward; leading dims [rows, K].
+def replay_steps(
+    segments: Sequence[ImageSegment],
+    velocity: Velocity,
+    sampler: Sampler,
+    device: torch.device,
+    part: slice = slice(None),
+) -> Moved:
+    """The K trained transitions of one image per row (or a part of them), all in one forward; leading dims [rows, K].
 
     Raises ValueError if the images were not trained at the same steps.
     """
     step_K = segments[0].step_K
     if any(not torch.equal(segment.step_K, step_K) for segment in segments):
         raise ValueError("images replayed together must share their window of trained steps")
-    x_BKLD = torch.stack([segment.latents_KLD for segment in segments]).to(device)
-    next_BKLD = torch.stack([segment.next_KLD for segment in segments]).to(device)
+    step_K = step_K[part]
+    x_BKLD = torch.stack([segment.latents_KLD[part] for segment in segments]).to(device)
+    next_BKLD = torch.stack([segment.next_KLD[part] for segment in segments]).to(device)
     if not len(step_K):
         nothing_BK = x_BKLD.new_zeros(x_BKLD.shape[:2])
         return Moved(next_RLD=next_BKLD, mean_RLD=x_BKLD, std_R=nothing_BK, dt_R=nothing_BK, log_prob_R=nothing_BK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from PIL import Image
@@ -15,6 +15,7 @@ from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.tasks.base import ChangeGuidance, EvaluationTask, Rollout, Task
 from project.tasks.drawing import Canvas, given_picture
+from project.tasks.parts import ReplayPart
 from project.tasks.turn import Request, Turn
 from project.trajectory import Group, ImageSegment, Prompt, Replay, Trajectory
 
@@ -121,8 +122,26 @@ class Editing(Task):
     def replay(
         self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool
     ) -> Replay:
-        requests = [Request(prompt=t.prompt, key=t.key, text=t.prompt.text, source=t.source) for t in trajectories]
+        requests = self._requests(trajectories)
         return self.turn.replay(model, requests, trajectories, sampler, context_gradient=context_gradient)
+
+    def replay_parts(
+        self,
+        model: UnifiedModel,
+        trajectories: Sequence[Trajectory],
+        sampler: Sampler,
+        *,
+        context_gradient: bool,
+        steps: int,
+    ) -> Iterator[ReplayPart]:
+        requests = self._requests(trajectories)
+        return self.turn.replay_parts(
+            model, requests, trajectories, sampler, context_gradient=context_gradient, steps=steps
+        )
+
+    def _requests(self, trajectories: Sequence[Trajectory]) -> list[Request]:
+        """What the samples of a replay start from."""
+        return [Request(prompt=t.prompt, key=t.key, text=t.prompt.text, source=t.source) for t in trajectories]
 
     def _source(self, prompt: Prompt) -> ImageSegment:
         pixels = self.source(prompt)

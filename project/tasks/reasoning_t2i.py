@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from project.models.base import UnifiedModel
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.tasks.base import ChangeGuidance, Rollout, Task
 from project.tasks.drawing import Canvas
+from project.tasks.parts import ReplayPart
 from project.tasks.turn import Request, Turn
 from project.trajectory import Group, Replay, Trajectory
 
@@ -68,5 +69,23 @@ class ReasoningT2I(Task):
     def replay(
         self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool
     ) -> Replay:
-        requests = [Request(prompt=t.prompt, key=t.key, text=t.prompt.text) for t in trajectories]
+        requests = self._requests(trajectories)
         return self.turn.replay(model, requests, trajectories, sampler, context_gradient=context_gradient)
+
+    def replay_parts(
+        self,
+        model: UnifiedModel,
+        trajectories: Sequence[Trajectory],
+        sampler: Sampler,
+        *,
+        context_gradient: bool,
+        steps: int,
+    ) -> Iterator[ReplayPart]:
+        requests = self._requests(trajectories)
+        return self.turn.replay_parts(
+            model, requests, trajectories, sampler, context_gradient=context_gradient, steps=steps
+        )
+
+    def _requests(self, trajectories: Sequence[Trajectory]) -> list[Request]:
+        """What the samples of a replay start from."""
+        return [Request(prompt=t.prompt, key=t.key, text=t.prompt.text) for t in trajectories]

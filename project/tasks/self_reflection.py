@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -24,6 +24,7 @@ from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.tasks.base import ChangeGuidance, Rollout, Task
 from project.tasks.drawing import Canvas, given_picture
+from project.tasks.parts import ReplayPart
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.rectification import Floor, rectify
 from project.tasks.rounds import NOTHING_WRONG, RoundRule, check_wording, instruction
@@ -298,6 +299,24 @@ class SelfReflection(Task):
             )
         requests = [self._request(model, t.prompt, t.key, t.source) for t in trajectories]
         return self.turn.replay(model, requests, trajectories, sampler, context_gradient=context_gradient)
+
+    def replay_parts(
+        self,
+        model: UnifiedModel,
+        trajectories: Sequence[Trajectory],
+        sampler: Sampler,
+        *,
+        context_gradient: bool,
+        steps: int,
+    ) -> Iterator[ReplayPart]:
+        if trajectories[0].round == 0:
+            return self.first.replay_parts(
+                model, trajectories, self.first_sampler or sampler, context_gradient=context_gradient, steps=steps
+            )
+        requests = [self._request(model, t.prompt, t.key, t.source) for t in trajectories]
+        return self.turn.replay_parts(
+            model, requests, trajectories, sampler, context_gradient=context_gradient, steps=steps
+        )
 
 
 Credit = Callable[[Sequence[Group]], list[tuple[Tensor, Tensor]]]

@@ -5,7 +5,7 @@ What is read, and in which order, is said in project/models/reading.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,13 +14,14 @@ from torch import Tensor
 from project.core.metrics import Mean, Metric
 from project.core.randomness import uniform
 from project.models.base import UnifiedModel
-from project.models.context import Context
+from project.models.context import Context, Contexts
 from project.models.reading import Read, Reading, read
-from project.models.text import SampledText
+from project.models.text import SampledText, TextLogProbs
 from project.samplers.guidance import UNGUIDED
 from project.samplers.sampler import Sampler
 from project.tasks.base import ChangeGuidance, Rollout
 from project.tasks.drawing import Canvas, draw, replay_steps
+from project.tasks.parts import ReplayPart, SharedContexts
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, TextSegment, Trajectory
 
 
@@ -142,6 +143,51 @@ class Turn:
         context_gradient: bool,
     ) -> Replay:
         """Log-probabilities of what was generated for the requests, under the present weights."""
+        contexts, text = self._remember(model, requests, trajectories)
+        if not context_gradient:
+            contexts = contexts.detach()
+        return self._replay(model, trajectories, sampler, contexts, text, slice(None))
+
+    def replay_parts(
+        self,
+        model: UnifiedModel,
+        requests: Sequence[Request],
+        trajectories: Sequence[Trajectory],
+        sampler: Sampler,
+        *,
+        context_gradient: bool,
+        steps: int,
+    ) -> Iterator[ReplayPart]:
+        """The same in parts: the texts, and `steps` trained steps at a time. The contexts are computed once.
+
+        The caller makes the backward pass of a part before it asks for the next. Without `context_gradient` the texts
+        come first, and their activations go before the pictures' are made. With it they come last, because the
+        gradient of the pictures flows through them.
+        """
+        contexts, text = self._remember(model, requests, trajectories)
+        shared = None
+        if context_gradient:
+            shared = SharedContexts(contexts)
+            contexts = shared.leaves
+        else:
+            contexts = contexts.detach()
+
+        def part(text: TextLogProbs | None, places: slice, shared: SharedContexts | None = None) -> ReplayPart:
+            replay = self._replay(model, trajectories, sampler, contexts, text, places)
+            return ReplayPart(replay=replace(replay, clean_RLD=None, velocity=None), shared=shared)
+
+        if shared is None and text is not None:
+            yield part(text, slice(0))
+            text = None
+        for start in range(0, len(trajectories[0].image.step_K), steps):
+            yield part(None, slice(start, start + steps))
+        if shared is not None:
+            yield part(text, slice(0), shared)
+
+    def _remember(
+        self, model: UnifiedModel, requests: Sequence[Request], trajectories: Sequence[Trajectory]
+    ) -> tuple[Contexts, TextLogProbs | None]:
+        """What the pictures are drawn from, with gradient, and the log-probabilities of the texts, if there are any."""
         known = self._read(model, requests, lambda room: model.functional_context(1))
         main = known.main.select(known.row_N)
         text = None
@@ -149,19 +195,28 @@ class Turn:
             main, text = model.text_log_probs(
                 main, [t.texts[0].ids_T for t in trajectories], temperature=self.temperature
             )
-        contexts = known.contexts(main)
-        if not context_gradient:
-            contexts = contexts.detach()
+        return known.contexts(main), text
+
+    def _replay(
+        self,
+        model: UnifiedModel,
+        trajectories: Sequence[Trajectory],
+        sampler: Sampler,
+        contexts: Contexts,
+        text: TextLogProbs | None,
+        part: slice,
+    ) -> Replay:
+        """Texts whose log-probabilities are known, and a part of the trained steps."""
         images = [t.image for t in trajectories]
         grid = model.latent_grid(self.canvas.height, self.canvas.width)
 
         def velocity(x_RKLD: Tensor, sigma_K: Tensor, *, guided: bool = True) -> Tensor:
             return model.velocity(x_RKLD, sigma_K, contexts, self.canvas.guidance if guided else UNGUIDED, grid)
 
-        steps = replay_steps(images, velocity, sampler, model.device)
+        steps = replay_steps(images, velocity, sampler, model.device, part)
         samples = torch.arange(len(trajectories), device=model.device)
         nothing = torch.zeros(0, 0, device=model.device)
-        means = [image.mean_KLD for image in images if image.mean_KLD is not None]
+        means = [image.mean_KLD[part] for image in images if image.mean_KLD is not None]
         return Replay(
             text_log_prob_RT=text.log_prob_RT if text else nothing,
             old_text_log_prob_RT=_padded([t.texts[0].log_prob_T for t in trajectories], model) if text else nothing,
@@ -169,7 +224,7 @@ class Turn:
             token_mask_RT=text.mask_RT if text else nothing.bool(),
             text_sample_R=samples if text else samples[:0],
             image_log_prob_RK=steps.log_prob_R,
-            old_image_log_prob_RK=torch.stack([image.log_prob_K for image in images]).to(model.device),
+            old_image_log_prob_RK=torch.stack([image.log_prob_K[part] for image in images]).to(model.device),
             step_mask_RK=torch.ones_like(steps.log_prob_R, dtype=torch.bool),
             image_sample_R=samples,
             mean_RKLD=steps.mean_RLD,

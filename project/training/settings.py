@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from project.objectives.base import Objective
+from project.tasks.base import Task
+
 MOST_NOT_FINITE = 3
 """The run stops after this many updates in a row without a finite gradient."""
 
@@ -36,6 +39,9 @@ class UpdateSettings:
         per_rollout: optimizer steps per rollout. With 1 every ratio is 1 by construction: the gradient is the policy
             gradient, and clipping only sees rounding noise.
         micro_batch_size: samples per backward; it changes memory and speed, never the gradient.
+        steps_per_backward: trained steps of a picture per backward; None = all of them. The reasoning and what is read
+            before it get a backward of their own. Fewer steps need less memory, often enough less that gradient
+            checkpointing, which computes everything twice, is not needed. It never changes the gradient.
         gradient_clip: largest norm of the gradient.
         context_gradient: let the image loss reach the reasoning's states (exact), or cut it there (the paper).
         max_skipped: the run stops after this many updates in a row from which nothing could be learned (after
@@ -44,6 +50,7 @@ class UpdateSettings:
 
     per_rollout: int = 1
     micro_batch_size: int = 8
+    steps_per_backward: int | None = None
     gradient_clip: float = 1.0
     context_gradient: bool = True
     max_skipped: int = 100
@@ -51,3 +58,23 @@ class UpdateSettings:
     def __post_init__(self) -> None:
         if self.micro_batch_size < 1 or self.per_rollout < 1:
             raise ValueError("update.micro_batch_size and update.per_rollout must be at least 1")
+        if self.steps_per_backward is not None and self.steps_per_backward < 1:
+            raise ValueError(
+                f"update.steps_per_backward={self.steps_per_backward}: give at least 1, or null for all trained steps"
+            )
+
+
+def check_parts(settings: UpdateSettings, task: Task, objective: Objective) -> None:
+    """Raises ValueError if samples are to be cut over their trained steps, and the task or objective cannot do it."""
+    if settings.steps_per_backward is None:
+        return
+    wanted = f"update.steps_per_backward={settings.steps_per_backward}"
+    if not task.replays_parts:
+        raise ValueError(
+            f"{wanted}, but {type(task).__name__} replays whole samples only: set it to null, or write its replay_parts"
+        )
+    if objective.needs.whole_samples:
+        raise ValueError(
+            f"{wanted}, but {type(objective).__name__} needs whole samples: set it to null, or let the objective's "
+            "needs have whole_samples=False if its loss is a sum over texts and trained steps"
+        )

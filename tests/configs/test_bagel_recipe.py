@@ -93,9 +93,14 @@ def test_the_measurement_is_ready(bagel_fixture, tmp_path, capsys):
     arguments = [word for file in files for word in ("--config", file)]
     out = tmp_path / "bench.json"
     peak = ["--peak-tflops", "0.1", "--json", str(out)]
-    assert main(["bench", *arguments, "--random-weights", "--updates", "1", *peak]) == 0
+    assert main(["bench", *arguments, "--random-weights", "--updates", "1", "--count", *peak]) == 0
     figures = json.loads(out.read_text())
     (shares,) = figures["peak_shares"].values()
     assert {"rollout_text", "rollout_image", "replay", "backward", "total"} == shares.keys()
     assert all(0 < share < 1 for share in shares.values()), "one core of a CPU is slower than 0.1 TFLOP/s"
-    assert "share of the matrix peak of 0.1 TFLOP/s" in capsys.readouterr().out
+    counts = figures["counts"]["base"]
+    assert counts["phases"]["backward"]["done"]["recomputed_flops"] > 0, "the recipe computes layers again"
+    assert counts["phases"]["rollout_image"]["ratio"] > 1 and counts["weight_bytes_per_token"] > 0
+    printed = capsys.readouterr().out
+    assert "share of the matrix peak of 0.1 TFLOP/s" in printed
+    assert "done/needed" in printed and "waits of the host for the device" in printed

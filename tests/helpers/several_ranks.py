@@ -1,6 +1,6 @@
 """Trains a tiny policy on N ranks and saves its parameters.
 
-    python -m tests.helpers.several_ranks N FILE rt2i|mixed|t2i|lora STRATEGY
+    python -m tests.helpers.several_ranks N FILE rt2i|mixed|cut|t2i|lora STRATEGY
 
 Prompts "1" and "3" never get a reward, so the ranks have unequal numbers of samples to replay.
 """
@@ -52,8 +52,10 @@ if __name__ == "__main__":
     ranks = int(sys.argv[1])
     # With a KL term a sample without an advantage has a loss too: an idle micro-batch must not.
     settings = {"objective": GRPO(kl_image=0.5, kl_text=0.5), "num_generations": 14}
-    if sys.argv[3] == "mixed":
+    if sys.argv[3] in ("mixed", "cut"):
         settings |= {"policy": TinyBagel(), "task": mixed(), "num_generations": 4}
+    if sys.argv[3] == "cut":
+        settings |= {"steps_per_backward": 1}
     if sys.argv[3] == "t2i":  # without a text much of what understands has no gradient
         task = ReasoningT2I(height=8, width=8, think=False, guidance=Guidance(text=2.0, interval=(0.0, 1.0)))
         settings |= {"policy": TinyBagel(), "task": task, "context_gradient": False, "num_generations": 4}

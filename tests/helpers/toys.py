@@ -12,6 +12,8 @@ from lightning import LightningModule
 from torchmetrics import MeanMetric, Metric
 
 from project.benchmarks.base import Benchmark
+from project.objectives.base import Needs
+from project.objectives.grpo import GRPO
 from project.rewards.base import Reward, RewardOutput
 from project.trajectory import Advantages, Group, ImageSegment, Prompt, SampleKey, Scores, TextSegment, Trajectory
 
@@ -179,3 +181,11 @@ class LengthBenchmark(Benchmark):
         if self.send and trajectories[0].prompt.text == "a":
             os.kill(os.getpid(), self.send)
         return [{"length": len(t.prompt.text), "reward": r} for t, r in zip(trajectories, rewards, strict=True)]
+
+
+class WholeSamples(GRPO):
+    """A loss that cannot be cut over trained steps."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()

@@ -37,7 +37,7 @@ from project.tasks.editing import Editing
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.training.settings import UpdateSettings
 from project.training.trainable import Trainable, prepare
-from project.trajectory import Prompt, SampleKey
+from project.trajectory import MicroBatch, Prompt, SampleKey
 from tests.helpers.sampling import roll, sde
 
 SIZES = Sizes(layers=2, hidden=3, inner=5, query=4, key=2, heads=2, vocabulary=7, latent=1, autoencoder=11)
@@ -124,6 +124,17 @@ def test_the_largest_that_fits(limit):
     assert largest(WORK, lambda work: False) is None
 
 
+def test_a_cut_makes_the_micro_batch_larger():
+    """Of three trained steps; the largest micro-batch counts first, then the most steps."""
+
+    def fits(work):
+        return work.micro_batch * (work.steps_per_backward or work.trained) <= room
+
+    for room, found in ((9, (3, None)), (8, (3, 2)), (4, (3, 1)), (2, (2, 1)), (0, None)):
+        best = largest(WORK, fits, cut=True)
+        assert (best and (best.micro_batch, best.steps_per_backward)) == found, room
+
+
 def test_adapters_in_mixed_precision_keep_an_input_for_each_product():
     shared = dataclasses.replace(HOW, stored=4, computed=4, autocast=False)
     assert layer_bytes(1, 0, SIZES, shared) == 4 * (2 * 3 + 4 + 2) + 4 * (3 + 4 + 3 + 5) + 4 * (2 * 4 + 3 * 5)
@@ -178,7 +189,9 @@ PROMPT = Prompt(id="a", text="a red circle left of a blue square")
 SAMPLES, TOKENS = 3, 24
 
 
-def measured(autoencoder, dtype, checkpointing, lora, autocast, task_class=ReasoningT2I, **task):
+def measured(
+    autoencoder, dtype, checkpointing, lora, autocast, task_class=ReasoningT2I, steps=None, exact=True, **task
+):
     """(plan, bytes of a rollout, bytes of a replay and its backward pass without the gradients of weights)."""
     module = AlphaGRPO(
         Miniature(autoencoder, dtype, checkpointing),
@@ -187,7 +200,7 @@ def measured(autoencoder, dtype, checkpointing, lora, autocast, task_class=Reaso
         GRPO(),
         trainable=Trainable(lora=LoRA(rank=2, alpha=4) if lora else None),
         num_generations=SAMPLES,
-        update=UpdateSettings(micro_batch_size=SAMPLES),
+        update=UpdateSettings(micro_batch_size=SAMPLES, steps_per_backward=steps, context_gradient=exact),
     )
     model = prepare(module.policy_source.load(), module.trainable.lora)
     tokens = len(model.encode_text(PROMPT.text))
@@ -202,11 +215,18 @@ def measured(autoencoder, dtype, checkpointing, lora, autocast, task_class=Reaso
     drawn = group.trajectories
     longest = max(len(t.texts[0].ids_T) for t in drawn)
     assert longest == TOKENS, "random weights end no text here, so the plan's longest text is the measured one"
+    module.policy = model
+    batch = MicroBatch(trajectories=drawn, image_advantage_B=torch.ones(SAMPLES), text_advantage_B=torch.ones(SAMPLES))
     with LiveBytes() as replay:
-        with precision():
-            again = module.task.replay(model, drawn, module.sampler, context_gradient=True)
-            loss = again.text_log_prob_RT.sum() + again.image_log_prob_RK.sum()
-        loss.backward()
+        parts = module.replays(batch)
+        while True:
+            with precision():
+                part = next(parts, None)
+                if part is None:
+                    break
+                loss = part.replay.text_log_prob_RT.sum() + part.replay.image_log_prob_RK.sum()
+            part.complete(loss).backward()
+            del part, loss
     gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
     return plan, rollout.peak, replay.peak - gradients
 
@@ -240,6 +260,17 @@ def test_training_all_weights_needs_at_most_what_is_planned(autoencoder, autocas
     assert max(planned["rollout"], planned["decoding"]) == pytest.approx(rollout, rel=0.2)
     held = planned["replay"] + plan.weights.trained
     assert 0.95 * (replay + plan.weights.trained) <= held <= 1.6 * (replay + plan.weights.trained)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(("dtype", "autocast"), ADAPTERS)
+def test_cut_micro_batches_need_what_is_planned(autoencoder, dtype, autocast, exact):
+    guidance = Guidance(text=2.0, interval=(0.0, 1.0))
+    cut = {"steps": 1, "exact": exact, "guidance": guidance}
+    plan, _, replay = measured(autoencoder, dtype, False, True, autocast, **cut)
+    assert phases(plan)["replay"] == pytest.approx(replay, rel=0.2)
+    whole = dataclasses.replace(plan.work, steps_per_backward=None)
+    assert sum(plan.memory(whole).phases["replay"].values()) > 2 * phases(plan)["replay"]
 
 
 def test_guidance_by_pictures_needs_what_is_planned(autoencoder):

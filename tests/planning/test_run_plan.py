@@ -43,6 +43,17 @@ def test_bagel_7b_needs_no_files(tmp_path, capsys):
     assert plan["seconds"]["rollout_image"] == pytest.approx(plan["flops"]["rollout_image"] / (0.4 * 989e12))
 
 
+def test_the_fastest_that_fits_cuts_and_recomputes_nothing(tmp_path, capsys):
+    plan = planned(tmp_path, "--gpu-memory", "80", "--reasoning-tokens", "300")
+    fastest = plan["fastest"]
+    assert not fastest.pop("gradient_checkpointing") and fastest["steps_per_backward"] == 1
+    assert Workload(**fastest).micro_batch >= 1
+    printed = capsys.readouterr().out
+    assert "update.steps_per_backward=1" in printed and "without gradient checkpointing: 77" in printed
+    never = planned(tmp_path, "--set", "model.init_args.objective.class_path=tests.helpers.toys.WholeSamples")
+    assert never["largest"]["steps_per_backward"] is None
+
+
 def test_what_does_not_fit_is_said(tmp_path, capsys):
     plan = planned(tmp_path, "--gpu-memory", "24")
     assert plan["largest"] is None
@@ -147,8 +158,9 @@ def test_the_advice_can_be_followed(small, monkeypatch, capsys):
     monkeypatch.setattr(AlphaGRPO, "replay", full)
     assert main(["fit", *small]) == 1
     options = [word for word in capsys.readouterr().err.split() if word.startswith("--model.")]
-    micro, together = (int(option.rpartition("=")[2]) for option in options)
-    assert micro <= 4 and together <= 2 and (micro, together) != (4, 2)
+    values = {option.partition("=")[0].rpartition(".")[2]: int(option.rpartition("=")[2]) for option in options}
+    micro, together = values["micro_batch_size"], values["prompts_per_forward"]
+    assert micro <= 4 and together <= 2 and ((micro, together) != (4, 2) or "steps_per_backward" in values)
     monkeypatch.undo()
     assert main(["fit", *small, *options]) == 0
 

@@ -39,6 +39,11 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument(
         "--peak-tflops", type=float, help="matrix peak of the device: tells the share of it that is reached"
     )
+    parser.add_argument(
+        "--count",
+        action="store_true",
+        help="count one more update: operations done and needed, weights read, kernels, copies, waits for the device",
+    )
     parser.add_argument("--json", metavar="FILE", help="where to write all figures")
 
 
@@ -56,7 +61,8 @@ def run(args: Any) -> int:
 
     from tqdm import tqdm
 
-    from project.cli.unrecorded import rotations
+    from project.cli.counts import counts_record, counts_table
+    from project.cli.unrecorded import UnrecordedCLI, rotations
     from project.core.atomic_files import write_atomically
 
     total = 1 if len(configurations) == 1 else args.updates
@@ -74,8 +80,15 @@ def run(args: Any) -> int:
     if args.peak_tflops is not None:
         shares = {name: peak_shares(configurations[name], cost, args.peak_tflops) for name, cost in costs.items()}
         sys.stdout.write(share_table(shares, args.peak_tflops))
+    counts = {}
+    if args.count:
+        counts = {name: UnrecordedCLI(["fit", *arguments]).count() for name, arguments in configurations.items()}
+        for name, counted in counts.items():
+            sys.stdout.write(f"\ncounted: {name}\n{counts_table(counted)}")
     if args.json:
         figures = {**record(costs, configurations), **({"peak_shares": shares} if shares else {})}
+        if counts:
+            figures["counts"] = {name: counts_record(counted) for name, counted in counts.items()}
         write_atomically(Path(args.json), json.dumps(figures, indent=2) + "\n")
     return 0
 

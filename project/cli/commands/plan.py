@@ -34,6 +34,7 @@ SURE = {
     "optimizer state": "measured",
 }
 """How a figure is known; all others are estimates."""
+_HOW = {True: "with gradient checkpointing", False: "without gradient checkpointing"}
 
 
 def add_arguments(parser: Any) -> None:
@@ -110,6 +111,9 @@ def report(plan: RunPlan, gpu_bytes: float, taken: Mapping[str, float] | None, t
     ]
     for checkpointing in (plan.how.checkpointing, not plan.how.checkpointing):
         lines.append(_suggestion(plan, gpu_bytes, checkpointing, task))
+    if fastest := plan.fastest(gpu_bytes):
+        now, then = sum(plan.flops().values()), sum(plan.flops(*fastest).values())
+        lines.append(f"the fastest of them is {_HOW[fastest[1]]}: {then / now:.1%} of the operations of these settings")
     lines += ["", *_work(plan, taken)]
     return "\n".join(lines) + "\n"
 
@@ -118,13 +122,14 @@ def record(plan: RunPlan, gpu_bytes: float, taken: Mapping[str, float] | None) -
     """The same as JSON values: bytes, operations, seconds."""
     import dataclasses
 
-    memory, best = plan.memory(), plan.largest(gpu_bytes)
+    memory, best, fastest = plan.memory(), plan.largest(gpu_bytes), plan.fastest(gpu_bytes)
     return {
         "work": dataclasses.asdict(plan.work),
         "always": dict(memory.always),
         "phases": {name: dict(parts) for name, parts in memory.phases.items()},
         "peak": memory.peak,
         "largest": None if best is None else dataclasses.asdict(best),
+        "fastest": fastest and {**dataclasses.asdict(fastest[0]), "gradient_checkpointing": fastest[1]},
         "flops": plan.flops(),
         "seconds": None if taken is None else dict(taken),
     }
@@ -142,14 +147,14 @@ def _parts(title: str, parts: Mapping[str, float]) -> list[str]:
 
 
 def _suggestion(plan: RunPlan, gpu_bytes: float, checkpointing: bool, task: Any) -> str:
-    how = "with" if checkpointing else "without"
+    how = _HOW[checkpointing]
     best = plan.largest(gpu_bytes, checkpointing)
     if best is None:
-        return f"{how} gradient checkpointing nothing fits: take more ranks with fsdp2, or smaller pictures"
+        return f"{how} nothing fits: take more ranks with fsdp2, or smaller pictures"
     peak = plan.memory(best, checkpointing).peak / 1e9
     from project.planning.run_plan import settings_of
 
-    return f"{how} gradient checkpointing the largest that fits ({peak:.1f} GB): {settings_of(best, task)}"
+    return f"{how} the largest that fits ({peak:.1f} GB): {settings_of(best, task)}"
 
 
 def _work(plan: RunPlan, taken: Mapping[str, float] | None) -> list[str]:
