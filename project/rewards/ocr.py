@@ -105,7 +105,9 @@ class OCRReward(Reward):
                 )
             text, remedy = str(prompt.columns[self.column] or ""), f"fill its column {self.column!r}"
         if not text.strip():
-            raise ValueError(f"{where(prompt)}prompt {prompt.id!r} names no text that is to be in the picture: {remedy}")
+            raise ValueError(
+                f"{where(prompt)}prompt {prompt.id!r} names no text that is to be in the picture: {remedy}"
+            )
         return text
 
 
