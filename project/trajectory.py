@@ -179,7 +179,7 @@ class Scores:
     well_formed_N: Tensor | None = None
     """bool: samples whose text is as the rewards with `mask_image` want it; None if there is no such reward."""
     compared_N: Tensor | None = None
-    """What advantages are made of in place of `reward_N`, where each reward is normalised within its group; else None."""
+    """What advantages are made of in place of `reward_N`: rewards that were normalised within their groups first."""
     text_compared_N: Tensor | None = None
     """The same in place of `text_reward_N`."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
