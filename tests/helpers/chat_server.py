@@ -81,6 +81,8 @@ class ChatServer:
         self.connections: set[socket.socket] = set()
 
     path = "/v1/chat/completions"
+    incomplete = "no log-probs"
+    """A fault of its own kind: an answer that lacks something."""
 
     @property
     def url(self) -> str:
@@ -231,6 +233,7 @@ class ScoreServer(ChatServer):
     """
 
     path = "/score"
+    incomplete = "short"
 
     @property
     def url(self) -> str:

@@ -176,8 +176,8 @@ def test_how_long_it_is_waited_for_is_known() -> None:
     [
         ("short", "0 scores for 1 samples"),
         ("words", "neither a finite number nor null: 'good'"),
-        ((200, {"choices": []}), r"that is no list of scores \(no list \"scores\".*is this a reward service"),
-        ((404, {"error": "no"}), "no list of scoress? under this address .*give the address without /score"),
+        ((200, {"choices": []}), r"that is no score list \(no list \"scores\".*is this a reward service"),
+        ((404, {"error": "no"}), "no score lists under this address .*give the address without /score"),
         ((401, {"error": "who?"}), "it wants a key and none was sent"),
     ],
 )

@@ -57,7 +57,7 @@ class Service:
 
     path: ClassVar[str] = "/score"
     example: ClassVar[str] = "http://localhost:8000"
-    answer: ClassVar[str] = "list of scores"
+    answer: ClassVar[str] = "score list"
     """What it answers with, for messages."""
     kind: ClassVar[str] = "a reward service (project/rewards/README.md)"
     """What it is, for messages."""
