@@ -151,13 +151,13 @@ def test_a_lost_answer_is_not_a_low_reward(start: Any) -> None:
 # --------------------------------------------------------------------- whole runs
 
 
-def storm(seed: int, incomplete: str = "no log-probs") -> Callable[[int, Any], str | None]:
-    """10% time-outs, 5% each of 500s, truncated JSON and answers that lack something."""
+def storm(seed: int, incomplete: str = "no log-probs", of: int = 100) -> Callable[[int, Any], str | None]:
+    """Of 100 requests 10 time-outs, 5 each of 500s, truncated JSON and answers that lack something."""
     numbers = random.Random(seed)
     faults = ["hang"] * 10 + ["500"] * 5 + ["truncated"] * 5 + [incomplete] * 5
 
     def script(n: int, body: Any) -> str | None:
-        chosen = numbers.randrange(100)
+        chosen = numbers.randrange(of)
         return faults[chosen] if n > 3 and chosen < len(faults) else None
 
     return script
@@ -175,6 +175,8 @@ class Asked:
     kind: type[chat_server.ChatServer]
     class_path: str
     who: str
+    stormy: int
+    """Requests among which there are 25 faults: fewer where little is asked."""
 
     def named(self, name: str) -> str:
         """A run's name of its own."""
@@ -189,8 +191,8 @@ class Asked:
 
 
 ASKED = {
-    "judge": Asked(chat_server.ChatServer, JUDGE, "judge"),
-    "service": Asked(chat_server.ScoreServer, "project.rewards.service.ServiceReward", "reward service"),
+    "judge": Asked(chat_server.ChatServer, JUDGE, "judge", 100),
+    "service": Asked(chat_server.ScoreServer, "project.rewards.service.ServiceReward", "reward service", 50),
 }
 
 
@@ -260,8 +262,9 @@ def whole(world: Path, asked: Asked, made: dict[str, dict[str, Any]]) -> dict[st
 def test_a_run_through_faults_is_the_run_without(
     world: Path, fit: Any, whole: dict[str, Any], start: Any, asked: Asked
 ) -> None:
-    server = start(script=storm(1, asked.kind.incomplete))
-    assert fit(name := asked.named("storm"), server, timeout=1.0, retries=8, breaker_failures=30) == 0
+    script = storm(1, asked.kind.incomplete, of=asked.stormy)
+    server, name = start(script=script), asked.named("storm")
+    assert fit(name, server, timeout=1.0, retries=8, breaker_failures=30) == 0
     assert set(server.faults) == {"hang", "500", "truncated", asked.kind.incomplete}
     assert_same_run(last(world, name), whole["checkpoint"])
 
