@@ -66,7 +66,8 @@ def test_rewards_by_hand(trajectory: Any, lines: list[str], reward: float) -> No
 
 def test_case_counts_if_it_is_told_to(trajectory: Any) -> None:
     reader = Told([["fresh bread 50%"]])
-    assert OCRReward(reader=reader, ignore_case=False).score([trajectory(SIGN)]).reward_N.item() == pytest.approx(11 / 13)
+    output = OCRReward(reader=reader, ignore_case=False).score([trajectory(SIGN)])
+    assert output.reward_N.item() == pytest.approx(11 / 13)
 
 
 def test_equal_pictures_are_read_once_and_many_lines_in_their_order(trajectory: Any) -> None:

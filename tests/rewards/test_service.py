@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from project.judges.openai.server import Service
 from project.rewards.base import score
 from project.rewards.service import ServiceReward
 from project.trajectory import Prompt, Trajectory
-from tests.helpers import chat_server
+from tests.helpers import ROOT, chat_server
 from tests.helpers.chat_server import ScoreServer
 
 QUICK: dict[str, Any] = {"timeout": 20.0, "probe_seconds": 0.05, "patience": 5.0}
@@ -215,3 +216,20 @@ def test_scores_are_kept_and_found_by_what_the_scorer_sees(start: Any, trajector
     reward_of(server, **{**kept, "scorer": "hash-2"}).score(drawn)
     assert len(server.bodies) == 5, "another version has answers of its own"
     assert json.dumps(server.bodies[2]["prompts"]) == '["prompt 2", "prompt 0"]'
+
+
+def test_the_server_of_the_guide_serves_what_is_asked(trajectory: Any) -> None:
+    """The code of README.md, as a reader would run it, on a port of its own."""
+    guide = (ROOT / "project/rewards/README.md").read_text(encoding="utf-8")
+    code = guide.partition("<!-- file: score_server.py -->\n```python\n")[2].partition("```")[0]
+    assert len([line for line in code.splitlines() if line]) <= 21, "it is to stay tiny"
+    names: dict[str, Any] = {"__name__": "score_server"}
+    exec(compile(code, "score_server.py", "exec", dont_inherit=True), names)
+    names["Handler"].log_message = lambda *_: None
+    with ThreadingHTTPServer(("127.0.0.1", 0), names["Handler"]) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        reward = ServiceReward(Service(f"http://127.0.0.1:{server.server_address[1]}"), image_size=16)
+        reward.preflight()
+        reward_N = reward.score([trajectory("a", 51), trajectory("b", 204)]).reward_N
+        server.shutdown()
+    assert reward_N.tolist() == pytest.approx([0.2, 0.8])
