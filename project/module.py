@@ -30,7 +30,7 @@ from project.rewards.scoring import Scorer
 from project.samplers.sampler import Sampler
 from project.tasks.base import Rollout, Task
 from project.tasks.parts import ReplayPart
-from project.training.advantages import advantages
+from project.training.advantages import advantages, level
 from project.training.evaluated import EvaluatedModule
 from project.training.evaluation import Evaluation
 from project.training.gradients import average_over_ranks
@@ -97,6 +97,7 @@ class AlphaGRPO(EvaluatedModule):
                 "set model.init_args.num_generations to 2 or more"
             )
         task.check_group(num_generations)
+        advantages.check(task)
         if any(turn.think and turn.temperature == 0 for turn in task.turns):
             raise ValueError(
                 "temperature=0 is for evaluation: greedy reasoning is the same in every sample, set "
@@ -179,10 +180,10 @@ class AlphaGRPO(EvaluatedModule):
         """How much better each sample is than its group, of which other ranks may have a part."""
         assert group.scores is not None
         context_N = group.context_N if self.comparison.image_baseline == "context" else None
-        reward_N, text_reward_N, context_N, well_formed_N = self.ranks.whole(
-            group.scores.reward_N, group.scores.text_reward_N, context_N, group.scores.well_formed_N
+        reward_N, text_reward_N, given_N, context_N, well_formed_N = self.ranks.whole(
+            *group.scores.to_compare, group.scores.reward_N, context_N, group.scores.well_formed_N
         )
-        assert reward_N is not None and text_reward_N is not None
+        assert reward_N is not None and text_reward_N is not None and given_N is not None
         better = advantages(
             reward_N,
             text_reward_N,
@@ -193,7 +194,7 @@ class AlphaGRPO(EvaluatedModule):
             image_context_N=context_N,
             image_mask_N=well_formed_N,
         )
-        metrics = {**better.metrics, **values(group.metrics)}
+        metrics = {**better.metrics, **level(given_N, better.valid_N), **values(group.metrics)}
         self.log_dict({f"{group.log_prefix}{name}": value for name, value in metrics.items()})
         return dataclasses.replace(group, advantages=better.of(self.ranks.share(len(reward_N))))
 
@@ -346,7 +347,9 @@ class AlphaGRPO(EvaluatedModule):
 
     def on_fit_start(self) -> None:
         """Check before training that the rewards can work on these prompts."""
-        self.scorer = Scorer(self.rewards, self.overlap, self.stopwatch, self.ranks, skip_stopped=True)
+        self.scorer = Scorer(
+            self.rewards, self.overlap, self.stopwatch, self.ranks, skip_stopped=True, floor=self.comparison.floor
+        )
         if not self.rewards:
             raise ValueError("no reward: name at least one under `rewards:`, e.g. project.rewards.DVReward")
         for turn in (turn for task in (self.task, *self._evaluation_tasks()) for turn in task.turns):

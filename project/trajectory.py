@@ -178,8 +178,19 @@ class Scores:
     """Per sample and question of its prompt; None = unanswered. Empty if no reward asks questions."""
     well_formed_N: Tensor | None = None
     """bool: samples whose text is as the rewards with `mask_image` want it; None if there is no such reward."""
+    compared_N: Tensor | None = None
+    """What advantages are made of in place of `reward_N`: rewards that were normalised within their groups first."""
+    text_compared_N: Tensor | None = None
+    """The same in place of `text_reward_N`."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """To log, by name: of all samples of the update, also those of other ranks."""
+
+    @property
+    def to_compare(self) -> tuple[Tensor, Tensor]:
+        """What advantages are made of: `reward_N` and `text_reward_N`, or what stands in their places."""
+        if self.compared_N is None or self.text_compared_N is None:
+            return self.reward_N, self.text_reward_N
+        return self.compared_N, self.text_compared_N
 
     def of(self, places: range) -> Scores:
         """Those of some samples; the metrics stay."""
@@ -190,6 +201,8 @@ class Scores:
             text_reward_N=self.text_reward_N[part],
             confidence_NQ=self.confidence_NQ[part],
             well_formed_N=None if self.well_formed_N is None else self.well_formed_N[part],
+            compared_N=None if self.compared_N is None else self.compared_N[part],
+            text_compared_N=None if self.text_compared_N is None else self.text_compared_N[part],
         )
 
 

@@ -111,8 +111,8 @@ PLACES = {
 
 # Example arguments of every class that has required ones (or more sides than one to show): plain YAML values.
 # In "$name" stand what only the test knows: "$checkpoint" and "$autoencoder" are folders, "$height" and "$width" the
-# size [pixels] that suits the backbone, "$server" the address of a model server, "$mask2former" and "$clip" folders of
-# tiny networks, "$detections" a file, and "$table" DPG-Bench's of the prompts.
+# size [pixels] that suits the backbone, "$server" and "$scorer" addresses of a model server and a reward service,
+# "$mask2former" and "$clip" folders of tiny networks, "$detections" a file, and "$table" DPG-Bench's of the prompts.
 FIRST = {
     "class_path": "project.tasks.reasoning_t2i.ReasoningT2I",
     "init_args": {"height": "$height", "width": "$width", "max_tokens": 3},
@@ -126,6 +126,10 @@ SERVED: dict[str, Any] = {"init_args": {"server": {"base_url": "$server", "model
 WRITER = {"class_path": "project.judges.openai.free_text_judge.OpenAIFreeTextJudge"} | SERVED
 YES_NO = {"class_path": "project.judges.openai.judge.OpenAIJudge"} | SERVED
 SHORT = {"class_path": "project.judges.openai.short_answer_judge.OpenAIShortAnswerJudge"} | SERVED
+CHECKPOINT = {
+    "class_path": "project.models.bagel.source.BagelCheckpoint",
+    "init_args": {"directory": "$checkpoint"},
+}
 FOUND = {"file": "$detections", "detector": "mmdet mask2former"}
 DPG = {
     "pictures": {"class_path": "project.benchmarks.DPGPictures", "init_args": {"judge": DETECTOR, "samples": 1}},
@@ -142,6 +146,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         },
     ],
     "NoisyJudge": [{"judge": DETECTOR}, {"judge": DETECTOR, "noise": 0.0, "floor": 0.01, "seed": 5}],
+    "CLIPScore": [{"model": "$clip"}, {"model": "$clip", "scale": 1.0, "batch_size": 1}],
     "CachedShortAnswerJudge": [{"judge": SHORT, "folder": "$folder"}],
     "CLIPColors": [{"model": "$clip"}],
     "CachedFreeTextJudge": [{"judge": WRITER, "folder": "$folder", "max_bytes": 200_000}],
@@ -189,9 +194,14 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"judge": REFLECTION, "steps": {"clarify": CLARIFY}},
     ],
     "LLMDecomposer": [{"client": CHAT}, {"client": CHAT, "again": 0, "validate": False, "quality": False}],
+    "MLLMLikelihood": [
+        {"model": "$vlm", "dtype": "float32", "batch_size": 3},
+        {"model": "$vlm", "dtype": "float32", "baseline": "no_picture"},
+    ],
     "NewEmbeddedModel": [
         {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "autoencoder": "$autoencoder", "seed": 3}
     ],
+    "OCRReward": [{"column": "set", "reader": {"class_path": "tests.helpers.reward_functions.SomeWords"}}],
     "OpenAIFreeTextJudge": [
         SERVED["init_args"],
         {**SERVED["init_args"], "retry_temperature": 0.7, "num_pictures": 0, "image_size": 64},
@@ -203,6 +213,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     ],
     "OpenAIShortAnswerJudge": [SERVED["init_args"], {**SERVED["init_args"], "top_logprobs": 6, "image_size": 64}],
     "OpenAITextJudge": [{"server": {"base_url": "$server", "model": "tiny-vlm"}}],
+    "PickScore": [{"model": "$clip", "tokenizer": "$clip"}],
     "ReasoningT2I": [
         {"height": "$height", "width": "$width", "max_tokens": 5, "guidance": {"text": 2.0, "interval": [0.2, 0.9]}},
         {"height": "$height", "width": "$width", "max_tokens": 2, "temperature": 0.7, "prompts_per_forward": 1},
@@ -226,6 +237,15 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"first": FIRST, "max_tokens": 2, "rounds": 2, "pick": "softmax", "credit": "improvement", "think": False},
         {"first": FIRST, "max_tokens": 2, "wording": "Asked for: {prompt}. What is wrong?"},
     ],
+    "SelfLikelihood": [
+        {"policy": CHECKPOINT},
+        {"policy": CHECKPOINT, "instruction": "", "baseline": "no_picture", "batch_size": 3},
+    ],
+    "ServiceReward": [
+        {"service": {"base_url": "$scorer"}},
+        {"service": {"base_url": ["$scorer", "$scorer"], "retries": 1}, "batch_size": 3, "texts": True},
+        {"service": {"base_url": "$scorer"}, "columns": ["kind"], "scorer": "hash-1", "cache": "$folder"},
+    ],
     "TIIFPictures": [{"judge": YES_NO}, {"judge": WRITER}, {"judge": WRITER, "model": "mine"}],
     "ThinkTags": [{}, {"text_only": False, "weight": 1.0}],
     "TransformersFreeTextJudge": [
@@ -238,10 +258,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     ],
     "UnifiedJudge": [
         {
-            "policy": {
-                "class_path": "project.models.bagel.source.BagelCheckpoint",
-                "init_args": {"directory": "$checkpoint"},
-            },
+            "policy": CHECKPOINT,
             "template": "plain",
             "minimum_mass": 0.0,
         },
@@ -625,9 +642,14 @@ def test_an_objective_counts_ranks_and_tells_the_gate(case: Case, group: Group) 
 
 @pytest.mark.parametrize("case", cases(Reward))
 def test_a_reward_scores_every_sample(
-    case: Case, trajectories: list[Trajectory], prompts: list[Prompt], known: dict[str, Any]
+    case: Case,
+    trajectories: list[Trajectory],
+    prompts: list[Prompt],
+    known: dict[str, Any],
+    scorer: str,
+    tmp_path: Path,
 ) -> None:
-    reward = case.make(**known)
+    reward = case.make(**known, scorer=scorer, folder=str(tmp_path))
     assert reward.check(prompts) is None and reward.preflight() is None
     output = reward.score(trajectories)
     assert output.reward_N.shape == (len(trajectories),) and output.reward_N.is_floating_point()
@@ -661,11 +683,18 @@ def within_groups(reward: Reward, trajectories: list[Trajectory], parts: Sequenc
 
 
 @pytest.mark.parametrize("case", cases(Reward))
-def test_a_reward_keeps_its_weight_and_what_it_counts_for(case: Case, known: dict[str, Any]) -> None:
+def test_a_reward_keeps_its_weight_and_what_it_counts_for(case: Case, known: dict[str, Any], scorer: str) -> None:
     given = {name: value for name, value in {"weight": 0.25, "text_only": True}.items() if name in parameters(case.cls)}
     assert "weight" in given
-    reward = dataclasses.replace(case, arguments={**(case.arguments or {}), **given}).make(**known)
+    wanted = dataclasses.replace(case, arguments={**(case.arguments or {}), **given})
+    reward = wanted.make(**known, scorer=scorer, folder="cache")
     assert {name: getattr(reward, name) for name in given} == given
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Iterator[str]:
+    with chat_server.ScoreServer() as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.self_reflection import SelfReflection
 from project.training.advantages import advantages
 from project.training.evaluation import Evaluation
+from project.training.settings import AdvantageSettings
 from project.training.trainable import prepare
 from project.trajectory import Group, Prompt, Scores, sample_keys
 from tests.helpers import toys
@@ -228,6 +229,41 @@ def test_samples_are_compared_as_the_settings_say(given, meant):
     assert ours.image_N[7] == 0 and ours.text_N[7] != 0
     if given:
         assert not torch.equal(ours.image_N, module_default(group))
+
+
+class Scaled(RandomReward):
+    """A random reward on a scale of its own; another one each."""
+
+    def __init__(self, seed, scale):
+        super().__init__(seed=seed)
+        self.scale = scale
+
+    def score(self, trajectories):
+        output = super().score(trajectories)
+        return dataclasses.replace(output, reward_N=self.scale * output.reward_N)
+
+
+def test_normalised_rewards_are_compared_and_given_ones_are_logged():
+    """The scale of one of two rewards changes the weights of a sum, and none of what is normalised."""
+    found, logged = {}, {}
+    for combine, scale in (("sum", 1.0), ("sum", 100.0), ("normalised", 1.0), ("normalised", 100.0)):
+        rewards = [Scaled(1, scale), Scaled(2, 1.0)]
+        module, trainer = trained(rewards=rewards, combine=combine, scale_floor=1e-9)
+        found[combine, scale] = weights(module)
+        logged[combine, scale] = trainer.callback_metrics["reward/mean"].item()
+    assert_same_weights(found["normalised", 1.0], found["normalised", 100.0])
+    with pytest.raises(AssertionError):
+        assert_same_weights(found["sum", 1.0], found["sum", 100.0])
+    for scale in (1.0, 100.0):
+        assert logged["normalised", scale] == pytest.approx(logged["sum", scale]), "the level of the sum is logged"
+
+
+def test_what_cannot_be_normalised_is_refused():
+    with pytest.raises(ValueError, match="combine='mean' is unknown: choose sum or normalised"):
+        AdvantageSettings(combine="mean")
+    first = ReasoningT2I(**SIZE)
+    with pytest.raises(ValueError, match=r"SelfReflection compares those of one round.*combine to sum"):
+        make_module(combine="normalised", task=SelfReflection(first=first, max_tokens=4, candidates=2))
 
 
 def module_default(group):

@@ -9,7 +9,7 @@ from typing import Any
 from project.decomposition.base import ChatModel, DecomposerUnavailable, Reply
 from project.judges.openai.replies import message_of
 from project.judges.openai.server import Server
-from project.judges.openai.servers import ChatServers, ServersUnavailable, Stopped
+from project.judges.openai.servers import Servers, ServersUnavailable, Stopped
 
 PROBE = ({"role": "user", "content": "Answer with the word yes."},)
 TIMEOUT = 300.0
@@ -34,7 +34,7 @@ class OpenAIChat(ChatModel):
             raise ValueError(f"temperature={temperature}: give 0 or more")
         self.server = server
         self.temperature = temperature
-        self.servers = ChatServers(
+        self.servers = Servers(
             server,
             timeout=TIMEOUT,
             probe=lambda: self._body(PROBE, 0),

@@ -239,12 +239,12 @@ def load_weights(folder: Path, quantization: str, dtype: torch.dtype, device: st
     return loaded.eval().requires_grad_(False)
 
 
-def picture_processor(folder: Path) -> Any:
+def picture_processor(folder: Path, what: str = "judge") -> Any:
     """The processor of a vision-language model, for chats about pictures; texts are padded on the left.
 
     `AutoProcessor` would also make the processor's part for videos, which needs torchvision; here it is left out.
 
-    Raises ValueError if the model is not one that chats about pictures.
+    `what` it is called in messages. Raises ValueError if the model is not one that chats about pictures.
     """
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -253,10 +253,10 @@ def picture_processor(folder: Path) -> Any:
     try:
         kind = type(AutoConfig.from_pretrained(folder))
     except (ValueError, OSError) as error:
-        raise ValueError(f"judge {folder}: no model that transformers knows ({error}): give another") from None
+        raise ValueError(f"{what} {folder}: no model that transformers knows ({error}): give another") from None
     if kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING or kind not in PROCESSOR_MAPPING:
         raise ValueError(
-            f"judge {folder}: a {kind.model_type} model does not answer about pictures: take a vision-language model "
+            f"{what} {folder}: a {kind.model_type} model does not answer about pictures: take a vision-language model "
             "such as Qwen/Qwen3-VL-8B-Instruct"
         )
     processor_class: Any = PROCESSOR_MAPPING[kind]
@@ -268,7 +268,7 @@ def picture_processor(folder: Path) -> Any:
 
     processor = WithoutVideos.from_pretrained(folder)
     if not (processor.chat_template or processor.tokenizer.chat_template):
-        raise ValueError(f"judge {folder}: has no chat template: take the model tuned for instructions")
+        raise ValueError(f"{what} {folder}: has no chat template: take the model tuned for instructions")
     processor.tokenizer.padding_side = "left"
     return processor
 

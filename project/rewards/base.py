@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sysconfig
 import traceback
 from abc import ABC, abstractmethod
@@ -143,13 +144,18 @@ def score(trajectories: Sequence[Trajectory], rewards: Sequence[Reward]) -> Scor
 
 
 def combined_in_groups(
-    outputs: Sequence[RewardOutput], rewards: Sequence[Reward], prompts: Sequence[Prompt], group_size: int
+    outputs: Sequence[RewardOutput],
+    rewards: Sequence[Reward],
+    prompts: Sequence[Prompt],
+    group_size: int,
+    floor: float | None = None,
 ) -> Scores:
     """The scores of whole groups: what each reward says within them, added up.
 
     Args:
         outputs: of each reward, of all samples.
         prompts: the prompt of each sample.
+        floor: normalise each reward within its group too, for `Scores.compared_N` (see `normalised`); None = do not.
 
     Raises:
         RewardFailed: if a reward raises an error.
@@ -161,7 +167,39 @@ def combined_in_groups(
             within.append(dataclasses.replace(output, reward_N=reward.within_groups(output, prompts, group_size)))
         except Exception as error:
             raise _failed(reward, error) from error
-    return combine(within, [reward.weight for reward in rewards], [reward.text_only for reward in rewards])
+    weights, text_only = [reward.weight for reward in rewards], [reward.text_only for reward in rewards]
+    scores = combine(within, weights, text_only)
+    if floor is None:
+        return scores
+    alike = [
+        dataclasses.replace(output, reward_N=reward_N)
+        for output, reward_N in zip(within, normalised(within, weights, group_size, floor), strict=True)
+    ]
+    compared = combine(alike, weights, text_only)
+    return dataclasses.replace(scores, compared_N=compared.reward_N, text_compared_N=compared.text_reward_N)
+
+
+def normalised(
+    outputs: Sequence[RewardOutput], weights: Sequence[float], group_size: int, floor: float
+) -> list[Tensor]:
+    """Each reward's `(r - mean) / (std + floor)` within every group, fp32 [N]: scales do not decide (GDPO).
+
+    Mean and std (ddof 0) are over the samples of the group that every reward of non-zero weight has scored: the others
+    are not trained, so they leave no trace. They are NaN here.
+    """
+    if not outputs:
+        return []
+    counting = [output.reward_N for output, weight in zip(outputs, weights, strict=True) if weight]
+    known_PG = (~torch.stack(counting or [outputs[0].reward_N]).isnan()).all(0).view(-1, group_size)
+    number_P1 = known_PG.sum(1, keepdim=True).clamp_min(1)
+    found = []
+    for output in outputs:
+        # In double precision, so that the order of a group's samples never decides.
+        value_PG = output.reward_N.double().view(-1, group_size).where(known_PG, 0.0)
+        centred_PG = (value_PG - value_PG.sum(1, keepdim=True) / number_P1).where(known_PG, 0.0)
+        std_P1 = (centred_PG.square().sum(1, keepdim=True) / number_P1).sqrt()
+        found.append((centred_PG / (std_P1 + floor)).where(known_PG, math.nan).flatten().float())
+    return found
 
 
 def _failed(reward: Reward, error: Exception) -> RewardFailed:

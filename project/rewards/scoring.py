@@ -37,6 +37,7 @@ class Scorer:
             Otherwise at once, which the stopwatch counts as the phase `judge`.
         stopwatch: of the phases of an update.
         ranks: the processes that the samples of a group are dealt to.
+        floor: normalise each reward within its group, see `combined_in_groups`; None = do not.
         skip_stopped: ask nothing about a sample that had stopped before its round. In training it has its credit from
             earlier rounds: its answers would cost, and be imputed to the samples that go on. In an evaluation its
             picture is the one that is measured.
@@ -49,11 +50,13 @@ class Scorer:
         stopwatch: Stopwatch | None = None,
         ranks: Ranks = ALONE,
         skip_stopped: bool = False,
+        floor: float | None = None,
     ) -> None:
         self.rewards = rewards
         self.stopwatch = stopwatch or Stopwatch()
         self.ranks = ranks
         self.skip_stopped = skip_stopped
+        self.floor = floor
         self._busy = 0.0
         self._lost: ScoringFailed | None = None
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge") if overlap else None
@@ -95,7 +98,7 @@ class Scorer:
         whole = joined([said for parts, _, _ in known for said in parts])
         if len(whole.prompts) != sum(number for _, number, _ in known):
             raise ValueError("some samples were not scored: a task hands everything that it draws to `score`")
-        scores = combined_in_groups(whole.outputs, self.rewards, whole.prompts, group.size)
+        scores = combined_in_groups(whole.outputs, self.rewards, whole.prompts, group.size, self.floor)
         before = sum(number for _, number, _ in known[: self.ranks.rank])
         metrics = merged([scores.metrics, *(metrics for _, _, metrics in known)])
         return dataclasses.replace(scores.of(range(before, before + len(group))), metrics=metrics)

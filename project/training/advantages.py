@@ -79,6 +79,12 @@ def advantages(
     )
 
 
+def level(reward_N: Tensor, valid_N: Tensor) -> dict[str, float]:
+    """Mean and std of the survivors' rewards as they were given, whatever was compared; to log."""
+    _, mean, std = _statistics(reward_N.double()[valid_N])
+    return {"reward/mean": mean, "reward/std": std}
+
+
 def _check(reward_N: Tensor, text_reward_N: Tensor, group_size: int, scale: str) -> None:
     if group_size < 2:
         raise ValueError(

@@ -17,18 +17,39 @@ class AdvantageSettings:
     """How rewards become advantages.
 
     Args:
+        combine: how several rewards add up: their weighted `sum`, or the weighted sum of what is `normalised` first,
+            each reward within its group (less the mean, divided by the standard deviation), so that scales do not
+            decide (GDPO). Logs, panels, evaluations and rules that look at rewards have the sum either way.
         scale_rewards: what advantages are divided by: the standard deviation over all samples of the update (`global`),
             over the group, or nothing (`none`).
-        scale_floor: number added to that standard deviation, so that tiny differences of reward stay tiny.
+        scale_floor: number added to the standard deviations, so that tiny differences of reward stay tiny.
         image_baseline: what a picture is compared with: all pictures of its `group`, or only those of the group with
             the same `context` (text and source picture). The latter needs texts that repeat, or `images_per_text`.
         clip: largest size of an image advantage.
     """
 
+    combine: Literal["sum", "normalised"] = "sum"
     scale_rewards: Literal["global", "group", "none"] = "global"
     scale_floor: float = 1e-4
     image_baseline: Literal["group", "context"] = "group"
     clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.combine not in ("sum", "normalised"):
+            raise ValueError(f"advantages.combine={self.combine!r} is unknown: choose sum or normalised")
+
+    @property
+    def floor(self) -> float | None:
+        """What is added to the standard deviations that rewards are normalised by; None = they are not."""
+        return self.scale_floor if self.combine == "normalised" else None
+
+    def check(self, task: Task) -> None:
+        """Raises ValueError for a task that compares rewards of several rounds, which `normalised` makes senseless."""
+        if self.combine == "normalised" and type(task).credit is not Task.credit:
+            raise ValueError(
+                f"advantages.combine=normalised compares rewards within a group, and {type(task).__name__} compares "
+                "those of one round with another's: set model.init_args.advantages.combine to sum"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,9 +82,25 @@ class ChatServer:
         self.server: ThreadingHTTPServer | None = None
         self.connections: set[socket.socket] = set()
 
+    path = "/v1/chat/completions"
+    incomplete = "no log-probs"
+    """A fault of its own kind: an answer that lacks something."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
+
+    def said(self, body: dict[str, Any], fault: str | None) -> Any:
+        """The answer to a request."""
+        if "seed" in body:  # Only requests for free text have one.
+            text = self.writer(*shown(body), body["seed"])
+            return written(text) if isinstance(text, str) else text
+        found = completion(self.rule(*asked(body)))
+        if fault == "no log-probs":
+            found["choices"][0]["logprobs"] = None
+        if fault == "neither":
+            found = completion(0.5, words=("The", "A"))
+        return found
 
     def start(self) -> ChatServer:
         handler = type("Bound", (Handler,), {"home": self})
@@ -170,11 +186,11 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(*home.page)
         path, _, query = self.path.partition("?")
         home.queries += [query] if query else []
-        if path != "/v1/chat/completions":
+        if path != home.path:
             return self.reply(404, {"detail": "Not Found"})
         if home.key is not None and self.headers.get("Authorization") != f"Bearer {home.key}":
             return self.reply(401, {"error": {"message": "invalid api key"}})
-        if body["model"] != MODEL:
+        if body.get("model", MODEL) != MODEL:
             return self.reply(404, {"error": {"message": f"The model `{body['model']}` does not exist."}})
         with home.lock:
             number = len(home.bodies)
@@ -197,16 +213,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "500":
             return self.reply(500, {"error": {"message": "CUDA error: an illegal memory access"}})
         time.sleep(self.home.hang_seconds if fault == "hang" else self.home.seconds)
-        if "seed" in body:  # Only requests for free text have one.
-            said = self.home.writer(*shown(body), body["seed"])
-            return self.reply(200, written(said) if isinstance(said, str) else said, cut=fault == "truncated")
-        image, text = asked(body)
-        found = completion(self.home.rule(image, text))
-        if fault == "no log-probs":
-            found["choices"][0]["logprobs"] = None
-        if fault == "neither":
-            found = completion(0.5, words=("The", "A"))
-        self.reply(200, found, cut=fault == "truncated")
+        self.reply(200, self.home.said(body, fault), cut=fault == "truncated")
 
     def reply(self, status: int, body: Any, cut: bool = False) -> None:
         content = (body if isinstance(body, str) else json.dumps(body)).encode()
@@ -221,6 +228,26 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""
+
+
+class ScoreServer(ChatServer):
+    """Serves `/score` (project/rewards/README.md). The score of a sample is the rule's, of its picture and prompt.
+
+    Its own faults: "short" (a score too few), "words" (texts in place of numbers), "nan" and "null" (no score at all).
+    """
+
+    path = "/score"
+    incomplete = "short"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def said(self, body: dict[str, Any], fault: str | None) -> Any:
+        pictures = [decoded({"image_url": {"url": uri}}) for uri in body["images"]]
+        scores: list[Any] = [self.rule(*pair) for pair in zip(pictures, body["prompts"], strict=True)]
+        odd = {"short": scores[1:], "words": ["good"] * len(scores), "nan": [math.nan] * len(scores)}
+        return {"scores": [None] * len(scores) if fault == "null" else odd.get(fault or "", scores)}
 
 
 def options(base_url: str | list[str], **settings: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Functions in TRL's signature, named by import path in tests/rewards/test_function.py."""
+"""Functions in TRL's signature, and a reader of texts, named by import path in tests."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 
 import numpy as np
 import torch
+
+from project.rewards.text_reader import TextReader
 
 
 def lengths(prompts, completions, **kwargs):
@@ -76,3 +78,13 @@ def fails_at(completions, images, **kwargs):
     return [
         len(text) / 100 + sum(image.getpixel((0, 0))) / 765 for text, image in zip(completions, images, strict=True)
     ]
+
+
+class SomeWords(TextReader):
+    """Finds the same words in every picture that is not white."""
+
+    def preflight(self):
+        """Nothing can be missing."""
+
+    def read(self, images):
+        return [[] if image.min() == 255 else ["direct", "words"] for image in images]

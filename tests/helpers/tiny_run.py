@@ -57,9 +57,13 @@ def fit(world: Path, name: str, judge: str, *options: str, **arguments: Any) -> 
 
 
 def command(world: Path, name: str, judge: str, *options: str, over: Sequence[str] = (), **arguments: Any) -> list[str]:
-    """What `fit` runs; `over` are files of configs/shapes that come over the demo, by name."""
-    asked = {"class_path": judge, "init_args": arguments}
-    reward = {"class_path": "project.rewards.dvreward.DVReward", "init_args": {"judge": asked}}
+    """What `fit` runs; `judge` may also be the class of a reward.
+
+    `over` are files of configs/shapes that come over the demo, by name.
+    """
+    reward = {"class_path": judge, "init_args": arguments}
+    if not judge.startswith("project.rewards."):
+        reward = {"class_path": "project.rewards.dvreward.DVReward", "init_args": {"judge": reward}}
     (world / f"{name}.yaml").write_text(
         yaml.safe_dump({"run": {"name": name, "root": str(world / "runs")}, "rewards": [reward]})
     )

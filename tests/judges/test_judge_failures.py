@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -151,13 +151,13 @@ def test_a_lost_answer_is_not_a_low_reward(start: Any) -> None:
 # --------------------------------------------------------------------- whole runs
 
 
-def storm(seed: int) -> Callable[[int, Any], str | None]:
-    """10% time-outs, 5% each of 500s, truncated JSON and missing log-probs."""
+def storm(seed: int, incomplete: str = "no log-probs", of: int = 100) -> Callable[[int, Any], str | None]:
+    """Of 100 requests 10 time-outs, 5 each of 500s, truncated JSON and answers that lack something."""
     numbers = random.Random(seed)
-    faults = ["hang"] * 10 + ["500"] * 5 + ["truncated"] * 5 + ["no log-probs"] * 5
+    faults = ["hang"] * 10 + ["500"] * 5 + ["truncated"] * 5 + [incomplete] * 5
 
     def script(n: int, body: Any) -> str | None:
-        chosen = numbers.randrange(100)
+        chosen = numbers.randrange(of)
         return faults[chosen] if n > 3 and chosen < len(faults) else None
 
     return script
@@ -168,12 +168,55 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_run.write_world(tmp_path_factory.mktemp("world"))
 
 
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """Who is asked over HTTP: a judge by DVReward, or a reward service."""
+
+    kind: type[chat_server.ChatServer]
+    class_path: str
+    who: str
+    stormy: int
+    """Requests among which there are 25 faults: fewer where little is asked."""
+
+    def named(self, name: str) -> str:
+        """A run's name of its own."""
+        return f"{name}_{self.kind.__name__}"
+
+    def arguments(self, server: Any, **changes: Any) -> dict[str, Any]:
+        made = judge_arguments(server, **changes)
+        if self.kind is chat_server.ScoreServer:
+            service = {name: value for name, value in made.pop("server").items() if name != "model"}
+            made |= {"service": service, "batch_size": 1}
+        return made
+
+
+ASKED = {
+    "judge": Asked(chat_server.ChatServer, JUDGE, "judge", 100),
+    "service": Asked(chat_server.ScoreServer, "project.rewards.service.ServiceReward", "reward service", 50),
+}
+
+
+both = pytest.mark.parametrize("asked", list(ASKED), indirect=True)
+"""The test is for judges and for reward services."""
+
+
 @pytest.fixture
-def fit(world: Path) -> Callable[..., int]:
+def asked(request: pytest.FixtureRequest) -> Asked:
+    return ASKED[getattr(request, "param", "judge")]
+
+
+@pytest.fixture
+def start(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Starts servers of the kind that is asked."""
+    yield from chat_server.starting(monkeypatch, asked.kind)
+
+
+@pytest.fixture
+def fit(world: Path, asked: Asked) -> Callable[..., int]:
     """Five updates, judged by a server; the exit code."""
 
     def run(name: str, server: Any, *options: str, **arguments: Any) -> int:
-        return tiny_run.fit(world, name, JUDGE, *options, **judge_arguments(server, **arguments))
+        return tiny_run.fit(world, name, asked.class_path, *options, **asked.arguments(server, **arguments))
 
     return run
 
@@ -199,18 +242,31 @@ def assert_same_run(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(world: Path) -> dict[str, Any]:
+def made(world: Path) -> dict[str, dict[str, Any]]:
+    """Whole runs, by name."""
+    return {}
+
+
+@pytest.fixture
+def whole(world: Path, asked: Asked, made: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The last checkpoint of five updates with a judge that never fails, and how many questions it was asked."""
-    with chat_server.ChatServer() as server:
-        assert tiny_run.fit(world, "whole", JUDGE, **judge_arguments(server)) == 0
-        return {"checkpoint": last(world, "whole"), "asked": len(server.bodies)}
+    name = asked.named("whole")
+    if name not in made:
+        with asked.kind() as server:
+            assert tiny_run.fit(world, name, asked.class_path, **asked.arguments(server)) == 0
+            made[name] = {"checkpoint": last(world, name), "asked": len(server.bodies)}
+    return made[name]
 
 
-def test_a_run_through_faults_is_the_run_without(world: Path, fit: Any, whole: dict[str, Any], start: Any) -> None:
-    server = start(script=storm(1))
-    assert fit("storm", server, timeout=1.0, retries=8, breaker_failures=30) == 0
-    assert set(server.faults) == {"hang", "500", "truncated", "no log-probs"}
-    assert_same_run(last(world, "storm"), whole["checkpoint"])
+@both
+def test_a_run_through_faults_is_the_run_without(
+    world: Path, fit: Any, whole: dict[str, Any], start: Any, asked: Asked
+) -> None:
+    script = storm(1, asked.kind.incomplete, of=asked.stormy)
+    server, name = start(script=script), asked.named("storm")
+    assert fit(name, server, timeout=1.0, retries=8, breaker_failures=30) == 0
+    assert set(server.faults) == {"hang", "500", "truncated", asked.kind.incomplete}
+    assert_same_run(last(world, name), whole["checkpoint"])
 
 
 def test_a_judge_restarted_in_the_midst_changes_nothing(
@@ -258,22 +314,33 @@ def goes_on(server: Any, message: str) -> None:
 OVERLAP = "--model.init_args.overlap=true"
 
 
-@pytest.mark.parametrize("share, options", [(0.3, []), (0.7, []), (0.95, []), (0.7, [OVERLAP])])
+@pytest.mark.parametrize(
+    "asked, share, options",
+    [
+        ("judge", 0.3, []),
+        ("judge", 0.7, []),
+        ("judge", 0.95, []),
+        ("judge", 0.7, [OVERLAP]),
+        ("service", 0.7, [OVERLAP]),
+    ],
+    indirect=["asked"],
+)
 def test_a_dead_judge_ends_the_run_saved(
     world: Path,
     fit: Any,
     whole: dict[str, Any],
     start: Any,
     capsys: pytest.CaptureFixture[str],
+    asked: Asked,
     share: float,
     options: list[str],
 ) -> None:
     """Going on as the message says repeats the interrupted update and ends where the whole run ends."""
-    server, name = start(), f"dead_{share}_{len(options)}"
+    server, name = start(), asked.named(f"dead_{share}_{len(options)}")
     dies_at(server, int(whole["asked"] * share))
     assert fit(name, server, *options, breaker_failures=2, patience=1.0) == 1
     message = capsys.readouterr().err.partition("error: ")[2]
-    assert "Traceback" not in message and "no judge has answered for 1 s" in message and server.url in message
+    assert "Traceback" not in message and f"no {asked.who} has answered for 1 s" in message and server.url in message
     saved = last(world, name)
     assert saved["updates"] == {0.3: 1, 0.7: 3, 0.95: 4}[share], "4 updates are an epoch"
     assert f"Stopped after update {saved['updates']}" in message
@@ -306,13 +373,14 @@ def test_a_signal_ends_the_wait_for_a_dead_judge(
     assert_same_run(last(world, name), whole["checkpoint"])
 
 
+@both
 def test_a_judge_dead_from_the_start_is_named_before_training(
-    fit: Any, start: Any, capsys: pytest.CaptureFixture[str]
+    fit: Any, start: Any, capsys: pytest.CaptureFixture[str], asked: Asked
 ) -> None:
     server = start()
     server.kill()
-    assert fit("never", server) == 1
-    assert f"judge at {server.url}: nothing answers there" in capsys.readouterr().err
+    assert fit(asked.named("never"), server) == 1
+    assert f"{asked.who} at {server.url}: nothing answers there" in capsys.readouterr().err
 
 
 def test_a_judge_lost_to_one_rank_ends_the_run_of_all(tmp_path: Path) -> None:

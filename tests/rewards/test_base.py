@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from project.core.metrics import Mean, Sum
-from project.rewards.base import Reward, RewardOutput, combine, score
+from project.rewards.base import Reward, RewardOutput, combine, combined_in_groups, score
+from project.trajectory import Prompt
 
 NAN = math.nan
 ONE, TWO = Mean(total=1.0, count=1.0), Mean(total=4.0, count=2.0)
@@ -85,3 +86,47 @@ def test_bad_outputs_are_refused():
         combine([], [], [])
     with pytest.raises(ValueError, match="number of samples"):
         combine([output(1.0), output(1.0, 2.0)], [1.0, 1.0], [False, False])
+
+
+# ----------------------------------------------------------------- normalised before they add up
+
+
+def in_groups(*outputs, weights, floor=None, text_only=None, size=3):
+    text_only = text_only or [False] * len(outputs)
+    rewards = [Constant(0.0, weight=w, text_only=only) for w, only in zip(weights, text_only, strict=True)]
+    return combined_in_groups(outputs, rewards, [Prompt(id="a", text="a")] * len(outputs[0].reward_N), size, floor)
+
+
+def test_normalised_within_groups_by_hand():
+    """Two groups of three. The last sample of the second is not scored: it counts in no mean and no deviation."""
+    large = output(100.0, 300.0, 200.0, 0.0, 10.0, 5.0)
+    small = output(0.2, 0.2, 0.5, 0.1, 0.3, NAN)
+    scores = in_groups(large, small, weights=[1.0, 2.0], floor=0.0)
+    a, b = math.sqrt(20000 / 3), math.sqrt(0.06 / 3)
+    expected = [-100 / a - 0.2 / b, 100 / a - 0.2 / b, 0.4 / b, -1 - 2, 1 + 2, NAN]
+    torch.testing.assert_close(scores.compared_N, torch.tensor(expected), equal_nan=True, atol=1e-4, rtol=1e-5)
+    assert scores.text_compared_N[:5].tolist() == [0.0] * 5
+    assert scores.to_compare == (scores.compared_N, scores.text_compared_N)
+    plain = in_groups(large, small, weights=[1.0, 2.0])
+    torch.testing.assert_close(scores.reward_N, plain.reward_N, equal_nan=True, rtol=0, atol=0)
+    assert plain.compared_N is None and plain.to_compare == (plain.reward_N, plain.text_reward_N)
+
+
+def test_scales_and_levels_do_not_decide():
+    one, other = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
+    usual = in_groups(output(*one), output(*other), weights=[1.0, 0.5], floor=1e-9)
+    scaled = in_groups(output(*(1000 * one + 7)), output(*other), weights=[1.0, 0.5], floor=1e-9)
+    torch.testing.assert_close(scaled.compared_N, usual.compared_N, atol=1e-4, rtol=1e-4)
+
+
+def test_a_text_only_reward_is_normalised_by_itself_and_a_logged_one_takes_no_sample_out():
+    shared, text, logged = output(1.0, 2.0, 3.0), output(0.0, 0.0, 9.0), output(NAN, NAN, NAN)
+    scores = in_groups(shared, text, logged, weights=[1.0, 1.0, 0.0], text_only=[False, True, False], floor=0.0)
+    torch.testing.assert_close(scores.compared_N, torch.tensor([-1.0, 0.0, 1.0]) / math.sqrt(2 / 3))
+    torch.testing.assert_close(scores.text_compared_N, torch.tensor([-3.0, -3.0, 6.0]) / math.sqrt(18))
+
+
+def test_equal_rewards_of_a_group_say_nothing():
+    scores = in_groups(output(0.7, 0.7, 0.7), output(1.0, 2.0, 3.0), weights=[1.0, 1.0], floor=1e-4)
+    alone = in_groups(output(1.0, 2.0, 3.0), weights=[1.0], floor=1e-4)
+    torch.testing.assert_close(scores.compared_N, alone.compared_N, atol=1e-6, rtol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import pytest
@@ -140,6 +141,37 @@ def test_groups_are_compared_whole_though_ranks_have_parts_of_them():
     assert [score for scores in found for score in scores.reward_N.tolist()] == [-1.5, -0.5, 0.5, 1.5] * 2
     assert [len(scores.reward_N) for scores in found] == [2, 3, 3]
     assert all(values(scores.metrics) == {"asked": 8.0} for scores in found), "metrics are those of all ranks"
+
+
+class Drawn(Reward):
+    """Numbers of all sizes that hang on the sample; one is not scored."""
+
+    def __init__(self, seed, scale):
+        super().__init__(weight=1.0)
+        self.values_8 = scale * torch.randn(8, generator=torch.Generator().manual_seed(seed))
+        self.values_8[5] = math.nan
+
+    def score(self, trajectories):
+        return RewardOutput(reward_N=self.values_8[[t.key.sample for t in trajectories]])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_rewards_are_normalised_in_whole_groups_though_ranks_have_parts_of_them(size):
+    """2 groups of 4, to the last bit whatever the ranks."""
+    everything = samples(8)
+
+    def collected(ranks):
+        mine = [everything[n] for n in ranks.share(8)]
+        scorer = Scorer([Drawn(0, 1.0), Drawn(1, 1000.0)], ranks=ranks, floor=1e-4)
+        group = Group(trajectories=tuple(mine), size=4, pending=(scorer(mine[:1]), scorer(mine[1:])))
+        return scorer.collect(group)
+
+    (alone,) = on_ranks(1, collected)
+    found = on_ranks(size, collected)
+    whole_N = torch.cat([scores.compared_N for scores in found])
+    assert torch.equal(whole_N.nan_to_num(99.0), alone.compared_N.nan_to_num(99.0))
+    assert whole_N.isnan().tolist() == [False] * 5 + [True] + [False] * 2
+    assert whole_N[:4].sum().abs() < 1e-5 and whole_N[[4, 6, 7]].sum().abs() < 1e-5
 
 
 def test_a_reward_that_fails_on_one_rank_ends_the_scoring_of_all():

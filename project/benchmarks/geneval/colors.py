@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,17 +16,11 @@ from torch import Tensor
 from project.benchmarks.geneval.detections import Detection
 from project.benchmarks.geneval.items import COLORS
 from project.judges.first_token import device_of
-from project.models.hub import local_copy
+from project.models.clip import REMEDY, LoadedCLIP, load_clip, normalized
 
-FILES = ("*.json", "*.txt", "*.safetensors")
-"""What is fetched of a model on the hub."""
-REMEDY = "take openai/clip-vit-large-patch14"
 TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}", "a photo of a {color} object")
 BACKGROUND = 0x99
 """Level of all three channels around an object: #999."""
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
-"""Of the pictures that CLIP was trained on, red, green, blue, as shares of 255."""
 KNOWN_COLORS = {"red": (255, 0, 0), "blue": (0, 0, 255)}
 """Plain pictures of the self-test."""
 
@@ -54,9 +46,7 @@ class CLIPColors(ColorClassifier):
     """Zero-shot classification by CLIP: the colour whose texts are most similar to the object.
 
     The object is cut out, see `cut_out`. Of each colour there are three texts, `TEMPLATES`; their normalized embeddings
-    are averaged and normalized again. The colour with the greatest cosine similarity is taken. Pictures are prepared
-    here, in a few lines of PIL and torch, since transformers' image processor wants torchvision: the shorter side
-    becomes CLIP's input size (bicubic), and the middle of the longer one is cut out.
+    are averaged and normalized again. The colour with the greatest cosine similarity is taken.
 
     The weights are read when the classifier is first needed (in `preflight`).
 
@@ -106,54 +96,13 @@ class CLIPColors(ColorClassifier):
         if name not in self._texts:
             texts = [template.format(color=color, name=name) for color in COLORS for template in TEMPLATES]
             text_CTD = self._ready().of_texts(texts).unflatten(0, (len(COLORS), len(TEMPLATES)))
-            self._texts[name] = _normalized(text_CTD.mean(dim=1))
+            self._texts[name] = normalized(text_CTD.mean(dim=1))
         return self._texts[name]
 
     def _ready(self) -> LoadedCLIP:
         if self._loaded is None:
             self._loaded = load_clip(self.model, device_of(self.device))
         return self._loaded
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedCLIP:
-    """A CLIP ready to be asked; its embeddings have length 1."""
-
-    network: Any
-    tokenizer: Any
-
-    def of_pictures(self, images: Sequence[Image.Image]) -> Tensor:
-        """Embeddings [N, D]."""
-        side = self.network.config.vision_config.image_size
-        pixels_N3HW = torch.stack([prepare(image, side) for image in images]).to(self.network.device)
-        return _normalized(self.network.get_image_features(pixel_values=pixels_N3HW).pooler_output)
-
-    def of_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings [N, D]."""
-        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt").to(self.network.device)
-        return _normalized(self.network.get_text_features(**tokens).pooler_output)
-
-
-def load_clip(model: str, device: torch.device) -> LoadedCLIP:
-    """The network, frozen, in fp32, with its tokenizer. Raises as `CLIPColors.preflight`."""
-    from transformers import AutoConfig, CLIPModel, CLIPTokenizer
-
-    folder = local_copy(model, FILES, "CLIP")
-    try:
-        kind = AutoConfig.from_pretrained(folder).model_type
-    except (ValueError, OSError) as error:
-        raise ValueError(f"CLIP {model}: no model that transformers knows ({error}): {REMEDY}") from None
-    if kind != "clip":
-        raise ValueError(f"CLIP {model}: is a {kind} model, not clip: {REMEDY}")
-    # Loading must not move the run's randomness.
-    with torch.random.fork_rng():
-        loaded: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    network, told = loaded
-    if told["missing_keys"]:
-        raise ValueError(f"CLIP {model}: lacks the weights {', '.join(sorted(told['missing_keys'])[:3])}: {REMEDY}")
-    return LoadedCLIP(
-        network=network.to(device).eval().requires_grad_(False), tokenizer=CLIPTokenizer.from_pretrained(folder)
-    )
 
 
 def cut_out(image: np.ndarray, detection: Detection) -> Image.Image:
@@ -166,18 +115,3 @@ def cut_out(image: np.ndarray, detection: Detection) -> Image.Image:
         shown = np.where(detection.mask_HW[..., None], image, np.uint8(BACKGROUND))
     x0, y0, x1, y1 = map(round, detection.box)
     return Image.fromarray(shown).crop((x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)))
-
-
-def prepare(image: Image.Image, side: int) -> Tensor:
-    """Normalized pixels [3, side, side] of a picture, as `CLIPColors` says."""
-    scale = side / min(image.size)
-    width, height = (max(int(length * scale), side) for length in image.size)
-    scaled = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    middle = np.array(scaled.crop((left, top, left + side, top + side)))
-    pixels_HW3 = (torch.from_numpy(middle).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
-    return pixels_HW3.permute(2, 0, 1)
-
-
-def _normalized(embedding: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(embedding, dim=-1)

@@ -1,4 +1,4 @@
-"""`Connection`: one OpenAI-compatible server over HTTP. It either answers, or there is a `Failure`."""
+"""`Connection`: one server over HTTP. It either answers, or there is a `Failure`."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Connection:
         self._client: httpx.Client | None = None
 
     def completion(self, content: bytes) -> Any:
-        """The decoded answer to a chat completion request. Raises Failure."""
-        found = self._sent("POST", self.address.chat, content)
+        """The decoded answer to a request, e.g. for a chat completion. Raises Failure."""
+        found = self._sent("POST", self.address.requests, content)
         if error := error_inside(found):
             raise self._shown(refusal(error, status=status_of(error)))
         return found

@@ -15,7 +15,7 @@ from project.judges.openai.answers import answers_of
 from project.judges.openai.pictures import data_uri
 from project.judges.openai.replies import message_of
 from project.judges.openai.server import Server
-from project.judges.openai.servers import ChatServers
+from project.judges.openai.servers import Servers
 from project.judges.openai.yes_no_model import NO_PICTURES, NO_REASONING
 from project.judges.templates import FREE_TEXT_TEMPLATE_VERSION, free_text_messages
 
@@ -56,7 +56,7 @@ class OpenAIFreeTextJudge(FreeTextJudge):
         self.num_pictures = num_pictures
         self.image_size = image_size
         self.max_tokens = server.max_tokens or MAX_TOKENS
-        self.servers = ChatServers(
+        self.servers = Servers(
             server,
             timeout=TIMEOUT,
             probe=self._probe,

@@ -10,7 +10,7 @@ from typing import Any
 from project.judges.openai.connection import Connection
 from project.judges.openai.environment import proxy_of
 from project.judges.openai.failures import Failure
-from project.judges.openai.server import Server
+from project.judges.openai.server import Server, Service
 
 TOO_LONG = re.compile(
     r"context.(length|size|window)|n_ctx|max_model_len|maximum model length|exceed_context", re.IGNORECASE
@@ -33,7 +33,7 @@ class Advice:
         remedies: against what servers say of requests of this caller.
     """
 
-    server: Server
+    server: Service
     probe: Callable[[], Mapping[str, Any]]
     probe_is: str
     remedies: Remedies = ()
@@ -48,7 +48,6 @@ class Advice:
         return "" if proxy is None else f". The request went through {proxy}: {proxy.remedy}"
 
     def _remedy_of(self, connection: Connection, failure: Failure) -> str:
-        model = self.server.model
         if failure.kind == "connection":
             return _connection_remedy(failure)
         if failure.kind == "timeout":
@@ -62,13 +61,13 @@ class Advice:
         if failure.status in (401, 403):
             return self._key_remedy(connection.keyless, failure)
         if failure.status == 404 or (failure.kind == "rejected" and re.search(r"\bmodel\b.*\bnot\b", str(failure))):
-            models = connection.models()
-            if models and model not in models:
-                return f"there is no model {model!r} ({failure}): set model to one of {', '.join(models)}"
+            models = connection.models() if isinstance(self.server, Server) else []
+            if isinstance(self.server, Server) and models and self.server.model not in models:
+                return f"there is no model {self.server.model!r} ({failure}): set model to one of {', '.join(models)}"
             if not models and failure.status == 404:
-                return f"no chat completions under this address ({failure}): give base_url up to and including /v1"
+                return f"no {self.server.answer}s under this address ({failure}): give {self.server.whole_url}"
         if failure.kind == "malformed":
-            return f"that is no chat completion ({failure}): is this an OpenAI-compatible server?"
+            return f"that is no {self.server.answer} ({failure}): is this {self.server.kind}?"
         if failure.kind == "rate_limit":
             return f"it takes no more requests for now ({failure}): lower concurrency, or wait"
         for said, remedy in self._all_remedies(str(failure)):

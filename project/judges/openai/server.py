@@ -1,4 +1,7 @@
-"""`Server`: the options of an OpenAI-compatible server, the same for every client of one."""
+"""`Server`: the options of an OpenAI-compatible server, the same for every client of one; `Service`: of any server.
+
+A service takes requests in JSON and answers in JSON. An OpenAI-compatible server is one whose requests are chats.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,9 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-EXAMPLE = "http://localhost:8000/v1"
 QUOTES = "\"'`"
 
 
@@ -18,12 +20,12 @@ QUOTES = "\"'`"
 class Address:
     """Where one server is."""
 
-    chat: str
-    """URL of chat completions."""
+    requests: str
+    """URL that requests are sent to."""
     models: str
-    """URL of the list of models."""
+    """URL of the list of models, of servers that have one."""
     shown: str
-    """For messages: up to and including /v1, without user, password and query, which may hold a key."""
+    """For messages: the `base_url` without user, password and query, which may hold a key."""
     scheme: str
     host: str
     place: str
@@ -35,7 +37,82 @@ class Address:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class Service:
+    """A server that takes requests in JSON, or several equal ones, and how patient its clients are.
+
+    Args:
+        base_url: address of a server, or several addresses of equal servers. Requests go to `path` below it.
+        api_key: key of the server. It is written to the run's config.yaml: prefer `api_key_env`.
+        api_key_env: name of the environment variable that holds the key.
+        timeout: longest wait for one answer [s]; if None, 60.
+        concurrency: requests at work at one server, for each rank of a training.
+        retries: further attempts at a request after a failure.
+        breaker_failures: failures in a row after which a server counts as away.
+        probe_seconds: between two attempts to reach a server that is away [s].
+        patience: longest wait while every server is away, or for what a server asks to wait [s].
+
+    Raises:
+        ValueError: for an address that is none, a key that cannot be sent, or numbers out of range.
+    """
+
+    path: ClassVar[str] = "/score"
+    example: ClassVar[str] = "http://localhost:8000"
+    answer: ClassVar[str] = "score list"
+    """What it answers with, for messages."""
+    kind: ClassVar[str] = "a reward service (project/rewards/README.md)"
+    """What it is, for messages."""
+    whole_url: ClassVar[str] = f"the address without {path}"
+    """What base_url holds, for messages."""
+
+    base_url: str | list[str]
+    api_key: str | None = field(default=None, repr=False, kw_only=True)
+    api_key_env: str | None = field(default=None, kw_only=True)
+    timeout: float | None = field(default=None, kw_only=True)
+    concurrency: int = field(default=32, kw_only=True)
+    retries: int = field(default=4, kw_only=True)
+    breaker_failures: int = field(default=8, kw_only=True)
+    probe_seconds: float = field(default=5.0, kw_only=True)
+    patience: float = field(default=1800.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name, least in (("concurrency", 1), ("retries", 0), ("breaker_failures", 1)):
+            if (value := getattr(self, name)) < least:
+                raise ValueError(f"{name}={value}: give {least} or more")
+        for name in ("timeout", "probe_seconds", "patience"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value}: give a number of seconds above 0")
+        if self.api_key and self.api_key_env:
+            raise ValueError("api_key and api_key_env are both given: give one")
+        if self.api_key is not None:
+            checked_key(self.api_key, "api_key")
+        self.addresses()
+
+    def addresses(self) -> list[Address]:
+        """One per server. Raises ValueError for what is no address."""
+        given = [self.base_url] if isinstance(self.base_url, str) else list(self.base_url)
+        if not given:
+            raise ValueError(f"base_url is empty: give the address of a server, e.g. {self.example}")
+        return [address_of(one, self) for one in given]
+
+    @property
+    def shown(self) -> str:
+        """What tells this one from others, for messages."""
+        return ", ".join(address.shown for address in self.addresses())
+
+    def key(self) -> str | None:
+        """The key, given or from the environment. Raises ValueError if the variable holds none that can be sent."""
+        if self.api_key_env is None:
+            return None if self.api_key is None else checked_key(self.api_key, "api_key")
+        if self.api_key_env not in os.environ:
+            raise ValueError(
+                f"api_key_env: the environment variable {self.api_key_env} is not set: export {self.api_key_env}=..."
+            )
+        return checked_key(os.environ[self.api_key_env], f"the environment variable {self.api_key_env}")
+
+
+@dataclass(frozen=True, slots=True)
+class Server(Service):
     """An OpenAI-compatible server (vLLM, SGLang, llama.cpp, a paid one), or several equal ones.
 
     Args:
@@ -59,50 +136,24 @@ class Server:
         ValueError: for an address that is none, a key that cannot be sent, or numbers out of range.
     """
 
-    base_url: str | list[str]
+    path: ClassVar[str] = "/chat/completions"
+    example: ClassVar[str] = "http://localhost:8000/v1"
+    answer: ClassVar[str] = "chat completion"
+    kind: ClassVar[str] = "an OpenAI-compatible server"
+    whole_url: ClassVar[str] = "base_url up to and including /v1"
+
     model: str
-    api_key: str | None = field(default=None, repr=False)
-    api_key_env: str | None = None
-    max_tokens: int | None = None
-    timeout: float | None = None
-    concurrency: int = 32
-    retries: int = 4
-    breaker_failures: int = 8
-    probe_seconds: float = 5.0
-    patience: float = 1800.0
-    extra_body: dict[str, Any] | None = None
+    max_tokens: int | None = field(default=None, kw_only=True)
+    extra_body: dict[str, Any] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name, least in (("max_tokens", 1), ("concurrency", 1), ("retries", 0), ("breaker_failures", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value}: give {least} or more")
-        for name in ("timeout", "probe_seconds", "patience"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}={value}: give a number of seconds above 0")
-        if self.api_key and self.api_key_env:
-            raise ValueError("api_key and api_key_env are both given: give one")
-        if self.api_key is not None:
-            checked_key(self.api_key, "api_key")
-        self.addresses()
+        Service.__post_init__(self)
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens={self.max_tokens}: give 1 or more")
 
-    def addresses(self) -> list[Address]:
-        """One per server. Raises ValueError for what is no address."""
-        given = [self.base_url] if isinstance(self.base_url, str) else list(self.base_url)
-        if not given:
-            raise ValueError(f"base_url is empty: give the address of a server, e.g. {EXAMPLE}")
-        return [address_of(one) for one in given]
-
-    def key(self) -> str | None:
-        """The key, given or from the environment. Raises ValueError if the variable holds none that can be sent."""
-        if self.api_key_env is None:
-            return None if self.api_key is None else checked_key(self.api_key, "api_key")
-        if self.api_key_env not in os.environ:
-            raise ValueError(
-                f"api_key_env: the environment variable {self.api_key_env} is not set: export {self.api_key_env}=..."
-            )
-        return checked_key(os.environ[self.api_key_env], f"the environment variable {self.api_key_env}")
+    @property
+    def shown(self) -> str:
+        return repr(self.model)
 
     def identity(self, template: str, **options: Any) -> str:
         """A judge's name: model, template and whatever else changes an answer; not the address.
@@ -146,8 +197,8 @@ def checked_key(key: str, where: str) -> str:
     return key
 
 
-def address_of(base_url: str) -> Address:
-    """A `base_url` in its parts; a query (`?api-version=...`) stays behind the path. Raises ValueError."""
+def address_of(base_url: str, service: Service | type[Service] = Server) -> Address:
+    """A `base_url` of a service in its parts; a query (`?api-version=...`) stays behind the path. Raises ValueError."""
     url = base_url.strip()
     try:
         parts = urlsplit(url)
@@ -155,17 +206,17 @@ def address_of(base_url: str) -> Address:
     except ValueError:
         parts, port, host = urlsplit(""), None, ""
     if parts.scheme not in ("http", "https") or not host or any(not character >= "!" for character in url):
-        raise ValueError(f"base_url={without_secrets(base_url)!r} is no address: give one such as {EXAMPLE}")
+        raise ValueError(f"base_url={without_secrets(base_url)!r} is no address: give one such as {service.example}")
     path = parts.path.rstrip("/")
     place = f"[{host}]" if ":" in host else host
     place = place if port is None else f"{place}:{port}"
     shown = urlunsplit((parts.scheme, place, path, "", ""))
-    if path.endswith("/chat/completions"):
-        raise ValueError(f"base_url={shown!r}: give it without /chat/completions, up to and including /v1")
+    if path.endswith(service.path):
+        raise ValueError(f"base_url={shown!r}: give it without {service.path}, such as {service.example}")
     user = (unquote(parts.username or ""), unquote(parts.password or "")) if parts.username else None
     query = [value for pair in parts.query.split("&") if (value := pair.partition("=")[2])]
     return Address(
-        chat=urlunsplit((parts.scheme, place, f"{path}/chat/completions", parts.query, "")),
+        requests=urlunsplit((parts.scheme, place, f"{path}{service.path}", parts.query, "")),
         models=urlunsplit((parts.scheme, place, f"{path}/models", parts.query, "")),
         shown=shown,
         scheme=parts.scheme,

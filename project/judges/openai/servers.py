@@ -1,4 +1,4 @@
-"""`ChatServers`: questions to one or several OpenAI-compatible servers that may be slow, broken or away.
+"""`Servers`: questions to one or several equal servers that may be slow, broken or away.
 
 Every server has a breaker. Failures in a row that are the server's own open it; the server then gets no question until
 a probe, sent every few seconds from a thread of its own, is answered. A question whose server went away under it has
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from project.judges.openai.connection import Connection
 from project.judges.openai.failures import KINDS, Failure
 from project.judges.openai.remedies import Advice, Remedies
-from project.judges.openai.server import Address, Server
+from project.judges.openai.server import Address, Service
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class _Breaker:
         self.probe: threading.Thread | None = None
 
 
-class ChatServers:
+class Servers:
     """Asks the server with the fewest questions at work.
 
     Args:
@@ -74,7 +74,7 @@ class ChatServers:
 
     def __init__(
         self,
-        server: Server,
+        server: Service,
         *,
         timeout: float,
         probe: Callable[[], Mapping[str, Any]],
@@ -98,10 +98,13 @@ class ChatServers:
         self._warned: set[str] = set()
         self._random = random.Random()  # its own: waiting must not disturb the draws of a run
 
-    def ask_all(self, bodies: Sequence[Mapping[str, Any]], read: Callable[[Any], T]) -> list[T | Failure]:
-        """Answers to chat completion requests, many at a time, in their order.
+    def ask_all(
+        self, bodies: Sequence[Mapping[str, Any]], read: Callable[[Any], T] | Sequence[Callable[[Any], T]]
+    ) -> list[T | Failure]:
+        """Answers to requests, e.g. for chat completions, many at a time, in their order.
 
-        `read` makes of the decoded JSON what the caller wants, or raises `Failure` if it is not what was asked for.
+        `read` makes of the decoded JSON what the caller wants, or raises `Failure` if it is not what was asked for. It
+        may be one for each request.
         A request without an answer, retries and all, gives the last failure.
 
         Raises:
@@ -113,7 +116,8 @@ class ChatServers:
         workers = min(len(bodies), self.server.concurrency * len(self._servers))
         pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="chat")
         try:
-            pending = [pool.submit(self.ask, body, read, stop) for body in bodies]
+            readers = [read] * len(bodies) if callable(read) else read
+            pending = [pool.submit(self.ask, body, one, stop) for body, one in zip(bodies, readers, strict=True)]
             wait(pending, return_when=FIRST_EXCEPTION)
         finally:
             # Also on Ctrl-C: nobody waits on, and what has not begun never does.

@@ -21,7 +21,7 @@ from project.judges.openai.answers import answers_of
 from project.judges.openai.failures import Failure
 from project.judges.openai.replies import read_message
 from project.judges.openai.server import Server
-from project.judges.openai.servers import ChatServers
+from project.judges.openai.servers import Servers
 from project.judges.templates import confidence_of, is_no, is_yes, word_in
 
 Chat = list[dict[str, Any]]
@@ -94,7 +94,7 @@ class YesNoModel:
         self._or_text = "" if text_fallback is None else ", or set text_fallback for hard answers of 0 and 1"
         self.minimum_mass = minimum_mass
         self.top_logprobs = top_logprobs
-        self.servers = ChatServers(
+        self.servers = Servers(
             server,
             timeout=TIMEOUT,
             probe=lambda: self._body(probe()),

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from project.benchmarks.geneval.colors import MEAN, STD, TEMPLATES, CLIPColors, cut_out, load_clip, prepare
+from project.benchmarks.geneval.colors import TEMPLATES, CLIPColors, cut_out
 from project.benchmarks.geneval.detections import Detection
 from project.benchmarks.geneval.items import COLORS
+from project.models.clip import MEAN, STD, load_clip, prepare
 from tests.helpers.tiny_geneval import write_tiny_clip, write_tiny_mask2former
 
 

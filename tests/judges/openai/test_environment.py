@@ -209,7 +209,9 @@ def test_a_key_is_never_printed(kind: Any, status: int, server: Any, caplog: pyt
         else:
             raise ValueError("as for texts")
     assert "Incorrect API key" in said
-    assert all(KEY not in text for text in (said, str(lost.value), caplog.text, repr(Server(server.url, "m", KEY))))
+    assert all(
+        KEY not in text for text in (said, str(lost.value), caplog.text, repr(Server(server.url, "m", api_key=KEY)))
+    )
 
 
 def test_the_command_line_never_prints_a_key(
@@ -257,7 +259,7 @@ def test_a_key_that_is_no_text_is_not_shown(tmp_path: Path, capsys: pytest.Captu
 )
 def test_addresses(base_url: str, chat: str, shown: str) -> None:
     found = address_of(base_url)
-    assert (found.chat, found.shown) == (chat, shown)
+    assert (found.requests, found.shown) == (chat, shown)
     assert found.models == chat.replace("/chat/completions", "/models")
     assert "secret" not in repr(found).replace(chat, "").replace(found.models, "")
 
