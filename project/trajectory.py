@@ -355,9 +355,13 @@ class Replay:
     dt_RK: Tensor
     old_mean_RKLD: Tensor | None = None
     """Means under the weights of the rollout, if the objective needs them."""
+    velocity_RKLD: Tensor | None = None
+    """Velocities of the trained transitions, as they were used: with guidance."""
     clean_RLD: Tensor | None = None
     """Clean latents of the images, of which a forward-process loss makes states at any flow time."""
     velocity: Velocity | None = None
     """Velocity of any states of these images under the weights now, for a forward-process loss."""
+    old_velocity: Velocity | None = None
+    """The same under the weights of the rollout, without gradient; from its second optimizer step, if needed."""
     reference: Replay | None = None
     """The same of the reference policy, without gradient, if the objective needs it."""

@@ -134,7 +134,14 @@ def replay_steps(segments: Sequence[ImageSegment], velocity: Velocity, sampler: 
     next_BKLD = torch.stack([segment.next_KLD for segment in segments]).to(device)
     if not len(step_K):
         nothing_BK = x_BKLD.new_zeros(x_BKLD.shape[:2])
-        return Moved(next_RLD=next_BKLD, mean_RLD=x_BKLD, std_R=nothing_BK, dt_R=nothing_BK, log_prob_R=nothing_BK)
+        return Moved(
+            next_RLD=next_BKLD,
+            mean_RLD=x_BKLD,
+            std_R=nothing_BK,
+            dt_R=nothing_BK,
+            log_prob_R=nothing_BK,
+            velocity_RLD=x_BKLD,
+        )
     v_BKLD = velocity(x_BKLD, sampler.sigma_N[step_K])
     return sampler.log_prob(x_BKLD, v_BKLD, step_K.to(device).expand(x_BKLD.shape[:2]), next_BKLD)
 

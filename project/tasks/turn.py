@@ -173,6 +173,7 @@ class Turn:
             step_mask_RK=torch.ones_like(steps.log_prob_R, dtype=torch.bool),
             image_sample_R=samples,
             mean_RKLD=steps.mean_RLD,
+            velocity_RKLD=steps.velocity_RLD,
             std_RK=steps.std_R,
             dt_RK=steps.dt_R,
             old_mean_RKLD=torch.stack(means).to(model.device) if means else None,
