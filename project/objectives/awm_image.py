@@ -20,8 +20,8 @@ class AWMImage(ForwardImage):
     """`max(-A ratio, -A clip(ratio, 1 - c, 1 + c))` with `ratio = exp(w (l_old - l))`, `l = |v - (noise - x0)|^2`.
 
     `l` is a mean over latents, and `l_old` the same under the weights of the rollout; it is a bound on minus the
-    log-likelihood of the picture. At the first optimizer step on a rollout every ratio is exactly 1, and the gradient is
-    that of `A w l`. Fast, and easily unstable: keep it near another policy (`VelocityKL`).
+    log-likelihood of the picture. At the first optimizer step on a rollout every ratio is exactly 1, and the gradient
+    is that of `A w l`. Fast, and easily unstable: keep it near another policy (`VelocityKL`).
 
     Args:
         clip: c.

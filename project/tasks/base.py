@@ -62,7 +62,7 @@ class Rollout:
         """The prompt of sample `n`."""
         return self.prompts[n // self.size]
 
-    def steps(self, key: SampleKey) -> range:
+    def steps(self, key: SampleKey) -> Sequence[int]:
         """Evaluations of a sample that are stochastic, and trained."""
         return self.sampler.steps(key) if self.stochastic else range(0)
 
