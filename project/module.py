@@ -32,8 +32,11 @@ from project.tasks.base import Rollout, Task
 from project.training.advantages import advantages
 from project.training.evaluated import EvaluatedModule
 from project.training.evaluation import Evaluation
+from project.training.fitting import check_objective, check_task
 from project.training.gradients import average_over_ranks
+from project.training.greedy import baselines, scored, with_greedy
 from project.training.lr_schedules import over_whole_run
+from project.training.rollout_policy import RolloutPolicy
 from project.training.settings import MOST_NOT_FINITE, AdvantageSettings, UpdateSettings
 from project.training.sharding import gathered
 from project.training.trainable import Trainable, optimizer_over, prepare
@@ -88,22 +91,8 @@ class AlphaGRPO(EvaluatedModule):
         evaluation: Evaluation | None = None,
     ) -> None:
         super().__init__(evaluation or Evaluation(task=task, schedule=sampler.schedule))
-        if num_generations < 2:
-            raise ValueError(
-                f"num_generations={num_generations}: an advantage compares samples of one prompt, "
-                "set model.init_args.num_generations to 2 or more"
-            )
-        task.check_group(num_generations)
-        if any(turn.think and turn.temperature == 0 for turn in task.turns):
-            raise ValueError(
-                "temperature=0 is for evaluation: greedy reasoning is the same in every sample, set "
-                "model.init_args.task.init_args.temperature above 0 (evaluation.task may have 0)"
-            )
-        if objective.needs.transitions and not sampler.trains:
-            raise ValueError(
-                "the sampler has no stochastic transition, so it draws nothing that could be trained: set "
-                "model.init_args.sampler.transition to project.samplers.FlowSDE with a positive noise_level"
-            )
+        check_task(task, num_generations, advantages)
+        check_objective(objective, sampler, [turn.canvas.guidance for turn in task.turns])
         self.automatic_optimization = False
         self.strict_loading = False
         self.policy_source = policy
@@ -124,6 +113,7 @@ class AlphaGRPO(EvaluatedModule):
         self.gave_up = ""
         """Why training stopped before its end; empty if it did not."""
         self._reference: tuple[UnifiedModel, ...] = ()  # a tuple: no submodule, so in no checkpoint
+        self._rollout_policy: RolloutPolicy | None = None
 
     # ----------------------------------------------------------------- the algorithm
 
@@ -160,8 +150,11 @@ class AlphaGRPO(EvaluatedModule):
             keep_means=self.objective.needs.rollout_means,
             ranks=self.ranks,
         )
+        if self._rollout_policy is not None:
+            self._rollout_policy.remember(self.model)
         with gathered(self.model):
-            return self.task.rollout(rollout)
+            groups = self.task.rollout(rollout)
+            return with_greedy(groups, self.task, rollout) if self.comparison.baseline == "greedy" else groups
 
     def score(self, group: Group) -> Group:
         """The rewards of a group; the reward callbacks were asked as soon as its pictures were drawn."""
@@ -169,7 +162,8 @@ class AlphaGRPO(EvaluatedModule):
         scores = self.scorer.collect(group)
         self.log_dict({f"{group.log_prefix}{name}": value for name, value in values(scores.metrics).items()})
         self.log("reward", scores.reward_N.nanmean(), prog_bar=True, logger=False)
-        return dataclasses.replace(group, scores=scores, pending=(), metrics={})
+        greedy = scored(group.greedy, self.scorer)
+        return dataclasses.replace(group, scores=scores, greedy=greedy, pending=(), metrics={})
 
     def advantages(self, group: Group) -> Group:
         """How much better each sample is than its group, of which other ranks may have a part."""
@@ -179,6 +173,7 @@ class AlphaGRPO(EvaluatedModule):
             group.scores.reward_N, group.scores.text_reward_N, context_N, group.scores.well_formed_N
         )
         assert reward_N is not None and text_reward_N is not None
+        baseline_P, text_baseline_P = baselines(group, self.ranks)
         better = advantages(
             reward_N,
             text_reward_N,
@@ -188,15 +183,21 @@ class AlphaGRPO(EvaluatedModule):
             eps=self.comparison.scale_floor,
             image_context_N=context_N,
             image_mask_N=well_formed_N,
+            baseline_P=baseline_P,
+            text_baseline_P=text_baseline_P,
         )
         metrics = {**better.metrics, **values(group.metrics)}
         self.log_dict({f"{group.log_prefix}{name}": value for name, value in metrics.items()})
         return dataclasses.replace(group, advantages=better.of(self.ranks.share(len(reward_N))))
 
-    def replay(self, batch: MicroBatch) -> Replay:
+    def replay(self, batch: MicroBatch, first: bool = True) -> Replay:
         """Log-probabilities of a micro-batch under the present weights, and under the reference if it is needed."""
         with self.stopwatch.phase("replay"):
             replay = self._replay(self.model, batch)
+        if self._rollout_policy is not None and not first:
+            with self.stopwatch.phase("rollout_policy"):
+                of_rollout = self._rollout_policy.velocity(self.model, lambda policy: self._replay(policy, batch))
+            replay = dataclasses.replace(replay, old_velocity=of_rollout)
         if not self.objective.needs.reference:
             return replay
         with self.stopwatch.phase("reference"):
@@ -269,12 +270,14 @@ class AlphaGRPO(EvaluatedModule):
             for batch in group.micro_batches(self.updating.micro_batch_size, at_least=number):
                 outputs = self.objective(
                     LossInputs(
-                        replay=self.replay(batch),
+                        replay=self.replay(batch, first),
                         image_advantage_B=batch.image_advantage_B.to(self.device),
                         text_advantage_B=batch.text_advantage_B.to(self.device),
                         counts=counts[group.task],
                         text_weight=batch.text_weight,
                         first=first,
+                        keys=[trajectory.key for trajectory in batch.trajectories],
+                        round=group.round,
                     )
                 )
                 with self.stopwatch.phase("backward"), self._gradients_stay():
@@ -310,7 +313,10 @@ class AlphaGRPO(EvaluatedModule):
         self.policy = prepare(policy, lora, self.trainable.freeze)
         if needed and lora is not None and self.reference == "start":
             keep_start(self.policy)
-        self.share_out(self.policy, *self._reference)
+        if self.objective.needs.old_velocity and self.updating.per_rollout > 1:
+            self._rollout_policy = RolloutPolicy(self.policy)
+        beside = () if self._rollout_policy is None else self._rollout_policy.models
+        self.share_out(self.policy, *self._reference, *beside)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, with a parameter group for each pattern that has options of its own."""

@@ -239,6 +239,8 @@ class Group:
     """What an idle micro-batch replays; the first trajectory if empty."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """Of what was made or computed last, to log, by name."""
+    greedy: Group | None = None
+    """One more sample of each prompt, drawn greedily, that rewards are compared with; its size is 1."""
     scores: Scores | None = None
     advantages: Advantages | None = None
 

@@ -107,6 +107,11 @@ class Objective(ABC):
     """A loss. Subclasses hold hyperparameters only."""
 
     @property
+    def label(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
+
+    @property
     def needs(self) -> Needs:
         """What rollout and replay must keep for it."""
         return Needs()

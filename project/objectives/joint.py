@@ -64,6 +64,10 @@ class Joint(Objective):
         return [part for part in every if part is not None]
 
     @property
+    def label(self) -> str:
+        return f"{type(self).__name__} of {', '.join(type(part).__name__ for part in self.parts)}"
+
+    @property
     def needs(self) -> Needs:
         return fold(or_, (part.needs for part in self.parts))
 

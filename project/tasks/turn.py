@@ -69,6 +69,10 @@ class Turn:
         """The same turn with other guidance."""
         return replace(self, canvas=replace(self.canvas, guidance=change(self.canvas.guidance)))
 
+    def greedy(self) -> Turn:
+        """The same turn with the most probable tokens; each text has one picture."""
+        return replace(self, temperature=0.0, images_per_text=1)
+
     @torch.no_grad()
     def rollout(self, rollout: Rollout, requests: Sequence[Request], round: int = 0) -> list[Trajectory]:
         """One trajectory per request; their keys and the round decide all random numbers."""
