@@ -32,7 +32,7 @@ from project.tasks.base import Rollout, Task
 from project.training.advantages import advantages
 from project.training.evaluated import EvaluatedModule
 from project.training.evaluation import Evaluation
-from project.training.fitting import check_objective, check_task
+from project.training.fitting import check_fit
 from project.training.gradients import average_over_ranks
 from project.training.greedy import baselines, scored, with_greedy
 from project.training.lr_schedules import over_whole_run
@@ -91,8 +91,7 @@ class AlphaGRPO(EvaluatedModule):
         evaluation: Evaluation | None = None,
     ) -> None:
         super().__init__(evaluation or Evaluation(task=task, schedule=sampler.schedule))
-        check_task(task, num_generations, advantages)
-        check_objective(objective, sampler, [turn.canvas.guidance for turn in task.turns])
+        check_fit(task, sampler, objective, num_generations, advantages)
         self.automatic_optimization = False
         self.strict_loading = False
         self.policy_source = policy
@@ -315,8 +314,7 @@ class AlphaGRPO(EvaluatedModule):
             keep_start(self.policy)
         if self.objective.needs.old_velocity and self.updating.per_rollout > 1:
             self._rollout_policy = RolloutPolicy(self.policy)
-        beside = () if self._rollout_policy is None else self._rollout_policy.models
-        self.share_out(self.policy, *self._reference, *beside)
+        self.share_out(self.policy, *self._reference, *(self._rollout_policy.models if self._rollout_policy else ()))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, with a parameter group for each pattern that has options of its own."""

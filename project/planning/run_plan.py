@@ -179,6 +179,8 @@ def workload(
         picture = latents + model.picture_room(*vit.size(canvas.height, canvas.width))
     limit = turn.max_tokens if reasoning_tokens is None else reasoning_tokens
     guided, trained_guided = guided_steps(sampler, canvas)
+    states = module.objective.needs.states
+    guided_states = states if canvas.guidance.text > 1 else 0
     prompts = -(-samples // module.num_generations)
     together = getattr(task, "prompts_per_forward", None) or prompts
     if requests := getattr(task, "requests_per_forward", None):
@@ -195,8 +197,8 @@ def workload(
         latents=latents,
         evaluations=sampler.evaluations,
         guided=guided,
-        trained=sampler.window_size,
-        trained_guided=trained_guided,
+        trained=sampler.window_size + states,
+        trained_guided=trained_guided + guided_states,
         branches=(1 + (canvas.guidance.image > 1)) if guided else 0,
     )
 

@@ -11,6 +11,14 @@ from project.tasks.base import Task
 from project.training.settings import AdvantageSettings
 
 
+def check_fit(
+    task: Task, sampler: Sampler, objective: Objective, num_generations: int, advantages: AdvantageSettings
+) -> None:
+    """Raises ValueError if the parts cannot be trained together."""
+    check_task(task, num_generations, advantages)
+    check_objective(objective, sampler, [turn.canvas.guidance for turn in task.turns])
+
+
 def check_task(task: Task, num_generations: int, advantages: AdvantageSettings) -> None:
     """Raises ValueError if the samples of a prompt could not be compared with each other."""
     if num_generations < 2:

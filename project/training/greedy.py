@@ -14,7 +14,7 @@ from project.trajectory import Group
 
 
 def with_greedy(groups: Sequence[Group], task: Task, rollout: Rollout) -> list[Group]:
-    """The groups of a rollout, each with one more sample of every prompt: the most probable text, a picture by the ODE."""
+    """The groups of a rollout, each with one more sample of every prompt: greedy text, picture by the ODE."""
     alone = dataclasses.replace(rollout, keys=rollout.keys[:: rollout.size], training=False, stochastic=False)
     (greedy,) = task.greedy().rollout(alone)
     return [dataclasses.replace(group, greedy=greedy) for group in groups]
