@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -47,7 +49,7 @@ def test_steps_apart_are_drawn_kept_and_replayed(numbers):
     torch.testing.assert_close(replay.image_log_prob_RK, replay.old_image_log_prob_RK, atol=1e-5, rtol=0)
     torch.testing.assert_close(replay.mean_RKLD, replay.old_mean_RKLD, atol=1e-5, rtol=0)
     image = group.trajectories[0].image
-    for k, (step, following) in enumerate(zip(numbers, numbers[1:], strict=False)):
+    for k, (step, following) in enumerate(itertools.pairwise(numbers)):
         assert torch.equal(image.next_KLD[k], image.latents_KLD[k + 1]) == (following == step + 1)
 
 
