@@ -41,6 +41,7 @@ def sampler(window, transition=FlowSDE):
 
 STEPS, ODE = sde(6, 2, (0, 4)), ode(6)
 UNGUIDED = ReasoningT2I(height=8, width=8, max_tokens=4, top_p=1.0, guidance=Guidance(text=1.0))
+SHARED = ReasoningT2I(height=8, width=8, max_tokens=4, shared_noise=True, guidance=Guidance(text=2.0))
 RUNS = {
     "guard": dict(objective=Joint(GuardImage(1e-3), GRPOText())),
     "dr_grpo": dict(objective=Joint(GRPOImage(1e-3), DrGRPOText(4)), scale_rewards="none"),
@@ -158,6 +159,10 @@ def test_an_update_of_the_forward_process_does_not_depend_on_micro_batches():
             r"trains the velocity without guidance, but the task draws with guidance.text=2.0",
         ),
         (dict(objective=GRPO(), baseline="greedy", image_baseline="context"), "set image_baseline to group"),
+        (
+            dict(objective=Joint(NFTImage()), sampler=ODE, task=SHARED, image_baseline="context"),
+            "from one text and one noise are all the same, so that advantages.image_baseline=context makes",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(settings, message):
