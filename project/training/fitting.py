@@ -17,13 +17,13 @@ def check_fit(
     """Raises ValueError if the parts cannot be trained together."""
     check_task(task, num_generations, advantages)
     check_objective(objective, sampler, [turn.canvas.guidance for turn in task.turns])
-    if not sampler.trains and objective.needs.states and advantages.image_baseline == "context":
-        if any(turn.canvas.shared_noise for turn in task.turns):
-            raise ValueError(
-                "pictures that follow the ODE from one text and one noise are all the same, so that "
-                "advantages.image_baseline=context makes every image advantage 0: set "
-                "model.init_args.task.init_args.shared_noise to false, or image_baseline to group"
-            )
+    equal = not sampler.trains and any(turn.canvas.shared_noise for turn in task.turns)
+    if equal and objective.needs.states and advantages.image_baseline == "context":
+        raise ValueError(
+            "pictures that follow the ODE from one text and one noise are all the same, so that "
+            "advantages.image_baseline=context makes every image advantage 0: set "
+            "model.init_args.task.init_args.shared_noise to false, or image_baseline to group"
+        )
 
 
 def check_task(task: Task, num_generations: int, advantages: AdvantageSettings) -> None:
