@@ -1,4 +1,4 @@
-"""What an objective adds to a plan: noised states that are trained, and policies that are kept beside the trained one."""
+"""What an objective adds to a plan: noised states that are trained, policies that are kept beside the trained one."""
 
 from __future__ import annotations
 
