@@ -33,9 +33,12 @@ from project.tasks.parts import ReplayPart
 from project.training.advantages import advantages, level
 from project.training.evaluated import EvaluatedModule
 from project.training.evaluation import Evaluation
+from project.training.fitting import check_fit
 from project.training.gradients import average_over_ranks
+from project.training.greedy import baselines, scored, with_greedy
 from project.training.lr_schedules import over_whole_run
 from project.training.reference import Reference
+from project.training.rollout_policy import RolloutPolicy
 from project.training.settings import MOST_NOT_FINITE, AdvantageSettings, UpdateSettings, check_parts
 from project.training.sharding import gathered
 from project.training.tally import Tally
@@ -91,23 +94,8 @@ class AlphaGRPO(EvaluatedModule):
         evaluation: Evaluation | None = None,
     ) -> None:
         super().__init__(evaluation or Evaluation(task=task, schedule=sampler.schedule))
-        if num_generations < 2:
-            raise ValueError(
-                f"num_generations={num_generations}: an advantage compares samples of one prompt, "
-                "set model.init_args.num_generations to 2 or more"
-            )
-        task.check_group(num_generations)
+        check_fit(task, sampler, objective, num_generations, advantages)
         advantages.check(task)
-        if any(turn.think and turn.temperature == 0 for turn in task.turns):
-            raise ValueError(
-                "temperature=0 is for evaluation: greedy reasoning is the same in every sample, set "
-                "model.init_args.task.init_args.temperature above 0 (evaluation.task may have 0)"
-            )
-        if objective.needs.transitions and not sampler.trains:
-            raise ValueError(
-                "the sampler has no stochastic transition, so it draws nothing that could be trained: set "
-                "model.init_args.sampler.transition to project.samplers.FlowSDE with a positive noise_level"
-            )
         check_parts(update, task, objective)
         self.automatic_optimization = False
         self.strict_loading = False
@@ -129,6 +117,7 @@ class AlphaGRPO(EvaluatedModule):
         self.gave_up = ""
         """Why training stopped before its end; empty if it did not."""
         self._reference = Reference(adapters=reference)
+        self._rollout_policy: RolloutPolicy | None = None
 
     # ----------------------------------------------------------------- the algorithm
 
@@ -165,8 +154,11 @@ class AlphaGRPO(EvaluatedModule):
             keep_means=self.objective.needs.rollout_means,
             ranks=self.ranks,
         )
+        if self._rollout_policy is not None:
+            self._rollout_policy.remember(self.model)
         with gathered(self.model):
-            return self.task.rollout(rollout)
+            groups = self.task.rollout(rollout)
+            return with_greedy(groups, self.task, rollout) if self.comparison.baseline == "greedy" else groups
 
     def score(self, group: Group) -> Group:
         """The rewards of a group; the reward callbacks were asked as soon as its pictures were drawn."""
@@ -174,7 +166,8 @@ class AlphaGRPO(EvaluatedModule):
         scores = self.scorer.collect(group)
         self.log_dict({f"{group.log_prefix}{name}": value for name, value in values(scores.metrics).items()})
         self.log("reward", scores.reward_N.nanmean(), prog_bar=True, logger=False)
-        return dataclasses.replace(group, scores=scores, pending=(), metrics={})
+        greedy = scored(group.greedy, self.scorer)
+        return dataclasses.replace(group, scores=scores, greedy=greedy, pending=(), metrics={})
 
     def advantages(self, group: Group) -> Group:
         """How much better each sample is than its group, of which other ranks may have a part."""
@@ -184,6 +177,7 @@ class AlphaGRPO(EvaluatedModule):
             *group.scores.to_compare, group.scores.reward_N, context_N, group.scores.well_formed_N
         )
         assert reward_N is not None and text_reward_N is not None and given_N is not None
+        baseline_P, text_baseline_P = baselines(group, self.ranks)
         better = advantages(
             reward_N,
             text_reward_N,
@@ -193,25 +187,31 @@ class AlphaGRPO(EvaluatedModule):
             eps=self.comparison.scale_floor,
             image_context_N=context_N,
             image_mask_N=well_formed_N,
+            baseline_P=baseline_P,
+            text_baseline_P=text_baseline_P,
         )
         metrics = {**better.metrics, **level(given_N, better.valid_N), **values(group.metrics)}
         self.log_dict({f"{group.log_prefix}{name}": value for name, value in metrics.items()})
         return dataclasses.replace(group, advantages=better.of(self.ranks.share(len(reward_N))))
 
-    def replay(self, batch: MicroBatch) -> Replay:
+    def replay(self, batch: MicroBatch, first: bool = True) -> Replay:
         """Log-probabilities of a micro-batch under the present weights, and under the reference if it is needed."""
         with self.stopwatch.phase("replay"):
             replay = self._replay(self.model, batch)
+        if self._rollout_policy is not None and not first:
+            with self.stopwatch.phase("rollout_policy"):
+                of_rollout = self._rollout_policy.velocity(self.model, lambda policy: self._replay(policy, batch))
+            replay = dataclasses.replace(replay, old_velocity=of_rollout)
         if not self.objective.needs.reference:
             return replay
         with self.stopwatch.phase("reference"):
             reference = self._reference.replay(self.model, lambda policy: self._replay(policy, batch))
         return dataclasses.replace(replay, reference=reference)
 
-    def replays(self, batch: MicroBatch) -> Iterator[ReplayPart]:
+    def replays(self, batch: MicroBatch, first: bool = True) -> Iterator[ReplayPart]:
         """The replay of a micro-batch: whole, or in the parts that `update.steps_per_backward` asks for."""
         if self.updating.steps_per_backward is None:
-            yield ReplayPart(replay=self.replay(batch), whole=True)
+            yield ReplayPart(replay=self.replay(batch, first), whole=True)
             return
         parts, of_reference = self._parts(self.model, batch), None
         while True:
@@ -288,7 +288,7 @@ class AlphaGRPO(EvaluatedModule):
         tally = Tally()
         for group, number in zip(groups, numbers, strict=True):
             for batch in group.micro_batches(self.updating.micro_batch_size, at_least=number):
-                for part in self.replays(batch):
+                for part in self.replays(batch, first):
                     outputs = self.objective(
                         LossInputs(
                             replay=part.replay,
@@ -297,6 +297,8 @@ class AlphaGRPO(EvaluatedModule):
                             counts=counts[group.task],
                             text_weight=batch.text_weight,
                             first=first,
+                            keys=[trajectory.key for trajectory in batch.trajectories],
+                            round=group.round,
                         )
                     )
                     loss = part.complete(outputs.loss * batch.weight)
@@ -323,7 +325,10 @@ class AlphaGRPO(EvaluatedModule):
         self.policy = prepare(policy, lora, self.trainable.freeze)
         if needed and lora is not None and self.reference == "start":
             keep_start(self.policy)
-        self.share_out(*(model for model in (self.policy, self._reference.frozen) if model is not None))
+        if self.objective.needs.old_velocity and self.updating.per_rollout > 1:
+            self._rollout_policy = RolloutPolicy(self.policy)
+        beside = (self._reference.frozen, *(self._rollout_policy.models if self._rollout_policy else ()))
+        self.share_out(self.policy, *(model for model in beside if model is not None))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """One optimizer, with a parameter group for each pattern that has options of its own."""

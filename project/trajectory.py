@@ -252,6 +252,8 @@ class Group:
     """What an idle micro-batch replays; the first trajectory if empty."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """Of what was made or computed last, to log, by name."""
+    greedy: Group | None = None
+    """One more sample of each prompt, drawn greedily, that rewards are compared with; its size is 1."""
     scores: Scores | None = None
     advantages: Advantages | None = None
 
@@ -368,9 +370,13 @@ class Replay:
     dt_RK: Tensor
     old_mean_RKLD: Tensor | None = None
     """Means under the weights of the rollout, if the objective needs them."""
+    velocity_RKLD: Tensor | None = None
+    """Velocities of the trained transitions, as they were used: with guidance."""
     clean_RLD: Tensor | None = None
     """Clean latents of the images, of which a forward-process loss makes states at any flow time."""
     velocity: Velocity | None = None
     """Velocity of any states of these images under the weights now, for a forward-process loss."""
+    old_velocity: Velocity | None = None
+    """The same under the weights of the rollout, without gradient; from its second optimizer step, if needed."""
     reference: Replay | None = None
     """The same of the reference policy, without gradient, if the objective needs it."""

@@ -47,7 +47,9 @@ from project.judges.short_answers import ShortAnswer, ShortAnswerJudge
 from project.models.bagel.patch_autoencoder import PatchAutoencoder, PatchAutoencoderConfig
 from project.models.base import ModelSource, UnifiedModel
 from project.models.context import Contexts
-from project.objectives.base import LossInputs, Objective
+from project.objectives.base import LossInputs, LossOutputs, Objective
+from project.objectives.joint import Joint
+from project.objectives.parts import ImagePart, ImagePenalty, Part, TextPart, TextPenalty
 from project.rewards.base import Reward, score
 from project.rewards.random import RandomReward
 from project.rewards.scoring import Scorer
@@ -80,6 +82,7 @@ FAMILIES = (
     Transition,
     Window,
     Objective,
+    Part,
     Reward,
     Judge,
     TextJudge,
@@ -97,6 +100,7 @@ FAMILIES = (
 )
 PLACES = {
     **dict.fromkeys((Objective, Reward, Judge, Benchmark), "{family}s"),
+    Part: "objectives",
     **dict.fromkeys((Schedule, Transition, Window), "samplers"),
     EvaluationTask: "tasks",
     TextJudge: "judges",
@@ -153,6 +157,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "CachedJudge": [{"judge": DETECTOR, "folder": "$folder", "max_bytes": 200_000}],
     "DPGPictures": [{"judge": YES_NO}, {"judge": YES_NO, "samples": 1}],
     "DetectionsFile": [FOUND],
+    "DrGRPOText": [{"length": 5}],
     "DVReward": [
         {"judge": DETECTOR},
         {"judge": DETECTOR, "tag_weights": {"Count": 2.0, "Geometry": 0.0}},
@@ -160,7 +165,10 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"judge": DETECTOR, "aggregation": "all"},
     ],
     "FlowCPS": [{}, {"noise_level": 0.0}],
+    "ConstantSDE": [{}, {"noise_level": 0.0}],
     "FlowSDE": [{}, {"noise_level": 0.0}],
+    "FixedSteps": [{"numbers": [0, 2, 3]}, {"numbers": [4]}],
+    "SlidingWindow": [{}, {"size": 2, "range": [1, 5], "every": 3, "stride": 2, "after_last": "last"}],
     "Schedule": [{"num_steps": 6}, {"num_steps": 2, "shift": 1.0}],
     "Window": [{}, {"size": 2, "range": [1, 4]}],
     "FunctionReward": [{"function": "tests.helpers.backbones.brightness"}],
@@ -180,6 +188,21 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"top_entropy_quantile": 0.5, "clip_text": [0.1, 0.1], "text_weight": 0.5},
         {"first_step_ratio": "one"},
     ],
+    "GRPOText": [{}, {"importance_sampling_level": "sequence", "top_entropy_quantile": 0.5}],
+    "GuardImage": [{}, {"divide_by_length": False, "first_step_ratio": "one"}],
+    "Joint": [
+        {"image": {"class_path": "project.objectives.NFTImage"}, "text": {"class_path": "project.objectives.GSPOText"}},
+        {
+            "image": {"class_path": "project.objectives.GuardImage"},
+            "image_penalty": {"class_path": "project.objectives.VelocityKL", "init_args": {"weight": 0.1}},
+            "text": {"class_path": "project.objectives.DrGRPOText", "init_args": {"length": 5}},
+            "text_penalty": {"class_path": "project.objectives.TokenKL", "init_args": {"weight": 0.1}},
+        },
+        {"text": {"class_path": "project.objectives.TruncatedText"}, "text_weight": 0.5},
+    ],
+    "StepKL": [{"weight": 0.1}, {"weight": 0.1, "form": "exact"}],
+    "TokenKL": [{"weight": 0.1}],
+    "VelocityKL": [{"weight": 0.1}, {"weight": 0.1, "at": "noised", "states": 3, "guided": False}],
     "HolisticReward": [
         {"judge": DETECTOR, "instruction": "is there {prompt} ?"},
         {"judge": DETECTOR, "instruction": "is there {prompt} ?", "binary": True},
@@ -552,7 +575,9 @@ def test_a_window_lies_where_it_may_and_is_the_same_for_every_rank(case: Case) -
     lo, hi, size = window.fitted(6)
     drawn = [window.steps(6, at(1, update, prompt="a", sample=0)) for update in range(50)]
     assert drawn == [window.steps(6, at(1, update, prompt="a", sample=5)) for update in range(50)], "shared by a group"
-    assert all(lo <= steps.start and steps.stop <= hi and len(steps) == size for steps in drawn)
+    assert all(lo <= min(steps) and max(steps) < hi and len(steps) == size for steps in drawn)
+    assert all(list(steps) == sorted(set(steps)) for steps in drawn)
+    assert {tuple(steps) for steps in drawn} <= {tuple(steps) for steps in window.places(6)}
 
 
 # --------------------------------------------------------------------- objectives
@@ -572,6 +597,28 @@ def group() -> Group:
 
 def dense_task() -> ReasoningT2I:
     return ReasoningT2I(height=8, width=8, max_tokens=5, guidance=Guidance(text=2.0, interval=(0.0, 1.0)))
+
+
+OBJECTIVES = [*cases(Objective), *cases(Part)]
+
+
+def objective_of(case: Case) -> Objective:
+    """An objective as it is, a part of one as an objective of nothing else."""
+    made = case.make()
+    if isinstance(made, ImagePenalty):
+        return Joint(image=Nothing(), image_penalty=made)
+    if isinstance(made, TextPenalty):
+        return Joint(image=Nothing(), text_penalty=made)
+    if isinstance(made, ImagePart):
+        return Joint(image=made)
+    return Joint(text=made) if isinstance(made, TextPart) else made
+
+
+class Nothing(ImagePart):
+    """A part without a loss."""
+
+    def __call__(self, inputs: LossInputs) -> LossOutputs:
+        return LossOutputs(loss=torch.zeros(()))
 
 
 def losses(objective: Objective, group: Group, size: int, world_size: int = 1) -> tuple[list[Any], Any]:
@@ -594,6 +641,7 @@ def losses(objective: Objective, group: Group, size: int, world_size: int = 1) -
                     text_advantage_B=batch.text_advantage_B,
                     counts=objective.count([group], world_size=world_size),
                     first=True,
+                    keys=[trajectory.key for trajectory in batch.trajectories],
                 )
             )
         )
@@ -601,9 +649,9 @@ def losses(objective: Objective, group: Group, size: int, world_size: int = 1) -
     return outputs, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("case", cases(Objective))
+@pytest.mark.parametrize("case", OBJECTIVES)
 def test_an_objective_is_one_loss_however_it_is_cut(case: Case, group: Group) -> None:
-    objective = case.make()
+    objective = objective_of(case)
     counts = objective.count([group])
     kept = [t for t, valid in zip(group.trajectories, group.advantages.valid_N, strict=True) if valid]
     assert counts.samples == counts.sequences == 5 and counts.steps == 5 * 2
@@ -626,14 +674,15 @@ def test_an_objective_is_one_loss_however_it_is_cut(case: Case, group: Group) ->
         torch.testing.assert_close(total, mean.value, atol=1e-5, rtol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("case", cases(Objective))
+@pytest.mark.parametrize("case", OBJECTIVES)
 def test_an_objective_counts_ranks_and_tells_the_gate(case: Case, group: Group) -> None:
-    objective = case.make()
+    objective = objective_of(case)
     (alone,), _ = losses(objective, group, size=100)
     (of_two,), _ = losses(objective, group, size=100, world_size=2)
     torch.testing.assert_close(of_two.loss, 2 * alone.loss)
     errors = {name: value for name, value in alone.maxima.items() if name.startswith("ratio_error/")}
-    assert errors, "without `ratio_error/...` the on-policy gate is blind"
+    clips = [kind for kind in ("image", "text") if getattr(objective.clip_widths, kind) is not None]
+    assert {f"ratio_error/{kind}" for kind in clips} == set(errors), "the on-policy gate is blind to what is not told"
     assert all(value <= 1e-5 for value in errors.values()), "nothing was trained in between: every ratio is 1"
 
 

@@ -77,7 +77,14 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("task", "number", "strategy"),
-    [("rt2i", 3, "auto"), ("rt2i", 7, "ddp"), ("mixed", 3, "fsdp2"), ("t2i", 2, "ddp"), ("lora", 2, "fsdp2")],
+    [
+        ("rt2i", 3, "auto"),
+        ("rt2i", 7, "ddp"),
+        ("mixed", 3, "fsdp2"),
+        ("t2i", 2, "ddp"),
+        ("lora", 2, "fsdp2"),
+        ("forward", 2, "fsdp2"),
+    ],
 )
 def test_any_number_of_ranks_with_unequal_work_equals_one(folder, task, number, strategy):
     """RT2I: 4 prompts x 14 samples, so that groups cross ranks; two of the prompts never get a reward.

@@ -11,7 +11,6 @@ from lightning import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from project.module import AlphaGRPO
-from project.objectives.grpo import GRPO
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +25,7 @@ class OnPolicyGate(Callback):
     In fp32 a larger error than the tolerance stops the run: something is different between rollout and replay. In
     other precisions the error is the noise floor of the log-probabilities; it is logged as
     `on_policy/max_ratio_error`, with a warning when it exceeds half the clip width (clipping then sees only noise).
-    The warning names GRPO's `first_step_ratio: one` as the remedy. With it, and with one optimizer step per rollout,
+    The warning names `first_step_ratio: one` as the remedy. With it, and with one optimizer step per rollout,
     nothing is clipped and the warning is left out; the noise is logged all the same.
     What is not finite stops a run in any precision. An objective without ratios (its `clip_widths` are None and it
     reports no ratio error) leaves nothing to check, which is said once.
@@ -81,14 +80,14 @@ class OnPolicyGate(Callback):
                 "both use the same sampler (schedule, noise level, window), guidance (scale, interval, renorm), "
                 "temperature, system prompt, precision and weights, and that dropout is off."
             )
-        exact_first = isinstance(objective, GRPO) and objective.first_step_ratio == "one"
+        exact_first = objective.first_step_ratio == "one"
         if exact_first and pl_module.updating.per_rollout == 1:
             return
         remedy = "use precision 32-true, or a wider clip"
-        if isinstance(objective, GRPO) and not exact_first:
+        if objective.first_step_ratio == "measured":
             remedy = (
-                "set model.init_args.objective.init_args.first_step_ratio to one, so that a rollout's first optimizer "
-                f"step clips nothing (or {remedy})"
+                "set model.init_args.objective.init_args.first_step_ratio to one (in Joint that of its parts), so that "
+                f"a rollout's first optimizer step clips nothing (or {remedy})"
             )
         for part, error in errors.items():
             if error > clips[part] / 2:

@@ -6,7 +6,7 @@ import copy
 import logging
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,8 @@ from project.models.weight_files import listed, misfits
 
 log = logging.getLogger(__name__)
 
-ADAPTER, START = "default", "start"
-"""What peft calls the adapters in use, and their frozen copy. Files never hold these names."""
+ADAPTER, START, ROLLOUT = "default", "start", "rollout"
+"""What peft calls the adapters in use, and their frozen copies. Files never hold these names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,26 +169,44 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 def keep_start(model: nn.Module) -> None:
     """Keep a frozen copy of the adapters as they are now, which `adapters_at_start` uses."""
+    keep_adapters(model, START)
+
+
+def keep_adapters(model: nn.Module, name: str) -> None:
+    """Keep a frozen copy of the adapters as they are now, which `adapters_as_kept` uses by its name."""
     from peft import inject_adapter_in_model
 
     configs: Any = model.peft_config
     del model.peft_config  # peft warns of a second adapter
     with _flags_kept(model):
-        inject_adapter_in_model(copy.deepcopy(configs[ADAPTER]), model, adapter_name=START)
+        inject_adapter_in_model(copy.deepcopy(configs[ADAPTER]), model, adapter_name=name)
         for _, layer in _adapted(model):
             for part in (layer.lora_A, layer.lora_B):
-                part[START].weight.data = part[ADAPTER].weight.detach().clone()
-                part[START].requires_grad_(False)
+                part[name].weight.data = part[ADAPTER].weight.detach().clone()
+                part[name].requires_grad_(False)
             layer.set_adapter(ADAPTER)
     model.peft_config = configs
 
 
-@contextmanager
-def adapters_at_start(model: nn.Module) -> Iterator[None]:
+@torch.no_grad()
+def remember_adapters(model: nn.Module, name: str) -> None:
+    """Bring the copy that `keep_adapters` made up to date."""
+    for _, layer in _adapted(model):
+        for part in (layer.lora_A, layer.lora_B):
+            part[name].weight.copy_(part[ADAPTER].weight)
+
+
+def adapters_at_start(model: nn.Module) -> AbstractContextManager[None]:
     """The model with its adapters as they were at `keep_start`."""
+    return adapters_as_kept(model, START)
+
+
+@contextmanager
+def adapters_as_kept(model: nn.Module, name: str) -> Iterator[None]:
+    """The model with the copy of its adapters that `keep_adapters` made."""
     with _flags_kept(model):
         for _, layer in _adapted(model):
-            layer.set_adapter(START)
+            layer.set_adapter(name)
         try:
             yield
         finally:

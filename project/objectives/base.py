@@ -11,12 +11,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from project.core.metrics import Mean
-from project.trajectory import Group, Replay, Trajectory
+from project.trajectory import Group, Replay, SampleKey, Trajectory
+
+FirstStepRatio = Literal["measured", "one"]
+"""The ratio that a loss uses at the first optimizer step on a rollout: as measured, or 1 with the exact gradient."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,10 @@ class LossInputs:
     """Of the text loss, on top of the objective's own."""
     first: bool = False
     """Of the first optimizer step on a rollout: the weights are still those of the rollout, so every ratio is 1."""
+    keys: Sequence[SampleKey] = ()
+    """Of the B samples; noise that a loss draws is a hash of them, so that it depends on no micro-batch and no rank."""
+    round: int = 0
+    """Of refinement, which belongs to that hash."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +72,8 @@ class LossOutputs:
 class Needs:
     """What an objective asks of rollout and replay.
 
-    In addition, every replay holds the clean latents and the `velocity` of any state, for forward-process losses.
+    In addition, every replay holds the clean latents and the `velocity` of any state, for forward-process losses. The
+    needs of several parts are joined by `|`.
     """
 
     reference: bool = False
@@ -72,11 +81,22 @@ class Needs:
     rollout_means: bool = False
     """`Replay.old_mean_RKLD`: means of the transitions under the weights of the rollout."""
     transitions: bool = True
-    """Stochastic transitions to train; an objective without this need may draw all pictures by the ODE."""
+    """Stochastic transitions to train; for an objective without this need all pictures are drawn by the ODE."""
     whole_samples: bool = True
     """All of a sample in one replay. An objective without this need is a sum over texts and trained steps that asks for
     no `clean_RLD` and no `velocity`, so that a replay may hold only the texts or only some steps
     (`update.steps_per_backward`)."""
+    old_velocity: bool = False
+    """`Replay.old_velocity`, from the second optimizer step on a rollout: the velocity under the rollout's weights."""
+    unguided: bool = False
+    """Pictures that are drawn without guidance, because the velocity that is trained has none."""
+    states: int = 0
+    """Noised states of each picture whose velocity it asks for with gradient (for the plan of memory and time)."""
+
+    def __or__(self, other: Needs) -> Needs:
+        flags = [f.name for f in dataclasses.fields(self) if f.name != "states"]
+        either = {name: getattr(self, name) or getattr(other, name) for name in flags}
+        return Needs(states=self.states + other.states, **either)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +111,11 @@ class Objective(ABC):
     """A loss. Subclasses hold hyperparameters only."""
 
     @property
+    def label(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
+
+    @property
     def needs(self) -> Needs:
         """What rollout and replay must keep for it."""
         return Needs()
@@ -100,6 +125,11 @@ class Objective(ABC):
     def clip_widths(self) -> ClipWidths:
         """How far ratios may move. Of each that is not None, `maxima` must hold `ratio_error/image` or `/text`, the
         largest |ratio - 1|, for the on-policy gate."""
+
+    @property
+    def first_step_ratio(self) -> FirstStepRatio | None:
+        """The ratio that the loss uses at the first optimizer step on a rollout; None = it has no such setting."""
+        return None
 
     @abstractmethod
     def __call__(self, inputs: LossInputs) -> LossOutputs:

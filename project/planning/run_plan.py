@@ -157,7 +157,7 @@ def plan_of(
         trained=trained,
         largest_layer=_bytes(policy) // sizes.layers,
         optimizer=round(trained / 4 * state_per_weight(module.make_optimizer)),
-        reference=loaded if module.objective.needs.reference and module.trainable.lora is None else 0,
+        reference=frozen_copies(module, loaded, trained, _bytes(policy)),
         autoencoder=sizes.autoencoder,
         decoding=decoding,
         decoded_at_once=turn_of(module.task).canvas.decoded_at_once,
@@ -197,6 +197,8 @@ def workload(
         picture = latents + model.picture_room(*vit.size(canvas.height, canvas.width))
     limit = turn.max_tokens if reasoning_tokens is None else reasoning_tokens
     guided, trained_guided = guided_steps(sampler, canvas)
+    states = module.objective.needs.states
+    guided_states = states if canvas.guidance.text > 1 else 0
     prompts = -(-samples // module.num_generations)
     together = getattr(task, "prompts_per_forward", None) or prompts
     if requests := getattr(task, "requests_per_forward", None):
@@ -213,12 +215,26 @@ def workload(
         latents=latents,
         evaluations=sampler.evaluations,
         guided=guided,
-        trained=sampler.window_size,
-        trained_guided=trained_guided,
+        trained=sampler.window_size + states,
+        trained_guided=trained_guided + guided_states,
         branches=(1 + (canvas.guidance.image > 1)) if guided else 0,
         steps_per_backward=module.updating.steps_per_backward,
         context_gradient=module.updating.context_gradient,
     )
+
+
+def frozen_copies(module: AlphaGRPO, loaded: int, trained: int, whole: int) -> int:
+    """Bytes of the policies that are kept beside the trained one: the reference's, and that of the rollout.
+
+    Args:
+        loaded: bytes of the model as it was loaded.
+        trained: of what is trained, which is all that is kept of the rollout's adapters.
+        whole: of the model with its adapters.
+    """
+    needs, adapters = module.objective.needs, module.trainable.lora is not None
+    reference = loaded if needs.reference and not adapters else 0
+    keeps_rollout = needs.old_velocity and module.updating.per_rollout > 1
+    return reference + ((trained if adapters else whole) if keeps_rollout else 0)
 
 
 def guided_steps(sampler: Sampler, canvas: Canvas) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -53,17 +54,16 @@ class Sampler:
     @property
     def window_size(self) -> int:
         """Evaluations in a window; 0 without a transition."""
-        return self.windows[0].stop - self.windows[0].start
+        return len(self.windows[0])
 
     @property
-    def windows(self) -> list[range]:
+    def windows(self) -> Sequence[Sequence[int]]:
         """Every place that the window can have; an empty one without a transition."""
         if self.transition is None:
             return [range(0)]
-        lo, hi, size = self._window.fitted(self.transition.stochastic(self.sigma_N))
-        return [range(start, start + size) for start in range(lo, hi - size + 1)]
+        return self._window.places(self.transition.stochastic(self.sigma_N))
 
-    def steps(self, key: SampleKey) -> range:
+    def steps(self, key: SampleKey) -> Sequence[int]:
         """Stochastic evaluations of a sample, the same for all samples of a group."""
         if self.transition is None:
             return range(0)

@@ -29,6 +29,8 @@ class Moved:
     std_R: Tensor
     dt_R: Tensor
     log_prob_R: Tensor
+    velocity_RLD: Tensor
+    """That it was taken with."""
 
 
 class Transition(ABC):
@@ -62,7 +64,7 @@ class Transition(ABC):
     def sample(self, x_RLD: Tensor, v_RLD: Tensor, sigma_R: Tensor, next_R: Tensor, noise_RLD: Tensor) -> Moved:
         """Take the transition with the given standard normal noise."""
         mean_RLD, std_R, dt_R = self.moments(x_RLD, v_RLD, sigma_R, next_R)
-        return _moved(mean_RLD + std_R[..., None, None] * noise_RLD.float(), mean_RLD, std_R, dt_R)
+        return _moved(mean_RLD + std_R[..., None, None] * noise_RLD.float(), mean_RLD, std_R, dt_R, v_RLD)
 
     def log_prob(self, x_RLD: Tensor, v_RLD: Tensor, sigma_R: Tensor, next_R: Tensor, next_RLD: Tensor) -> Moved:
         """The transition that was taken to `next_RLD`, under the given velocity.
@@ -78,7 +80,7 @@ class Transition(ABC):
                 f"{deterministic}, so it has no log-probability there: train with a positive noise_level, inside the "
                 "sampler's window"
             )
-        return _moved(next_RLD.float(), mean_RLD, std_R, dt_R)
+        return _moved(next_RLD.float(), mean_RLD, std_R, dt_R, v_RLD)
 
 
 def mean_log_prob(next_RLD: Tensor, mean_RLD: Tensor, std_R: Tensor) -> Tensor:
@@ -87,11 +89,12 @@ def mean_log_prob(next_RLD: Tensor, mean_RLD: Tensor, std_R: Tensor) -> Tensor:
     return torch.where(std_R > 0, -square_R / (2 * std_R.square()), math.nan)
 
 
-def _moved(next_RLD: Tensor, mean_RLD: Tensor, std_R: Tensor, dt_R: Tensor) -> Moved:
+def _moved(next_RLD: Tensor, mean_RLD: Tensor, std_R: Tensor, dt_R: Tensor, v_RLD: Tensor) -> Moved:
     return Moved(
         next_RLD=next_RLD,
         mean_RLD=mean_RLD,
         std_R=std_R,
         dt_R=dt_R,
         log_prob_R=mean_log_prob(next_RLD, mean_RLD, std_R),
+        velocity_RLD=v_RLD.float(),
     )

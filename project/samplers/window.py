@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +14,8 @@ from project.trajectory import SampleKey
 class Window:
     """A contiguous window of evaluations, at a random place.
 
-    A window that moves by another rule is a subclass with a `place` of its own.
+    A window that moves by another rule is a subclass with a `place` of its own. One whose evaluations are not
+    contiguous has a `steps`, `places` and `fitted` of its own.
 
     Args:
         size: evaluations in the window; if None, the whole range.
@@ -35,8 +37,8 @@ class Window:
         self.range = range
         self.drawn = drawn
 
-    def steps(self, stochastic: int, key: SampleKey) -> range:
-        """The evaluations of a sample, equal for all samples of a group.
+    def steps(self, stochastic: int, key: SampleKey) -> Sequence[int]:
+        """The evaluations of a sample, rising, equal for all samples of a group.
 
         Args:
             stochastic: evaluations, counted from the first, that can be stochastic.
@@ -48,6 +50,11 @@ class Window:
         lo, hi, size = self.fitted(stochastic)
         start = self.place(lo, hi - size, key)
         return range(start, start + size)
+
+    def places(self, stochastic: int) -> Sequence[Sequence[int]]:
+        """All that `steps` may give. Raises ValueError if the window does not fit."""
+        lo, hi, size = self.fitted(stochastic)
+        return [range(start, start + size) for start in range(lo, hi - size + 1)]
 
     def place(self, first: int, last: int, key: SampleKey) -> int:
         """The first evaluation of the window, from `first` to `last`."""

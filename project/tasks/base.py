@@ -63,7 +63,7 @@ class Rollout:
         """The prompt of sample `n`."""
         return self.prompts[n // self.size]
 
-    def steps(self, key: SampleKey) -> range:
+    def steps(self, key: SampleKey) -> Sequence[int]:
         """Evaluations of a sample that are stochastic, and trained."""
         return self.sampler.steps(key) if self.stochastic else range(0)
 
@@ -121,6 +121,14 @@ class Task(EvaluationTask):
     def check_group(self, size: int) -> None:
         """Finds out before any work whether it can train with `size` samples of a prompt (G). Raises ValueError."""
         return None
+
+    def greedy(self) -> Task:
+        """The same task with greedy texts, for a baseline. Raises ValueError for a task whose rewards are not those of
+        one picture a sample."""
+        raise ValueError(
+            f"{type(self).__name__} has no greedy sample to compare with: set "
+            "model.init_args.advantages.baseline to mean"
+        )
 
     def credit(self, groups: Sequence[Group], ranks: Ranks = ALONE) -> list[Group]:
         """The scored groups with the rewards from which advantages are computed.

@@ -49,7 +49,7 @@ def draw(
     keys: Sequence[SampleKey],
     canvas: Canvas,
     sampler: Sampler,
-    windows: Sequence[range] | None = None,
+    windows: Sequence[Sequence[int]] | None = None,
     round: int = 0,
     initial_NLD: Tensor | None = None,
     keep_means: bool = False,
@@ -93,20 +93,29 @@ def draw(
     means_NMLD = torch.stack([m.mean_RLD for m in moves.values()], 1).cpu() if moves and keep_means else None
     segments = []
     for n, window in enumerate(windows):
-        s = place.get(window.start, 0)
-        m = taken.get(window.start, 0)
+        before, after = [place[step] for step in window], [place[step + 1] for step in window]
+        moved = [taken[step] for step in window]
         segments.append(
             ImageSegment(
-                latents_KLD=states_NSLD[n, s : s + len(window)],
-                next_KLD=states_NSLD[n, s + 1 : s + 1 + len(window)],
+                latents_KLD=_at(states_NSLD[n], before),
+                next_KLD=_at(states_NSLD[n], after),
                 step_K=torch.tensor(window, dtype=torch.long),
-                log_prob_K=log_prob_NM[n, m : m + len(window)],
+                log_prob_K=_at(log_prob_NM[n], moved),
                 final_LD=x_NLD[n].cpu(),
                 pixels_HWC=pixels[n],
-                mean_KLD=None if means_NMLD is None else means_NMLD[n, m : m + len(window)],
+                mean_KLD=None if means_NMLD is None else _at(means_NMLD[n], moved),
             )
         )
     return segments
+
+
+def _at(value: Tensor, places: Sequence[int]) -> Tensor:
+    """Rows of a tensor: a view where they are neighbours, so that the states of a picture are kept once."""
+    if not places:
+        return value[:0]
+    if list(places) == list(range(places[0], places[0] + len(places))):
+        return value[places[0] : places[0] + len(places)]
+    return value[list(places)]
 
 
 def given_picture(pixels_HWC: np.ndarray) -> ImageSegment:
@@ -141,7 +150,14 @@ def replay_steps(
     next_BKLD = torch.stack([segment.next_KLD[part] for segment in segments]).to(device)
     if not len(step_K):
         nothing_BK = x_BKLD.new_zeros(x_BKLD.shape[:2])
-        return Moved(next_RLD=next_BKLD, mean_RLD=x_BKLD, std_R=nothing_BK, dt_R=nothing_BK, log_prob_R=nothing_BK)
+        return Moved(
+            next_RLD=next_BKLD,
+            mean_RLD=x_BKLD,
+            std_R=nothing_BK,
+            dt_R=nothing_BK,
+            log_prob_R=nothing_BK,
+            velocity_RLD=x_BKLD,
+        )
     v_BKLD = velocity(x_BKLD, sampler.sigma_N[step_K])
     return sampler.log_prob(x_BKLD, v_BKLD, step_K.to(device).expand(x_BKLD.shape[:2]), next_BKLD)
 

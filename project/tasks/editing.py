@@ -101,6 +101,9 @@ class Editing(Task):
     def with_guidance(self, change: ChangeGuidance) -> Editing:
         return self._changed(turn=self.turn.with_guidance(change))
 
+    def greedy(self) -> Editing:
+        return self._changed(turn=self.turn.greedy())
+
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Reads the picture of every prompt. Raises what the source raises."""
         check_pictures(prompts, self.source)

@@ -60,6 +60,9 @@ class ReasoningT2I(Task):
     def with_guidance(self, change: ChangeGuidance) -> ReasoningT2I:
         return self._changed(turn=self.turn.with_guidance(change))
 
+    def greedy(self) -> ReasoningT2I:
+        return self._changed(turn=self.turn.greedy())
+
     def rollout(self, rollout: Rollout) -> list[Group]:
         requests = [
             Request(prompt=rollout.prompt(n), key=rollout.keys[n], text=rollout.prompt(n).text) for n in rollout.mine

@@ -70,6 +70,10 @@ class Turn:
         """The same turn with other guidance."""
         return replace(self, canvas=replace(self.canvas, guidance=change(self.canvas.guidance)))
 
+    def greedy(self) -> Turn:
+        """The same turn with the most probable tokens; each text has one picture."""
+        return replace(self, temperature=0.0, images_per_text=1)
+
     @torch.no_grad()
     def rollout(self, rollout: Rollout, requests: Sequence[Request], round: int = 0) -> list[Trajectory]:
         """One trajectory per request; their keys and the round decide all random numbers."""
@@ -228,6 +232,7 @@ class Turn:
             step_mask_RK=torch.ones_like(steps.log_prob_R, dtype=torch.bool),
             image_sample_R=samples,
             mean_RKLD=steps.mean_RLD,
+            velocity_RKLD=steps.velocity_RLD,
             std_RK=steps.std_R,
             dt_RK=steps.dt_R,
             old_mean_RKLD=torch.stack(means).to(model.device) if means else None,

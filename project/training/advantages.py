@@ -21,6 +21,8 @@ def advantages(
     eps: float = 1e-4,
     image_context_N: Tensor | None = None,
     image_mask_N: Tensor | None = None,
+    baseline_P: Tensor | None = None,
+    text_baseline_P: Tensor | None = None,
 ) -> Advantages:
     """`A = (r - mean of the group) / (std + eps)` over the survivors: the samples with both rewards.
 
@@ -43,6 +45,8 @@ def advantages(
             `Group.context_N`); the whole group is the picture's baseline if None. With scale "group" the divisor is
             then the std within the contexts, of the samples that share theirs.
         image_mask_N: bool; the image advantage is 0 where it is false (badly formed text), the text's stays.
+        baseline_P: reward of each group's baseline sample, instead of the mean; NaN = not scored, the group is dropped.
+        text_baseline_P: what that sample's text reward adds.
 
     Returns:
         fp32 advantages, 0 for samples that did not survive; metrics.
@@ -53,6 +57,11 @@ def advantages(
     _check(reward_N, text_reward_N, group_size, scale)
     reward_PG = reward_N.double().reshape(-1, group_size)
     total_PG = reward_PG + text_reward_N.double().reshape(-1, group_size)
+    below_P1 = below_text_P1 = None
+    if baseline_P is not None and text_baseline_P is not None:
+        below_P1 = baseline_P.double()[:, None]
+        below_text_P1 = below_P1 + text_baseline_P.double()[:, None]
+        total_PG = total_PG + torch.zeros_like(below_text_P1).where(~below_text_P1.isnan(), math.nan)
     scored_PG = ~torch.isnan(total_PG)
     kept_P = scored_PG.sum(1) >= 2
     valid_PG = scored_PG & kept_P[:, None]
@@ -61,8 +70,8 @@ def advantages(
     groups, flat = int(kept_P.sum()), int((_flat(reward_PG, valid_PG) & kept_P).sum())
     whole_PGG = _together(torch.zeros_like(valid_PG, dtype=torch.long), valid_PG)
     context_PGG = whole_PGG if image_context_N is None else _together(image_context_N.view_as(valid_PG), valid_PG)
-    image_PG = _scaled(reward_PG, context_PGG, scale, std, eps)
-    text_PG = _scaled(total_PG, whole_PGG, scale, total_std, eps)
+    image_PG = _scaled(reward_PG, context_PGG, scale, std, eps, below_P1)
+    text_PG = _scaled(total_PG, whole_PGG, scale, total_std, eps, below_text_P1)
     image_N = image_PG.clamp(-clip, clip).flatten().float()
     return Advantages(
         image_N=image_N if image_mask_N is None else image_N.where(image_mask_N, 0.0),
@@ -75,6 +84,7 @@ def advantages(
             "reward/survivors": count,
             "reward/dropped_samples": float((~valid_PG).sum()),
             "reward/dropped_groups": float((~kept_P).sum()),
+            **({} if below_P1 is None else {"reward/greedy": float(below_P1.nanmean())}),
         },
     )
 
@@ -115,18 +125,22 @@ def _together(label_PG: Tensor, valid_PG: Tensor) -> Tensor:
     return (label_PG[:, :, None] == label_PG[:, None, :]) & valid_PG[:, :, None] & valid_PG[:, None, :]
 
 
-def _scaled(value_PG: Tensor, together_PGG: Tensor, scale: str, global_std: float, eps: float) -> Tensor:
-    """Difference to the mean of the samples that one is together with, over the std; 0 where there is no survivor."""
+def _scaled(
+    value_PG: Tensor, together_PGG: Tensor, scale: str, global_std: float, eps: float, baseline_P1: Tensor | None
+) -> Tensor:
+    """Difference to the mean of the samples that one is together with (or to the baseline), over the std around that
+    mean; 0 where there is no survivor."""
     number_PG = together_PGG.sum(2)
     known_PG = value_PG.where(number_PG > 0, 0.0)
     mean_PG = (together_PGG.double() @ known_PG[:, :, None])[:, :, 0] / number_PG.clamp_min(1)
     centred_PG = (known_PG - mean_PG).where(number_PG > 0, 0.0)
+    better_PG = centred_PG if baseline_P1 is None else (known_PG - baseline_P1).where(number_PG > 0, 0.0)
     if scale == "none":
-        return centred_PG
+        return better_PG
     if scale == "global":
-        return centred_PG / ((0.0 if math.isnan(global_std) else global_std) + eps)
+        return better_PG / ((0.0 if math.isnan(global_std) else global_std) + eps)
     compared_P1 = (number_PG > 1).sum(1, keepdim=True).clamp_min(1)
-    return centred_PG / ((centred_PG.square().sum(1, keepdim=True) / compared_P1).sqrt() + eps)
+    return better_PG / ((centred_PG.square().sum(1, keepdim=True) / compared_P1).sqrt() + eps)
 
 
 def _flat(value_PG: Tensor, valid_PG: Tensor) -> Tensor:

@@ -25,7 +25,13 @@ class AdvantageSettings:
         scale_floor: number added to the standard deviations, so that tiny differences of reward stay tiny.
         image_baseline: what a picture is compared with: all pictures of its `group`, or only those of the group with
             the same `context` (text and source picture). The latter needs texts that repeat, or `images_per_text`.
+        baseline: what rewards are compared with: the `mean` of those samples, or the reward of one more sample of the
+            prompt that is drawn `greedy`: by the most probable tokens and the ODE (ReMax, arXiv 2310.10505). That
+            sample is scored and not trained; it costs a drawing for each prompt.
         clip: largest size of an image advantage.
+
+    Raises:
+        ValueError: if the greedy sample is to be the baseline of pictures that are compared within their context.
     """
 
     combine: Literal["sum", "normalised"] = "sum"
@@ -33,8 +39,14 @@ class AdvantageSettings:
     scale_floor: float = 1e-4
     image_baseline: Literal["group", "context"] = "group"
     clip: float = 5.0
+    baseline: Literal["mean", "greedy"] = "mean"
 
     def __post_init__(self) -> None:
+        if self.baseline == "greedy" and self.image_baseline == "context":
+            raise ValueError(
+                "advantages.baseline=greedy has another text than the samples, so advantages.image_baseline=context "
+                "has nothing to compare: set image_baseline to group, or baseline to mean"
+            )
         if self.combine not in ("sum", "normalised"):
             raise ValueError(f"advantages.combine={self.combine!r} is unknown: choose sum or normalised")
 

@@ -1,6 +1,6 @@
 """Trains a tiny policy on N ranks and saves its parameters.
 
-    python -m tests.helpers.several_ranks N FILE rt2i|mixed|cut|t2i|lora STRATEGY
+    python -m tests.helpers.several_ranks N FILE rt2i|mixed|cut|t2i|lora|forward STRATEGY
 
 Prompts "1" and "3" never get a reward, so the ranks have unequal numbers of samples to replay.
 """
@@ -13,13 +13,18 @@ import torch
 from project.callbacks.on_policy_gate import OnPolicyGate
 from project.models.lora import LoRA
 from project.objectives.grpo import GRPO
+from project.objectives.gspo_text import GSPOText
+from project.objectives.joint import Joint
+from project.objectives.nft_image import NFTImage
+from project.objectives.token_kl import TokenKL
+from project.objectives.velocity_kl import VelocityKL
 from project.rewards.random import RandomReward
 from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.self_reflection import SelfReflection
 from project.training.sharding import whole
 from tests.helpers.policies import TinyBagel
-from tests.helpers.sampling import sde
+from tests.helpers.sampling import ode, sde
 from tests.helpers.tiny_module import PROMPTS, make_module, plain_descent, train
 
 MEASURED = re.compile("time/|memory/|judge/seconds").match
@@ -61,9 +66,12 @@ if __name__ == "__main__":
         settings |= {"policy": TinyBagel(), "task": task, "context_gradient": False, "num_generations": 4}
     if sys.argv[3] == "lora":
         settings |= {"policy": TinyBagel(), "lora": LoRA(rank=2, alpha=4), "num_generations": 4}
-    module = make_module(
-        optimizer=plain_descent, micro_batch_size=3, sampler=sde(6, 2, (0, 4), drawn="prompt"), **settings
-    )
+    if sys.argv[3] == "forward":  # noised states by keys, a copy of the rollout's policy, a greedy baseline
+        parts = {"image_penalty": VelocityKL(0.5, at="noised"), "text_penalty": TokenKL(0.5)}
+        settings |= {"objective": Joint(NFTImage(), GSPOText(), **parts), "sampler": ode(6), "per_rollout": 2}
+        settings |= {"policy": TinyBagel(), "baseline": "greedy", "num_generations": 4}
+    settings = {"sampler": sde(6, 2, (0, 4), drawn="prompt"), **settings}
+    module = make_module(optimizer=plain_descent, micro_batch_size=3, **settings)
 
     trainer = train(
         module,

@@ -8,7 +8,8 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from project.objectives.base import Counts, LossInputs
-from project.objectives.grpo import GRPO, clipped, clipped_loss, gaussian_kl, k3, sequence_mean
+from project.objectives.grpo import GRPO
+from project.objectives.terms import clipped, clipped_loss, gaussian_kl, k3, sequence_mean
 from project.trajectory import Advantages, Group, Prompt, Replay, SampleKey, TextSegment, Trajectory
 
 B, T, K, L, D = 5, 6, 3, 4, 2
@@ -269,7 +270,7 @@ def test_a_reference_is_needed_for_kl_only():
     replay = dataclasses.replace(tensors(), reference=None)
     assert not GRPO().needs.reference
     GRPO()(inputs(replay))
-    for settings, message in (({"kl_image": 0.1}, "kl_image needs"), ({"kl_text": 0.1}, "kl_text needs")):
+    for settings, message in (({"kl_image": 0.1}, "StepKL needs"), ({"kl_text": 0.1}, "TokenKL needs")):
         objective = GRPO(**settings)
         assert objective.needs.reference
         with pytest.raises(ValueError, match=message):

@@ -10,7 +10,7 @@ import torch
 from project.callbacks.on_policy_gate import OnPolicyError, OnPolicyGate
 from project.models.lora import LoRA
 from project.objectives.base import ClipWidths, LossOutputs, Mean, Needs, Objective
-from project.objectives.grpo import clipped_loss
+from project.objectives.terms import clipped_loss
 from tests.helpers.sampling import ode
 from tests.helpers.tiny_module import make_module, train
 
