@@ -28,7 +28,14 @@ def attention(query_RHTC: Tensor, key_RKSC: Tensor, value_RKSC: Tensor, bias_R1T
         key_RKSC, value_RKSC = (x.repeat_interleave(groups, dim=1) for x in (key_RKSC, value_RKSC))
         groups = 1
     if plain:
-        logits = (query_RHTC * (1 / math.sqrt(query_RHTC.shape[-1]))) @ key_RKSC.transpose(-1, -2)
+        # One product scales as it multiplies, so no scaled copy of the queries is made.
+        logits = torch.baddbmm(
+            query_RHTC.new_zeros(1, 1, 1),
+            query_RHTC.flatten(0, 1),
+            key_RKSC.flatten(0, 1).transpose(1, 2),
+            beta=0,
+            alpha=1 / math.sqrt(query_RHTC.shape[-1]),
+        ).unflatten(0, query_RHTC.shape[:2])
         if bias_R1TS is not None:
             logits = logits + bias_R1TS
         return torch.softmax(logits, dim=-1).to(value_RKSC.dtype) @ value_RKSC

@@ -304,7 +304,7 @@ class CachedTransformer(UnifiedModel):
             ids_RT=ids_T.expand(rows, -1),
             position_RT=places.tokens_RT,
             latents_RLD=latents_RLD,
-            sigma_RL=sigma_R[:, None].expand(rows, length),
+            sigma_RL=sigma_R[:, None],
             latent_index_RL=self.latent_index(grid).to(self.device).expand(rows, length),
             latent_position_RL=places.latents_RL,
             mask="full",

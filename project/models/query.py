@@ -41,8 +41,8 @@ class Query:
         ids_RT: token ids (any id where a picture's patch will stand).
         position_RT, latent_position_RL: positions as the backbone counts them; with several axes one dimension more.
         pictures: patches that replace some of the understanding tokens.
-        latents_RLD, sigma_RL, latent_index_RL: noised (or, at sigma 0, clean) latent tokens, their flow time, and
-            their place in the position table.
+        latents_RLD, sigma_RL, latent_index_RL: noised (or, at sigma 0, clean) latent tokens, their flow time ([R, 1]
+            where all tokens of a row have the same), and their place in the position table.
         visible_RT: false for padding among the understanding tokens.
         mask: who sees whom inside the query: in order ("causal"), everybody ("full") or bool [R, T+L, T+L].
         logits: next-token logits after the last token, after the tokens marked in a bool [R, T] (flattened), or

@@ -41,12 +41,15 @@ class Read:
     row_N: Tensor
     base_N: Tensor
 
-    def contexts(self, main: Context, room: int = 0) -> Contexts:
-        """What guidance reads: `main` (a row per sample), beside the samples' other contexts with `room` in each."""
+    def contexts(self, main: Context, room: int = 0, part: slice = slice(None)) -> Contexts:
+        """What guidance reads: `main` (a row per sample), beside the samples' other contexts with `room` in each.
+
+        `part`: the samples that `main` has rows of.
+        """
         return Contexts(
             main=main,
-            text_free=self.text_free.select(self.base_N, room=room),
-            image_free=None if self.image_free is None else self.image_free.select(self.row_N, room=room),
+            text_free=self.text_free.select(self.base_N[part], room=room),
+            image_free=None if self.image_free is None else self.image_free.select(self.row_N[part], room=room),
         )
 
 

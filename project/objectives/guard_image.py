@@ -31,7 +31,7 @@ class GuardImage(GRPOImage):
 
     @property
     def needs(self) -> Needs:
-        return dataclasses.replace(super().needs, rollout_means=True)
+        return dataclasses.replace(super().needs, rollout_means=True, whole_samples=True)
 
     def log_ratio(self, replay: Replay) -> Tensor:
         if replay.old_mean_RKLD is None:

@@ -119,7 +119,9 @@ class Editing(Task):
             )
             for n in rollout.mine
         ]
-        group = self.turn.rollout_group(rollout, requests, together=self.prompts_per_forward)
+        # The context of a given picture is long: texts are not written ahead of their pictures.
+        together = self.prompts_per_forward
+        group = self.turn.rollout_group(rollout, requests, together, texts=together)
         return [dataclasses.replace(group, task="edit", log_prefix="edit/")]
 
     def replay(

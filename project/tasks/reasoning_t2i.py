@@ -28,6 +28,9 @@ class ReasoningT2I(Task):
         images_per_text: samples of a group that share a reasoning text; 1 = a text for each sample (the paper). With
             more, `image_baseline: context` can separate what a picture earned from what its text earned.
         prompts_per_forward: so many times G samples are drawn together; if None, all of an update.
+        texts_per_forward: so many times G samples write their texts together, before any of them is drawn; if None,
+            all of an update. Writing reads all weights for every token, whatever the number of texts. A text that
+            waits for its picture takes memory: its tokens and its prompt's, 57 kB each in BAGEL-7B in bf16.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class ReasoningT2I(Task):
         shared_noise: bool = False,
         images_per_text: int = 1,
         prompts_per_forward: int | None = None,
+        texts_per_forward: int | None = None,
     ) -> None:
         self.turn = Turn(
             canvas=Canvas(height=height, width=width, guidance=guidance, shared_noise=shared_noise),
@@ -52,6 +56,7 @@ class ReasoningT2I(Task):
             images_per_text=images_per_text,
         )
         self.prompts_per_forward = prompts_per_forward
+        self.texts_per_forward = texts_per_forward
 
     @property
     def turns(self) -> Sequence[Turn]:
@@ -67,7 +72,7 @@ class ReasoningT2I(Task):
         requests = [
             Request(prompt=rollout.prompt(n), key=rollout.keys[n], text=rollout.prompt(n).text) for n in rollout.mine
         ]
-        return [self.turn.rollout_group(rollout, requests, together=self.prompts_per_forward)]
+        return [self.turn.rollout_group(rollout, requests, self.prompts_per_forward, self.texts_per_forward)]
 
     def replay(
         self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool

@@ -37,6 +37,22 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Written:
+    """What was read and written before the pictures: `main` has a row per text, `row_N` says which each sample has."""
+
+    known: Read
+    main: Context
+    row_N: Tensor
+    texts: list[TextSegment | None]
+
+    def contexts(self, places: range, room: int) -> Contexts:
+        """What some of the samples draw from, with `room` in each."""
+        part = slice(places.start, places.stop)
+        main = self.main.select(self.row_N[part], room=room)
+        return self.known.contexts(main, room=room, part=part)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Turn:
     """Settings of a turn, and how it is rolled out and replayed.
 
@@ -77,27 +93,70 @@ class Turn:
     @torch.no_grad()
     def rollout(self, rollout: Rollout, requests: Sequence[Request], round: int = 0) -> list[Trajectory]:
         """One trajectory per request; their keys and the round decide all random numbers."""
-        model, stopwatch = rollout.model, rollout.stopwatch
-        scratch = model.latent_room(model.latent_grid(self.canvas.height, self.canvas.width))
+        return self._drawn(rollout, requests, self._written(rollout, requests, round), range(len(requests)), round)
+
+    def rollout_group(
+        self, rollout: Rollout, requests: Sequence[Request], together: int | None = None, texts: int | None = None
+    ) -> Group:
+        """Draws `together` * G samples at a time (all if None), and has each part scored as soon as it is drawn.
+
+        Args:
+            requests: of this rank's samples, in order.
+            texts: so many times G samples write their texts together, before any of them is drawn; if None, all.
+                It is never less than `together`.
+        """
+        trajectories: list[Trajectory] = []
+        pending = []
+        share = max(len(requests), 1) if together is None else together * rollout.size
+        writing = max(share, len(requests) if texts is None else texts * rollout.size)
+        for first in range(0, len(requests), writing):
+            some = requests[first : first + writing]
+            written = self._written(rollout, some, 0)
+            for start in range(0, len(some), share):
+                drawn = self._drawn(rollout, some, written, range(len(some))[start : start + share], 0)
+                trajectories += drawn
+                if rollout.score is not None:
+                    pending.append(rollout.score(drawn))
+        return Group(
+            trajectories=tuple(trajectories),
+            size=rollout.size,
+            pending=tuple(pending),
+            metrics=text_metrics(trajectories),
+        )
+
+    @torch.no_grad()
+    def _written(self, rollout: Rollout, requests: Sequence[Request], round: int) -> _Written:
+        """Everything up to the pictures."""
+        model = rollout.model
         keys = [request.key for request in requests]
-        with stopwatch.phase("rollout_text"):
+        with rollout.stopwatch.phase("rollout_text"):
             known = self._read(model, requests, lambda room: model.static_context(1, room))
-            texts: list[TextSegment | None] = [None] * len(requests)
-            if self.think:
-                writers, text_N = self._writers(keys)
-                main = known.main.select(known.row_N[writers], room=model.text_room(self.max_tokens) + scratch)
-                numbers = uniform([keys[n] for n in writers], "text", self.max_tokens, round=round)
-                main, sampled = model.sample_text(main, numbers, temperature=self.temperature, top_p=self.top_p)
-                written = text_segments(model, sampled)
-                texts = [written[row] for row in text_N]
-                if len(writers) < len(keys):
-                    main = main.select(torch.tensor(text_N, device=model.device), room=scratch)
-            else:
-                main = known.main.select(known.row_N, room=scratch)
-        with stopwatch.phase("rollout_image"):
+            if not self.think:
+                return _Written(known=known, main=known.main, row_N=known.row_N, texts=[None] * len(requests))
+            writers, text_N = self._writers(keys)
+            main = known.main.select(known.row_N[writers], room=model.text_room(self.max_tokens))
+            numbers = uniform([keys[n] for n in writers], "text", self.max_tokens, round=round)
+            main, sampled = model.sample_text(main, numbers, temperature=self.temperature, top_p=self.top_p)
+            segments = text_segments(model, sampled)
+            return _Written(
+                known=known,
+                main=main,
+                row_N=torch.tensor(text_N, device=model.device),
+                texts=[segments[row] for row in text_N],
+            )
+
+    @torch.no_grad()
+    def _drawn(
+        self, rollout: Rollout, requests: Sequence[Request], written: _Written, places: range, round: int
+    ) -> list[Trajectory]:
+        """The trajectories of some of the requests."""
+        model = rollout.model
+        room = model.latent_room(model.latent_grid(self.canvas.height, self.canvas.width))
+        keys = [requests[n].key for n in places]
+        with rollout.stopwatch.phase("rollout_image"):
             images = draw(
                 model,
-                known.contexts(main, room=scratch),
+                written.contexts(places, room),
                 keys,
                 self.canvas,
                 rollout.sampler,
@@ -105,37 +164,16 @@ class Turn:
                 round=round,
                 keep_means=rollout.keep_means,
             )
-        return [
-            Trajectory(
-                prompt=request.prompt,
-                key=request.key,
-                segments=(image,) if text is None else (text, image),
-                source=request.source,
-                round=round,
+        trajectories = []
+        for n, image in zip(places, images, strict=True):
+            request, text = requests[n], written.texts[n]
+            segments = (image,) if text is None else (text, image)
+            trajectories.append(
+                Trajectory(
+                    prompt=request.prompt, key=request.key, segments=segments, source=request.source, round=round
+                )
             )
-            for request, text, image in zip(requests, texts, images, strict=True)
-        ]
-
-    def rollout_group(self, rollout: Rollout, requests: Sequence[Request], together: int | None = None) -> Group:
-        """Draws `together` * G samples at a time (all if None), and has each part scored as soon as it is drawn.
-
-        Args:
-            requests: of this rank's samples, in order.
-        """
-        trajectories: list[Trajectory] = []
-        pending = []
-        share = max(len(requests), 1) if together is None else together * rollout.size
-        for start in range(0, len(requests), share):
-            drawn = self.rollout(rollout, requests[start : start + share])
-            trajectories += drawn
-            if rollout.score is not None:
-                pending.append(rollout.score(drawn))
-        return Group(
-            trajectories=tuple(trajectories),
-            size=rollout.size,
-            pending=tuple(pending),
-            metrics=text_metrics(trajectories),
-        )
+        return trajectories
 
     def replay(
         self,

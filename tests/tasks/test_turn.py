@@ -221,6 +221,25 @@ def test_prompts_per_forward_is_how_many_are_drawn_together(seeing_model, kind, 
     assert parts.sizes == sizes
 
 
+@pytest.mark.parametrize(("texts", "rows"), [(None, [6]), (1, [3, 3]), (2, [6])])
+def test_texts_of_all_prompts_are_written_together_and_change_nothing(seeing_model, monkeypatch, texts, rows):
+    sampler = sde(4, 1, (0, 2))
+    alone = drawn(ReasoningT2I(**SIZE, max_tokens=4), seeing_model, sampler, range(1))
+    found, write = [], type(seeing_model).sample_text
+
+    def counted(model, context, numbers, **settings):
+        found.append(context.rows)
+        return write(model, context, numbers, **settings)
+
+    monkeypatch.setattr(type(seeing_model), "sample_text", counted)
+    task = ReasoningT2I(**SIZE, max_tokens=4, prompts_per_forward=1, texts_per_forward=texts)
+    parts = drawn(task, seeing_model, sampler, range(1))
+    assert found == rows
+    assert words(parts) == words(alone)
+    for ours, theirs in zip(parts, alone, strict=True):
+        torch.testing.assert_close(ours.image.final_LD, theirs.image.final_LD, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("together", "sizes"), [(None, [6]), (3, [3, 3]), (4, [4, 2]), (6, [6])])
 def test_requests_per_forward_is_how_many_are_drawn_together(seeing_model, together, sizes):
     parts = Parts(refined=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class Attended:
 
     Attributes:
         contexts: the contexts read, with the rows of the query that read each and their biases [rows, 1, T, S].
-        cos_R1TC, sin_R1TC: rotary embedding.
+        cos_R1TC, sin_R1TC: rotary embedding; C is half a head, because both halves turn by the same angles.
     """
 
     contexts: tuple[tuple[Context | None, slice, Tensor | None], ...]
@@ -44,7 +45,31 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, eps=self.eps).to(x.dtype) * self.weight
+        if x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32:
+            normed: Tensor = _RMSNorm.apply(x, self.weight, self.eps)
+            return normed
+        # F.rms_norm computes in fp32 whatever it is given. Under autocast it also returns fp32.
+        return F.rms_norm(x, self.weight.shape, eps=self.eps).to(x.dtype) * self.weight
+
+
+class _RMSNorm(torch.autograd.Function):
+    """The norm on a CPU, where torch makes it of five operations forward and some ten backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        factor = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, factor)
+        return (x * factor).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, factor = ctx.saved_tensors
+        normed = x * factor
+        of_weight = (gradients[0] * normed).flatten(0, -2)
+        along = torch.mv(of_weight, weight).div_(x.shape[-1]).view(factor.shape)
+        of_x = (gradients[0] * weight).sub_(normed.mul_(along)).mul_(factor)
+        return of_x, of_weight.sum(0), None
 
 
 class MLP(nn.Module):
@@ -57,7 +82,10 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(intermediate, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        # Without gradient nobody reads the parts again: less memory to go through.
+        inner = F.silu(gate) * up if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(up)
+        result: Tensor = self.down_proj(inner)
         return result
 
 
@@ -91,25 +119,31 @@ class SharedAttention(nn.Module):
 
     def forward(
         self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
         parts = [self._project(und_RTH, "")]
         if attended.freeze_und:
             parts = [[projected.detach() for projected in parts[0]]]
         if gen_RLH is not None:
             parts.append(self._project(gen_RLH, "_moe_gen"))
-        q, k, v = (
-            torch.cat(p, dim=1).transpose(1, 2) if len(parts) > 1 else p[0].transpose(1, 2)
-            for p in zip(*parts, strict=True)
-        )
-        q, k = _rotate(q, attended), _rotate(k, attended)
+        of_q, of_k, of_v = zip(*parts, strict=True)
+        q, k = _rotated(of_q, attended), _rotated(of_k, attended)
+        v = (torch.cat(of_v, dim=1) if len(of_v) > 1 else of_v[0]).transpose(1, 2)
         results = []
         for context, rows, bias in attended.contexts:
             keys, values = (k[rows], v[rows]) if context is None else context.extend(self.layer, k[rows], v[rows])
             results.append(attention(q[rows], keys, values, bias))
-        mixed = (torch.cat(results) if len(results) > 1 else results[0]).transpose(1, 2).flatten(2)
         split = und_RTH.shape[1]
-        gen = self.o_proj_moe_gen(mixed[:, split:]) if gen_RLH is not None else None
-        return self.o_proj(mixed[:, :split]), gen, k, v
+        und = self.o_proj(_joined([result[:, :, :split] for result in results]))
+        gen = None
+        if gen_RLH is not None:
+            gen = self.o_proj_moe_gen(_joined([result[:, :, split:] for result in results]))
+        return und, gen, k, v
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Heads side by side, rows of the parts below one another: each [R_i, heads, T, size], together [R, T, width]."""
+    turned = [part.transpose(1, 2) for part in parts]
+    return (torch.cat(turned) if len(turned) > 1 else turned[0]).flatten(2)
 
 
 class DecoderLayer(nn.Module):
@@ -279,19 +313,51 @@ class VisionModel(nn.Module):
 
 
 def rotary(position_RT: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [R, 1, T, head_size] of the rotary embedding, fp32."""
+    """Cosines and sines [R, 1, T, head_size / 2] of the rotary embedding, fp32."""
     frequencies = 1 / theta ** (
         torch.arange(0, head_size, 2, dtype=torch.float32, device=position_RT.device) / head_size
     )
-    angles = position_RT.float()[..., None] * frequencies
-    angles = torch.cat([angles, angles], dim=-1)[:, None]
+    angles = (position_RT.float()[..., None] * frequencies)[:, None]
     return angles.cos(), angles.sin()
 
 
-def _rotate(x_RHTC: Tensor, attended: Attended) -> Tensor:
-    first, second = x_RHTC.chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    return x_RHTC * attended.cos_R1TC.to(x_RHTC.dtype) + turned * attended.sin_R1TC.to(x_RHTC.dtype)
+class _Rotation(torch.autograd.Function):
+    """Turns the pairs (first half, second half) of each head by their angles, and puts the parts behind one another.
+
+    Each part is read once and written once to where it stays. The gradient is turned back by the same angles.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, cos_R1TC: Tensor, sin_R1TC: Tensor, *parts: Tensor) -> Tensor:
+        ctx.save_for_backward(cos_R1TC, sin_R1TC)
+        ctx.lengths = [part.shape[1] for part in parts]
+        rows, _, heads, size = parts[0].shape
+        turned = parts[0].new_empty(rows, heads, sum(ctx.lengths), size)
+        for part, out, cos, sin in zip(
+            parts, *(x.split(ctx.lengths, dim=2) for x in (turned, cos_R1TC, sin_R1TC)), strict=True
+        ):
+            _turn(part.transpose(1, 2), cos, sin, out)
+        return turned
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        cos_R1TC, sin_R1TC = ctx.saved_tensors
+        turned = torch.empty_like(gradients[0], memory_format=torch.contiguous_format)
+        _turn(gradients[0], cos_R1TC, -sin_R1TC, turned)
+        return None, None, *(part.transpose(1, 2) for part in turned.split(ctx.lengths, dim=2))
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
+    (first, second), (left, right) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
+    torch.mul(first, cos, out=left).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=right).addcmul_(first, sin)
+
+
+def _rotated(parts: Sequence[Tensor], attended: Attended) -> Tensor:
+    """Parts [R, T_i, heads, size] turned by their positions, [R, heads, T, size]."""
+    dtype = parts[0].dtype
+    turned: Tensor = _Rotation.apply(attended.cos_R1TC.to(dtype), attended.sin_R1TC.to(dtype), *parts)
+    return turned
 
 
 def attended_by(
