@@ -69,7 +69,9 @@ def test_grpo_is_the_pair_that_the_paper_has_to_the_last_digit():
 
 
 def test_needs_are_those_of_all_parts():
-    assert Joint(text=GRPOText()).needs == Needs(transitions=False)
+    assert Joint(text=GRPOText()).needs == Needs(transitions=False, whole_samples=False)
+    sums = GRPO(kl_image=0.1, kl_text=0.1).needs
+    assert sums == Needs(reference=True, whole_samples=False), "a sample may be cut over its steps"
     forward = Joint(NFTImage(states=3), GSPOText(), image_penalty=VelocityKL(1.0, at="noised", states=2)).needs
     assert forward == Needs(reference=True, transitions=False, old_velocity=True, states=5)
     assert Joint(GuardImage(), text_penalty=TokenKL(1.0)).needs == Needs(reference=True, rollout_means=True)
