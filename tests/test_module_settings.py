@@ -317,7 +317,7 @@ def test_idle_micro_batches_leave_gradient_and_figures():
     assert_same_weights(alone, beside)
     assert figures["kl/text"] > 0 and figures["on_policy/ratio_error/text"] <= 1e-5
     for name, value in figures.items():
-        if not name.startswith("judge/"):
+        if not name.startswith(("judge/", "memory/")):
             assert same[name] == pytest.approx(value, rel=1e-4, abs=2e-6), name
 
 

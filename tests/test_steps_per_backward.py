@@ -124,9 +124,9 @@ def test_fewer_steps_need_less_memory(exact):
         whole = module.replays
         with LiveBytes() as memory:
 
-            def replays(batch, whole=whole, memory=memory, held_at_once=held_at_once):
+            def replays(batch, first, *, whole=whole, memory=memory, held_at_once=held_at_once):
                 before = memory.now
-                for part in whole(batch):
+                for part in whole(batch, first):
                     held_at_once.append(memory.now - before)
                     yield part
 

@@ -305,9 +305,14 @@ def _measured(module: AlphaGRPO, group: Group, turn: Turn, sampler: Sampler, wor
         sum(turn.canvas.guidance.active(float(sampler.sigma_N[step])) for step in t.image.step_K.tolist())
         for t in drawn
     ]
+    # In the second round and later every sample reads a picture of its own.
+    units = len({(t.prompt.id, t.key.occurrence, id(t.source)) for t in drawn})
+    share = max(1, len(drawn) // max(1, units))
     return dataclasses.replace(
         work,
         samples=len(drawn),
+        group=share,
+        micro_batch=min(work.micro_batch, share),
         prompt=round(fmean(read)) if read else 0,
         reasoning=round(fmean(written)) if written else 0,
         trained_guided=fmean(guided) if guided else 0,  # type: ignore[arg-type]

@@ -115,7 +115,7 @@ def test_an_update_is_counted_and_not_changed(checkpointing):
         # The plan counts logits for the delimiters of a text too, which is seen in one of five tokens.
         assert 0.9 <= counted.phases[name].ratio / again < 1.3, name
     again = counted.phases["backward"].done.recomputed_flops
-    assert (again > 0.3 * counted.phases["backward"].done.flops) == checkpointing
+    assert (again > 0.25 * counted.phases["backward"].done.flops) == checkpointing
     assert checkpointing or again == 0
     assert counted.phases["rollout_image"].dead_branches == counted.phases["replay"].dead_branches == 0
     kinds = {(step.phase, step.kind): step for step in counted.steps}
