@@ -158,7 +158,7 @@ def combined_in_groups(
         floor: normalise each reward within its group too, for `Scores.compared_N` (see `normalised`); None = do not.
 
     Raises:
-        RewardFailed: if a reward raises an error.
+        RewardFailed: if a reward raises an error, or does not give a number for each sample.
         ValueError: as `combine` does.
     """
     within = []
@@ -167,6 +167,10 @@ def combined_in_groups(
             within.append(dataclasses.replace(output, reward_N=reward.within_groups(output, prompts, group_size)))
         except Exception as error:
             raise _failed(reward, error) from error
+        if within[-1].reward_N.shape != (len(prompts),):
+            got = f"a tensor of shape {tuple(within[-1].reward_N.shape)} for {len(prompts)} samples"
+            code = f"its within_groups{place_of_code(reward.within_groups)}"
+            raise RewardFailed(f"reward {reward.name} failed: {code} returned {got}: give one number for each")
     weights, text_only = [reward.weight for reward in rewards], [reward.text_only for reward in rewards]
     scores = combine(within, weights, text_only)
     if floor is None:

@@ -85,7 +85,9 @@ class SelfLikelihood(LikelihoodReward):
     def mean_log_probs(self, prompts: Sequence[str], images: Sequence[np.ndarray] | None) -> list[float]:
         model = self._model()
         vae, _ = model.picture_transforms
-        pictures = [None] * len(prompts) if images is None else [self._resized(vae.resize, image) for image in images]
+        pictures: list[torch.Tensor | None] = [None] * len(prompts)
+        if images is not None:
+            pictures = [torch.from_numpy(np.array(vae.resize(Image.fromarray(image)))) for image in images]
         ids = [model.encode_text(prompt) for prompt in prompts]
         known = read(
             model,
@@ -101,11 +103,6 @@ class SelfLikelihood(LikelihoodReward):
         mean_N = (found.log_prob_RT * found.mask_RT).double().sum(1) / found.mask_RT.sum(1)
         values: list[float] = mean_N.tolist()
         return values
-
-    @staticmethod
-    def _resized(resize: object, image: np.ndarray) -> torch.Tensor:
-        assert callable(resize)
-        return torch.from_numpy(np.array(resize(Image.fromarray(image))))
 
     def _model(self) -> UnifiedModel:
         if self.copy == "frozen":
@@ -126,7 +123,9 @@ class SelfLikelihood(LikelihoodReward):
     def _load(self) -> UnifiedModel:
         source = self.policy or getattr(self._module[0] if self._module else None, "policy_source", None)
         if source is None:
-            raise ValueError("SelfLikelihood has no model to copy: give its policy, e.g. project.models.bagel.source")
+            raise ValueError(
+                "SelfLikelihood has no model to copy: give its policy, e.g. project.models.BagelCheckpoint"
+            )
         device = device_of(self.device)
         # Loading must not move the run's randomness.
         with torch.random.fork_rng(), torch.device(device):

@@ -12,9 +12,10 @@ import yaml
 
 from project.__main__ import main
 from project.judges.base import JudgeUnavailable
-from project.rewards.base import Reward, RewardFailed, RewardOutput, score
+from project.rewards.base import Reward, RewardFailed, RewardOutput, combined_in_groups, score
 from project.rewards.dvreward import DVReward
 from project.rewards.function import FunctionReward
+from project.rewards.random import RandomReward
 from project.trajectory import Prompt, Question
 from tests.helpers import ROOT, reward_functions, tiny_run
 from tests.helpers.mortal_judge import MortalJudge
@@ -102,6 +103,18 @@ def test_rewards_that_are_no_tensor_or_too_few_are_named() -> None:
         score([None] * 2, [Few()])  # type: ignore[list-item]
     with pytest.raises(TypeError, match="reward_N is a list: give a tensor"):
         RewardOutput(reward_N=[0.0])  # type: ignore[arg-type]
+
+
+def test_too_few_rewards_within_groups_are_named() -> None:
+    class Fewer(RandomReward):
+        def within_groups(self, output: RewardOutput, prompts: Any, group_size: int) -> Any:
+            return output.reward_N[:-1]
+
+    output = RewardOutput(reward_N=torch.zeros(4))
+    with pytest.raises(
+        RewardFailed, match=rf"Fewer failed: its within_groups at .*{Path(__file__).name}:\d+ returned .*\(3,\) for 4"
+    ):
+        combined_in_groups([output], [Fewer()], [Prompt(id="a", text="a")] * 4, 2)
 
 
 def test_a_metric_that_does_not_say_how_it_adds_up_is_refused() -> None:
