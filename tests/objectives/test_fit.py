@@ -31,7 +31,9 @@ from project.samplers.sampler import Sampler
 from project.samplers.schedule import Schedule
 from project.samplers.sliding_window import SlidingWindow
 from project.tasks.reasoning_t2i import ReasoningT2I
+from tests.helpers.policies import TinyBagel
 from tests.helpers.sampling import ode, sde
+from tests.helpers.several_ranks import mixed
 from tests.helpers.tiny_module import make_module, train
 
 
@@ -136,6 +138,19 @@ def test_an_update_of_the_forward_process_does_not_depend_on_micro_batches():
         weights.append([p.detach().clone() for p in module.parameters()])
     for one, other in zip(*weights, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_a_loss_is_told_whose_samples_it_gets_and_of_which_round():
+    told = []
+
+    class Told(GRPO):
+        def __call__(self, inputs):
+            assert len(inputs.keys) == len(inputs.image_advantage_B) and len(set(inputs.keys)) == len(inputs.keys)
+            told.append(inputs.round)
+            return super().__call__(inputs)
+
+    train(make_module(policy=TinyBagel(), task=mixed(), objective=Told(), micro_batch_size=12), updates=1)
+    assert set(told) == {0, 1, 2}
 
 
 @pytest.mark.parametrize(
