@@ -43,6 +43,6 @@ def attention(query_RHTC: Tensor, key_RKSC: Tensor, value_RKSC: Tensor, bias_R1T
     return F.scaled_dot_product_attention(query_RHTC, key_RKSC, value_RKSC, attn_mask=bias, enable_gqa=groups > 1)
 
 
-def bias_from_mask(mask: Tensor) -> Tensor:
-    """0 where `mask` is true and -inf where it is false, fp32 of the same shape."""
-    return torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -math.inf)
+def bias_from_mask(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """0 where `mask` is true and -inf where it is false, of the same shape."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -math.inf)

@@ -42,6 +42,11 @@ class Context(ABC):
     def slots(self) -> int:
         return self.visible_RS.shape[1]
 
+    @property
+    def padded(self) -> bool:
+        """Whether some of its slots are padding."""
+        return not bool(self.visible_RS.all())
+
     @abstractmethod
     def extend(self, layer: int, key_RHTC: Tensor, value_RHTC: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer: the context's slots, then the query's own.
@@ -90,11 +95,19 @@ class StaticContext(Context):
         self._values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
         self._visible = torch.zeros(rows, capacity, dtype=torch.bool, device=device)
         self._used = 0
+        self._padded: bool | None = False
         self.position_R = position_R
 
     @property
     def visible_RS(self) -> Tensor:  # type: ignore[override]
         return self._visible[:, : self._used]
+
+    @property
+    def padded(self) -> bool:
+        # Asked by every denoising step, and changed by none of them: a GPU is waited for once.
+        if self._padded is None:
+            self._padded = super().padded
+        return self._padded
 
     @property
     def capacity(self) -> int:
@@ -114,6 +127,7 @@ class StaticContext(Context):
         end = self._used + visible_RT.shape[1]
         self._visible[:, self._used : end] = visible_RT
         self._used = end
+        self._padded = None
         self.position_R = position_R
         return self
 
@@ -131,6 +145,7 @@ class StaticContext(Context):
                 new[:, :, : self._used] = old[rows, :, : self._used]
         chosen._visible[:, : self._used] = self._visible[rows, : self._used]
         chosen._used = self._used
+        chosen._padded = None
         return chosen
 
     def detach(self) -> StaticContext:

@@ -52,11 +52,33 @@ def tempered(logits: Tensor, temperature: float) -> Tensor:
     return logits.float() if temperature in (0, 1) else logits.float() / temperature
 
 
+LIKELIEST = 1024
+"""So many tokens are looked at before the whole vocabulary is sorted."""
+
+
+def _likeliest(probability_RV: Tensor, top_p: float) -> tuple[Tensor, Tensor] | None:
+    """The beginning of the sorted probabilities, and its tokens; None if it may not hold all that `top_p` keeps.
+
+    The last value may be shared with tokens that were left out, so everything that is kept must be above it.
+    """
+    place_RK = probability_RV.topk(LIKELIEST, dim=-1, sorted=False).indices.sort(dim=-1).values
+    sorted_RK, order_RK = probability_RV.gather(1, place_RK).sort(dim=-1, descending=True, stable=True)
+    before_RK = sorted_RK.cumsum(-1) - sorted_RK
+    beyond_RK = (before_RK >= top_p) | (sorted_RK > sorted_RK[:, -1:])
+    covered = beyond_RK.all() & (before_RK[:, -1] >= top_p).all()
+    return (sorted_RK, place_RK.gather(1, order_RK)) if bool(covered) else None
+
+
 def draw_token(log_prob_RV: Tensor, uniform_R: Tensor, *, greedy: bool, top_p: float) -> Tensor:
-    """Tokens by inverse CDF, over the smallest set of likeliest tokens that holds `top_p` of the probability."""
+    """Tokens by inverse CDF, over the smallest set of likeliest tokens that holds `top_p` of the probability.
+
+    Tokens of equal probability stand in the order of the vocabulary.
+    """
     if greedy:
         return log_prob_RV.argmax(-1)
-    sorted_RV, order_RV = log_prob_RV.exp().sort(dim=-1, descending=True, stable=True)
+    probability_RV = log_prob_RV.exp()
+    found = _likeliest(probability_RV, top_p) if top_p < 1 and probability_RV.shape[1] > 2 * LIKELIEST else None
+    sorted_RV, order_RV = found or probability_RV.sort(dim=-1, descending=True, stable=True)
     before_RV = sorted_RV.cumsum(-1) - sorted_RV
     kept_RV = sorted_RV.where(before_RV < top_p, 0.0)
     cdf_RV = kept_RV.cumsum(-1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from project.models import text
 from project.models.text import draw_token
 
 LOG_PROB = torch.tensor([0.15, 0.5, 0.05, 0.3]).log()[None]
@@ -27,3 +28,24 @@ def test_the_likeliest_tokens_share_the_whole_probability(top_p, uniform, token)
 
 def test_greedy_takes_the_likeliest():
     assert draw_token(LOG_PROB, torch.tensor([0.99]), greedy=True, top_p=1.0).tolist() == [1]
+
+
+@pytest.mark.parametrize("top_p", [0.3, 0.9, 0.999])
+@pytest.mark.parametrize("spread", [0.0, 1.0, 4.0])
+def test_a_large_vocabulary_is_drawn_from_as_if_it_were_sorted(monkeypatch, top_p, spread):
+    """Ties, and sets of likeliest tokens that are larger than what is looked at first, included."""
+    torch.manual_seed(0)
+    log_prob = torch.log_softmax((torch.randn(64, 300) * spread).round(decimals=1), -1)
+    numbers = torch.rand(64)
+    monkeypatch.setattr(text, "LIKELIEST", 1000)
+    sorted_whole = draw_token(log_prob, numbers, greedy=False, top_p=top_p)
+    monkeypatch.setattr(text, "LIKELIEST", 40)
+    assert torch.equal(draw_token(log_prob, numbers, greedy=False, top_p=top_p), sorted_whole)
+
+
+def test_few_likely_tokens_are_found_without_sorting_all(monkeypatch):
+    monkeypatch.setattr(text, "LIKELIEST", 8)
+    log_prob = torch.log_softmax(torch.arange(100.0), -1)[None]
+    found = text._likeliest(log_prob.exp(), 0.9)
+    assert found is not None and found[1][0, :3].tolist() == [99, 98, 97]
+    assert text._likeliest(torch.full((1, 100), 0.01), 0.9) is None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,24 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from project.models.attention import attention, bias_from_mask
+from project.models.bagel.attended import Attended, rotated
 from project.models.bagel.config import BagelConfig, VisionConfig
-from project.models.context import Context
-
-
-@dataclass(frozen=True)
-class Attended:
-    """How the tokens of one forward attend, made once and used by every layer.
-
-    Attributes:
-        contexts: the contexts read, with the rows of the query that read each and their biases [rows, 1, T, S].
-        cos_R1TC, sin_R1TC: rotary embedding; C is half a head, because both halves turn by the same angles.
-    """
-
-    contexts: tuple[tuple[Context | None, slice, Tensor | None], ...]
-    cos_R1TC: Tensor
-    sin_R1TC: Tensor
-    freeze_und: bool = False
-    """Let no gradient through what the understanding expert computed."""
 
 
 class RMSNorm(nn.Module):
@@ -126,7 +109,7 @@ class SharedAttention(nn.Module):
         if gen_RLH is not None:
             parts.append(self._project(gen_RLH, "_moe_gen"))
         of_q, of_k, of_v = zip(*parts, strict=True)
-        q, k = _rotated(of_q, attended), _rotated(of_k, attended)
+        q, k = rotated(of_q, attended), rotated(of_k, attended)
         v = (torch.cat(of_v, dim=1) if len(of_v) > 1 else of_v[0]).transpose(1, 2)
         results = []
         for context, rows, bias in attended.contexts:
@@ -310,85 +293,3 @@ class VisionModel(nn.Module):
     def __init__(self, config: VisionConfig, side: int) -> None:
         super().__init__()
         self.vision_model = VisionTransformer(config, side)
-
-
-def rotary(position_RT: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [R, 1, T, head_size / 2] of the rotary embedding, fp32."""
-    frequencies = 1 / theta ** (
-        torch.arange(0, head_size, 2, dtype=torch.float32, device=position_RT.device) / head_size
-    )
-    angles = (position_RT.float()[..., None] * frequencies)[:, None]
-    return angles.cos(), angles.sin()
-
-
-class _Rotation(torch.autograd.Function):
-    """Turns the pairs (first half, second half) of each head by their angles, and puts the parts behind one another.
-
-    Each part is read once and written once to where it stays. The gradient is turned back by the same angles.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, cos_R1TC: Tensor, sin_R1TC: Tensor, *parts: Tensor) -> Tensor:
-        ctx.save_for_backward(cos_R1TC, sin_R1TC)
-        ctx.lengths = [part.shape[1] for part in parts]
-        rows, _, heads, size = parts[0].shape
-        turned = parts[0].new_empty(rows, heads, sum(ctx.lengths), size)
-        for part, out, cos, sin in zip(
-            parts, *(x.split(ctx.lengths, dim=2) for x in (turned, cos_R1TC, sin_R1TC)), strict=True
-        ):
-            _turn(part.transpose(1, 2), cos, sin, out)
-        return turned
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        cos_R1TC, sin_R1TC = ctx.saved_tensors
-        turned = torch.empty_like(gradients[0], memory_format=torch.contiguous_format)
-        _turn(gradients[0], cos_R1TC, -sin_R1TC, turned)
-        return None, None, *(part.transpose(1, 2) for part in turned.split(ctx.lengths, dim=2))
-
-
-def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
-    (first, second), (left, right) = x.chunk(2, dim=-1), out.chunk(2, dim=-1)
-    torch.mul(first, cos, out=left).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=right).addcmul_(first, sin)
-
-
-def _rotated(parts: Sequence[Tensor], attended: Attended) -> Tensor:
-    """Parts [R, T_i, heads, size] turned by their positions, [R, heads, T, size]."""
-    dtype = parts[0].dtype
-    turned: Tensor = _Rotation.apply(attended.cos_R1TC.to(dtype), attended.sin_R1TC.to(dtype), *parts)
-    return turned
-
-
-def attended_by(
-    position_RT: Tensor,
-    visible_RT: Tensor,
-    mask: str | Tensor,
-    contexts: Sequence[Context],
-    rows: Sequence[int],
-    config: BagelConfig,
-) -> Attended:
-    """Masks and rotary embeddings of a query; see `Query` for its mask and rows.
-
-    A token always sees itself, so that padding never makes a softmax over nothing.
-    """
-    length = position_RT.shape[1]
-    own: Tensor | None
-    if isinstance(mask, Tensor):
-        own = mask
-    else:
-        order = torch.ones(length, length, dtype=torch.bool, device=position_RT.device)
-        own = (order.tril() if mask == "causal" else order) & visible_RT[:, None, :]
-    own = own | torch.eye(length, dtype=torch.bool, device=own.device)
-    parts: list[tuple[Context | None, slice, Tensor | None]] = []
-    start = 0
-    for context, count in zip(contexts or (None,), rows, strict=True):
-        chunk = slice(start, start + count)
-        seen = own[chunk]
-        if context is not None:
-            past = context.visible_RS.repeat_interleave(count // context.rows, dim=0)
-            seen = torch.cat([past[:, None, :].expand(-1, length, -1), seen], dim=2)
-        parts.append((context, chunk, None if seen.all() else bias_from_mask(seen)[:, None]))
-        start += count
-    cos, sin = rotary(position_RT, config.head_size, config.rope_theta)
-    return Attended(contexts=tuple(parts), cos_R1TC=cos, sin_R1TC=sin)

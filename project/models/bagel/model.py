@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from project.models.bagel.attended import attended_by
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.config import BagelConfig, BagelDefaults
 from project.models.bagel.image_transform import ImageTransform
@@ -21,7 +22,6 @@ from project.models.bagel.layers import (
     RMSNorm,
     TimeEmbedder,
     VisionModel,
-    attended_by,
 )
 from project.models.bagel.loading import load_bagel, save_bagel
 from project.models.cached_transformer import CachedTransformer, Places, SpecialTokens
@@ -131,13 +131,13 @@ class Bagel(CachedTransformer):
     def forward(self, query: Query, contexts: Sequence[Context] = ()) -> Output:
         und, gen = self._embed(query)
         rows = query.rows or (und.shape[0] // max(len(contexts), 1),) * max(len(contexts), 1)
-        visible = query.visible_RT if query.visible_RT is not None else torch.ones_like(query.ids_RT, dtype=torch.bool)
-        position = query.position_RT
+        visible, position = query.visible_RT, query.position_RT
         if gen is not None:
             assert query.latent_position_RL is not None
             position = torch.cat([position, query.latent_position_RL], dim=1)
-            visible = torch.cat([visible, visible.new_ones(gen.shape[:2])], dim=1)
-        attended = attended_by(position, visible, query.mask, contexts, rows, self.config)
+            if visible is not None:
+                visible = torch.cat([visible, visible.new_ones(gen.shape[:2])], dim=1)
+        attended = attended_by(position, visible, query.mask, contexts, rows, self.config, und.dtype)
         if self.freeze_und:
             attended, und = replace(attended, freeze_und=True), und.detach()
         keys_values = []
