@@ -37,7 +37,7 @@ def attention(query_RHTC: Tensor, key_RKSC: Tensor, value_RKSC: Tensor, bias_R1T
             alpha=1 / math.sqrt(query_RHTC.shape[-1]),
         ).unflatten(0, query_RHTC.shape[:2])
         if bias_R1TS is not None:
-            logits = logits + bias_R1TS
+            logits.add_(bias_R1TS)
         return torch.softmax(logits, dim=-1).to(value_RKSC.dtype) @ value_RKSC
     bias = None if bias_R1TS is None else bias_R1TS.to(query_RHTC.dtype)
     return F.scaled_dot_product_attention(query_RHTC, key_RKSC, value_RKSC, attn_mask=bias, enable_gqa=groups > 1)
