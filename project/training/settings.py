@@ -31,7 +31,8 @@ class AdvantageSettings:
         clip: largest size of an image advantage.
 
     Raises:
-        ValueError: if the greedy sample is to be the baseline of pictures that are compared within their context.
+        ValueError: if the greedy sample is to be the baseline of pictures that are compared within their context, or of
+            rewards that are normalised within a group.
     """
 
     combine: Literal["sum", "normalised"] = "sum"
@@ -49,6 +50,11 @@ class AdvantageSettings:
             )
         if self.combine not in ("sum", "normalised"):
             raise ValueError(f"advantages.combine={self.combine!r} is unknown: choose sum or normalised")
+        if self.combine == "normalised" and self.baseline == "greedy":
+            raise ValueError(
+                "advantages.combine=normalised compares rewards within a group, and the greedy sample is in none: set "
+                "combine to sum, or baseline to mean"
+            )
 
     @property
     def floor(self) -> float | None:

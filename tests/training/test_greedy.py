@@ -12,6 +12,7 @@ from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.self_reflection import SelfReflection
 from project.training.advantages import advantages
+from project.training.settings import AdvantageSettings
 from tests.helpers.tiny_module import make_module, train
 
 REWARD = torch.tensor([0.5, 0.9, 0.1, 0.2, 0.2, 0.8])
@@ -83,3 +84,8 @@ def test_a_task_of_several_pictures_a_sample_is_refused():
     task = SelfReflection(ReasoningT2I(height=8, width=8, guidance=guidance), guidance=guidance, candidates=4)
     with pytest.raises(ValueError, match="SelfReflection has no greedy sample to compare with"):
         make_module(task=task, baseline="greedy")
+
+
+def test_a_greedy_sample_is_no_baseline_of_what_is_normalised_within_groups():
+    with pytest.raises(ValueError, match="the greedy sample is in none"):
+        AdvantageSettings(baseline="greedy", combine="normalised")
