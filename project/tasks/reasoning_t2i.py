@@ -29,8 +29,8 @@ class ReasoningT2I(Task):
             more, `image_baseline: context` can separate what a picture earned from what its text earned.
         prompts_per_forward: so many times G samples are drawn together; if None, all of an update.
         texts_per_forward: so many times G samples write their texts together, before any of them is drawn; if None,
-            all of an update. Writing reads all weights for every token, whatever the number of texts. A text that
-            waits for its picture takes memory: its tokens and its prompt's, 57 kB each in BAGEL-7B in bf16.
+            as many as are drawn together. Writing reads all weights for every token, whatever the number of texts. A
+            text that waits for its picture takes memory: its tokens and its prompt's, 57 kB each in BAGEL-7B in bf16.
     """
 
     def __init__(
@@ -72,7 +72,8 @@ class ReasoningT2I(Task):
         requests = [
             Request(prompt=rollout.prompt(n), key=rollout.keys[n], text=rollout.prompt(n).text) for n in rollout.mine
         ]
-        return [self.turn.rollout_group(rollout, requests, self.prompts_per_forward, self.texts_per_forward)]
+        texts = self.texts_per_forward or self.prompts_per_forward
+        return [self.turn.rollout_group(rollout, requests, self.prompts_per_forward, texts)]
 
     def replay(
         self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool

@@ -221,7 +221,7 @@ def test_prompts_per_forward_is_how_many_are_drawn_together(seeing_model, kind, 
     assert parts.sizes == sizes
 
 
-@pytest.mark.parametrize(("texts", "rows"), [(None, [6]), (1, [3, 3]), (2, [6])])
+@pytest.mark.parametrize(("texts", "rows"), [(None, [3, 3]), (1, [3, 3]), (2, [6])])
 def test_texts_of_all_prompts_are_written_together_and_change_nothing(seeing_model, monkeypatch, texts, rows):
     sampler = sde(4, 1, (0, 2))
     alone = drawn(ReasoningT2I(**SIZE, max_tokens=4), seeing_model, sampler, range(1))
