@@ -26,7 +26,10 @@ from project.core.statistics import resampled_counts
 SCORE = "give the command that made it again: `score` judges nothing twice"
 NEEDED = ("benchmark", "manifest", "coverage", *MODES)
 """Keys of the results of a benchmark of pictures; `fit` and `validate` write other files of that name."""
-JUDGING = ("items_sha256", "items_version", "label", "judge", "detector", "colors", "protocol", "template", "edition")
+JUDGING = (
+    *("items_sha256", "items_version", "edition", "languages", "groups"),
+    *("label", "judge", "detector", "colors", "protocol", "template"),
+)
 """Keys of a manifest that must be the same for two figures to mean the same."""
 COVERING = ("asked", "samples")
 """Keys of a manifest about how much was judged. Where they differ, only items that both runs have can be compared."""

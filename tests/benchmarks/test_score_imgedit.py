@@ -88,4 +88,4 @@ def test_sources_elsewhere_and_what_is_missing(world: Path, start: Start, capsys
     assert "basic_edit.json: '101': give 'edit_type', 'prompt' and 'id'" in capsys.readouterr().err
     file.write_text("{}")
     assert run(world, "new", judge) == 1
-    assert "holds none of the 0 pictures" in capsys.readouterr().err
+    assert "holds no items" in capsys.readouterr().err

@@ -36,7 +36,7 @@ class GEditPictures(FreeTextBenchmark[gedit.GEditItem]):
     Args:
         judge: Who gives the scores. Papers take a version of GPT-4.1.
         language: Score the instructions in this one; all that are there, if None.
-        groups: Score these; all, if None.
+        groups: Score these, e.g. [ps_human, text_change]; all, if None.
         sources: Folder that the ids of an instruction file start at: it holds the source pictures. The dataset brings
             its own.
 
@@ -57,6 +57,10 @@ class GEditPictures(FreeTextBenchmark[gedit.GEditItem]):
         self.languages = gedit.LANGUAGES if language is None else (language,)
         self.groups = tuple(group for group in gedit.GROUPS if groups is None or group in groups)
         self.sources = None if sources is None else Path(sources)
+
+    def made_by(self) -> dict[str, str]:
+        groups = "all" if self.groups == gedit.GROUPS else ", ".join(self.groups)
+        return {"languages": " and ".join(self.languages), "groups": groups, **super().made_by()}
 
     @property
     def template(self) -> str:
@@ -113,7 +117,7 @@ class GEditPictures(FreeTextBenchmark[gedit.GEditItem]):
         found = _vie(row)
         reasons = [viescore.parse_answer(text).reasoning for text in row["texts"]]
         scores = f"SC {found.semantics:g}, PQ {found.quality:g}, O {found.overall:.2f}"
-        return [scores, *(reason for reason in reasons if reason)]
+        return [scores, *(" ".join(reason.split()) for reason in reasons if reason.strip())]
 
     def score(self, items: Sequence[gedit.GEditItem], rows: Sequence[Row], mode: Mode) -> Scored:
         records = [gedit.GEditRecord(id=row["id"], semantics=row["semantics"], quality=row["quality"]) for row in rows]
