@@ -195,7 +195,7 @@ def test_a_judge_that_goes_away_costs_nothing_that_was_judged(
     tiif_world: TIIFWorld, start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = start()
-    judge = server_options(server, patience=0.3, probe_seconds=0.05, retries=0, timeout=1)
+    judge = server_options(server, patience=0.3, probe_seconds=0.05, retries=0, timeout=20)
     server.script = lambda n, body: server.kill() if n == 30 else None  # type: ignore[func-returns-value]
     assert tiif_world.run("out", "--batch-size", "2", judge=judge) == 1
     assert "give the same command again to judge the rest" in capsys.readouterr().err
