@@ -273,7 +273,7 @@ def test_the_examples_of_extensions_train(desk: Path) -> None:
             if any(re.search(rf"\b{module}\.\w+", block.text) for module in modules):
                 merged = together(merged, yaml.safe_load(block.text))
         names += modules
-    assert {"brightness", "red_judge", "moving", "ratio_norm", "short_texts"} <= set(names)
+    assert {"brightness", "red_judge", "early", "noise_weighted", "short_texts"} <= set(names)
     (desk / "merged.yaml").write_text(yaml.safe_dump(merged))
     small = {
         "trainer.max_steps": 2,

@@ -143,7 +143,9 @@ class DVReward(Reward):
 
     def within_groups(self, output: RewardOutput, prompts: Sequence[Prompt], group_size: int) -> Tensor:
         """Answers that are missing are imputed from the group. Raises ValueError if a group differs in questions."""
-        answers = output.confidence_NQ or ()
+        answers = output.confidence_NQ
+        if answers is None:  # nobody was asked about any of them
+            return output.reward_N
         rewards: list[Tensor] = []
         for start in range(0, len(prompts), group_size):
             questions = prompts[start].questions

@@ -30,7 +30,7 @@ class ReasoningT2I(Task):
         prompts_per_forward: so many times G samples are drawn together; if None, all of an update.
         texts_per_forward: so many times G samples write their texts together, before any of them is drawn; if None,
             as many as are drawn together. Writing reads all weights for every token, whatever the number of texts. A
-            text that waits for its picture takes memory: its tokens and its prompt's, 57 kB each in BAGEL-7B in bf16.
+            waiting text keeps its tokens and those of its prompt in memory, 57 kB for each token of BAGEL-7B in bf16.
     """
 
     def __init__(

@@ -44,11 +44,13 @@ class _Written:
     main: Context
     row_N: Tensor
     texts: list[TextSegment | None]
+    ready: bool = False
+    """Whether `main` is what all samples draw from, with room for their pictures: nothing needs to be copied."""
 
     def contexts(self, places: range, room: int) -> Contexts:
         """What some of the samples draw from, with `room` in each."""
         part = slice(places.start, places.stop)
-        main = self.main.select(self.row_N[part], room=room)
+        main = self.main if self.ready else self.main.select(self.row_N[part], room=room)
         return self.known.contexts(main, room=room, part=part)
 
 
@@ -93,7 +95,8 @@ class Turn:
     @torch.no_grad()
     def rollout(self, rollout: Rollout, requests: Sequence[Request], round: int = 0) -> list[Trajectory]:
         """One trajectory per request; their keys and the round decide all random numbers."""
-        return self._drawn(rollout, requests, self._written(rollout, requests, round), range(len(requests)), round)
+        written = self._written(rollout, requests, round, self._room(rollout))
+        return self._drawn(rollout, requests, written, range(len(requests)), round)
 
     def rollout_group(
         self, rollout: Rollout, requests: Sequence[Request], together: int | None = None, texts: int | None = None
@@ -111,7 +114,8 @@ class Turn:
         writing = max(share, len(requests) if texts is None else texts * rollout.size)
         for first in range(0, len(requests), writing):
             some = requests[first : first + writing]
-            written = self._written(rollout, some, 0)
+            # Where texts wait for their turn to be drawn, only what is drawn has room for pictures.
+            written = self._written(rollout, some, 0, self._room(rollout) if len(some) <= share else 0)
             for start in range(0, len(some), share):
                 drawn = self._drawn(rollout, some, written, range(len(some))[start : start + share], 0)
                 trajectories += drawn
@@ -125,8 +129,8 @@ class Turn:
         )
 
     @torch.no_grad()
-    def _written(self, rollout: Rollout, requests: Sequence[Request], round: int) -> _Written:
-        """Everything up to the pictures."""
+    def _written(self, rollout: Rollout, requests: Sequence[Request], round: int, room: int) -> _Written:
+        """Everything up to the pictures; with `room` for them if all are drawn together, else 0."""
         model = rollout.model
         keys = [request.key for request in requests]
         with rollout.stopwatch.phase("rollout_text"):
@@ -134,7 +138,7 @@ class Turn:
             if not self.think:
                 return _Written(known=known, main=known.main, row_N=known.row_N, texts=[None] * len(requests))
             writers, text_N = self._writers(keys)
-            main = known.main.select(known.row_N[writers], room=model.text_room(self.max_tokens))
+            main = known.main.select(known.row_N[writers], room=model.text_room(self.max_tokens) + room)
             numbers = uniform([keys[n] for n in writers], "text", self.max_tokens, round=round)
             main, sampled = model.sample_text(main, numbers, temperature=self.temperature, top_p=self.top_p)
             segments = text_segments(model, sampled)
@@ -143,15 +147,19 @@ class Turn:
                 main=main,
                 row_N=torch.tensor(text_N, device=model.device),
                 texts=[segments[row] for row in text_N],
+                ready=bool(room) and len(writers) == len(keys),
             )
+
+    def _room(self, rollout: Rollout) -> int:
+        """Of a picture, in the context that it is drawn from."""
+        return rollout.model.latent_room(rollout.model.latent_grid(self.canvas.height, self.canvas.width))
 
     @torch.no_grad()
     def _drawn(
         self, rollout: Rollout, requests: Sequence[Request], written: _Written, places: range, round: int
     ) -> list[Trajectory]:
         """The trajectories of some of the requests."""
-        model = rollout.model
-        room = model.latent_room(model.latent_grid(self.canvas.height, self.canvas.width))
+        model, room = rollout.model, self._room(rollout)
         keys = [requests[n].key for n in places]
         with rollout.stopwatch.phase("rollout_image"):
             images = draw(
