@@ -79,10 +79,10 @@ def folder(tmp_path_factory):
     ("task", "number", "strategy"),
     [
         ("rt2i", 3, "auto"),
-        ("rt2i", 7, "ddp"),
+        pytest.param("rt2i", 7, "ddp", marks=pytest.mark.slow),
         ("mixed", 3, "fsdp2"),
         ("t2i", 2, "ddp"),
-        ("lora", 2, "fsdp2"),
+        pytest.param("lora", 2, "fsdp2", marks=pytest.mark.slow),  # the matrix of strategies has it
         ("forward", 2, "fsdp2"),
     ],
 )

@@ -242,11 +242,12 @@ ADAPTERS = [(torch.float32, False), (torch.bfloat16, True)]
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(("dtype", "autocast"), ADAPTERS)
 def test_adapters_need_what_is_planned(autoencoder, dtype, autocast, checkpointing):
-    """Within 20%: masks and the like, which a wide model does not notice, are left out."""
+    """Within 20%, a rollout in mixed precision within 25%: masks, casts and the like, which a wide model does not
+    notice, are left out."""
     guidance = Guidance(text=2.0, interval=(0.0, 1.0))
     plan, rollout, replay = measured(autoencoder, dtype, checkpointing, True, autocast, guidance=guidance)
     planned = phases(plan)
-    assert max(planned["rollout"], planned["decoding"]) == pytest.approx(rollout, rel=0.2)
+    assert max(planned["rollout"], planned["decoding"]) == pytest.approx(rollout, rel=0.25 if autocast else 0.2)
     assert planned["replay"] == pytest.approx(replay, rel=0.2)
 
 
