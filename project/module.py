@@ -39,7 +39,7 @@ from project.training.greedy import baselines, scored, with_greedy
 from project.training.lr_schedules import over_whole_run
 from project.training.reference import Reference
 from project.training.rollout_policy import RolloutPolicy
-from project.training.settings import MOST_NOT_FINITE, AdvantageSettings, UpdateSettings, check_parts
+from project.training.settings import MOST_NOT_FINITE, AdvantageSettings, UpdateSettings
 from project.training.sharding import gathered
 from project.training.tally import Tally
 from project.training.trainable import Trainable, optimizer_over, prepare
@@ -94,9 +94,7 @@ class AlphaGRPO(EvaluatedModule):
         evaluation: Evaluation | None = None,
     ) -> None:
         super().__init__(evaluation or Evaluation(task=task, schedule=sampler.schedule))
-        check_fit(task, sampler, objective, num_generations, advantages)
-        advantages.check(task)
-        check_parts(update, task, objective)
+        check_fit(task, sampler, objective, num_generations, advantages, update)
         self.automatic_optimization = False
         self.strict_loading = False
         self.policy_source = policy

@@ -235,13 +235,13 @@ class Benchmark(Callback, ABC):
         self._log(trainer, pl_module, self.latest)
         if trainer.is_global_zero and self._folder is not None:
             rows = (json.dumps(outcome) + "\n" for outcome in sorted(outcomes, key=lambda o: str(o["id"])))
-            write_atomically(self._folder / f"{self.name}_{_updates(pl_module)}.jsonl", "".join(rows))
+            write_atomically(self._folder / f"{self.name}_{updates_of(pl_module)}.jsonl", "".join(rows))
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, figures: Results) -> None:
         """Logs the figures; also in the evaluation before training, where `self.log` does nothing."""
         scalars = flatten(figures, self.name)
         for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=_updates(pl_module))
+            logger.log_metrics(scalars, step=updates_of(pl_module))
             logger.save()
         if not trainer.sanity_checking:
             pl_module.log_dict(scalars, logger=False, batch_size=1, sync_dist=True)
@@ -251,7 +251,8 @@ class Benchmark(Callback, ABC):
     on_test_epoch_end = on_validation_epoch_end
 
 
-def _updates(module: LightningModule) -> int:
+def updates_of(module: LightningModule) -> int:
+    """Finished updates of a training; 0 of a module that counts none."""
     return int(getattr(module, "updates", 0))
 
 

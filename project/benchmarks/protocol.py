@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 
+from project.benchmarks.base import updates_of
 from project.core.description import described
 from project.samplers.guidance import Guidance
 from project.trajectory import Prompt
@@ -45,12 +46,11 @@ def drawing_of(trainer: Trainer, module: Any, prompt: Prompt) -> dict[str, Any]:
     """
     evaluation, task = module.evaluation, module.task_of(prompt)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    # Without a checkpoint that has one there is no average yet.
-    usual = [callback.validate_with for callback in callbacks if getattr(callback, "average", None)]
+    averages = [callback for callback in callbacks if hasattr(callback, "evaluated")]  # of weights: see `EMA`
     return {
-        "weights": evaluation.weights or (usual[0] if usual else "raw"),
+        "weights": averages[0].evaluated(module) if averages else "raw",
         "checkpoint": _file(trainer.ckpt_path),
-        "updates": getattr(module, "updates", 0),
+        "updates": updates_of(module),
         "size": " and ".join(sorted({f"{t.canvas.height}x{t.canvas.width}" for t in task.turns})),
         "points": evaluation.schedule.num_steps,
         "shift": evaluation.schedule.shift,
@@ -76,10 +76,5 @@ def _file(path: Any) -> dict[str, Any] | None:
     """What tells a checkpoint from another one that later stands in its place."""
     if path is None:
         return None
-    files = sorted(Path(path).rglob("*")) if Path(path).is_dir() else [Path(path)]
-    states = [file.stat() for file in files]
-    return {
-        "path": str(Path(path).resolve()),
-        "bytes": sum(state.st_size for state in states),
-        "changed": max(state.st_mtime_ns for state in states),
-    }
+    state = Path(path).stat()
+    return {"path": str(Path(path).resolve()), "bytes": state.st_size, "changed": state.st_mtime_ns}

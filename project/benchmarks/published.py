@@ -19,7 +19,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from project.benchmarks.base import Benchmark, Outcome, Results, groups_of
+from project.benchmarks.base import Benchmark, Outcome, Results, groups_of, updates_of
 from project.benchmarks.picture_metric import PictureMetric
 from project.benchmarks.pictures.asked import identity
 from project.benchmarks.pictures.base import PictureBenchmark
@@ -155,10 +155,13 @@ class PublishedBenchmark(Benchmark, PromptSource):
         return prompt.benchmark == self.name
 
     def _computed(self, outcomes: Sequence[Outcome]) -> Results:
+        return self._metric_of(outcomes).compute()
+
+    def _metric_of(self, outcomes: Sequence[Outcome]) -> PictureMetric:
         metric = PictureMetric(self._scored)
         for outcome in outcomes:
             metric.update(outcome)
-        return metric.compute()
+        return metric
 
     # ----------------------------------------------------------------- an evaluation
 
@@ -178,7 +181,7 @@ class PublishedBenchmark(Benchmark, PromptSource):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.incomplete = ""
         if self._stage == "fit":
-            self._start_afresh(getattr(pl_module, "updates", 0))
+            self._start_afresh(updates_of(pl_module))
         for earlier in sorted(self._run("").out.glob("*/pictures")):
             self._run(earlier.parent.name)
         self._agree(self._begin)
@@ -219,7 +222,7 @@ class PublishedBenchmark(Benchmark, PromptSource):
         self._log(trainer, pl_module, self.latest)
         if trainer.is_global_zero:
             self._write(labels, rounds)
-            self._show(trainer, int(getattr(pl_module, "updates", 0)))
+            self._show(trainer, updates_of(pl_module))
         if self._stage == "fit":
             self._runs = {}
 
@@ -340,9 +343,7 @@ class PublishedBenchmark(Benchmark, PromptSource):
         """The figures of a round, of all ranks."""
         run = self._run(label)
         unjudged = {name: why for part in self.ranks.gather(run.unjudged) for name, why in part.items()}
-        metric = PictureMetric(self._scored)
-        for row in run.asked_rows:
-            metric.update(row)
+        metric = self._metric_of(run.asked_rows)
         figures = metric.compute()
         run.take(metric.rows, unjudged)
         return figures

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from project.core.atomic_files import NotWritten, writing
+from project.core.atomic_files import NotWritten, durable_file
 from project.core.errors import ScoringFailed
 from project.core.run_folder import on_rank_zero, run_folder
 
@@ -126,12 +123,12 @@ class SaveLast(Checkpoint):
         self.saved_updates = updates
 
     def _write(self, folder: Path, checkpoint: dict[str, Any], updates: int) -> None:
-        with _becomes(folder / "last.ckpt") as stream:
+        with durable_file(folder / "last.ckpt") as stream:
             torch.save(checkpoint, stream)
             if self._kept(updates):
                 stream.flush()
                 # Before `last.ckpt`: a run that goes on from that one will not save this update again.
-                with _becomes(folder / f"update_{updates}.ckpt") as copied:
+                with durable_file(folder / f"update_{updates}.ckpt") as copied:
                     shutil.copyfile(stream.name, copied.name)
 
     def _kept(self, updates: int) -> bool:
@@ -149,25 +146,3 @@ def _pause_follows(trainer: Trainer) -> bool:
     loop = trainer.fit_loop.epoch_loop
     fetcher = trainer.fit_loop._data_fetcher
     return trainer.should_stop or loop._is_training_done or (fetcher is not None and loop._should_check_val_fx(fetcher))
-
-
-@contextmanager
-def _becomes(file: Path) -> Iterator[IO[bytes]]:
-    """A stream that takes the place of `file` in one step when the block ends, and is on the disk by then.
-
-    What a killed process leaves has a name of its own, `file.new`, which the next one writes anew.
-    Raises NotWritten for an error of the file system.
-    """
-    new = file.with_name(f"{file.name}.new")
-    with writing(file):
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with new.open("wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(new, file)
-        except BaseException:
-            with suppress(OSError):
-                new.unlink(missing_ok=True)
-            raise

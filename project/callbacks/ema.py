@@ -53,24 +53,25 @@ class EMA(Callback):
             self._swap_out(pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._evaluated(pl_module) == "ema":
+        if self.evaluated(pl_module) == "ema":
             self._swap_in(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._swap_out(pl_module)
 
-    def _evaluated(self, pl_module: LightningModule) -> str:
-        """The weights of an evaluation: as the module's evaluation says, else as `validate_with`.
+    def evaluated(self, pl_module: LightningModule) -> str:
+        """The weights of an evaluation, `ema` or `raw`: as the module's evaluation says, else as `validate_with`. They
+        are the raw ones where there is no average yet.
 
-        Raises ValueError if the average is asked for and there is none.
+        Raises ValueError if the module's evaluation asks for the average and there is none.
         """
-        asked = getattr(getattr(pl_module, "evaluation", None), "weights", None)
+        asked: str | None = getattr(getattr(pl_module, "evaluation", None), "weights", None)
         if asked == "ema" and not self.average:
             raise ValueError(
                 "model.init_args.evaluation.weights is ema, but there is no average: give --ckpt_path of a run with "
                 "the EMA callback"
             )
-        return asked or self.validate_with
+        return asked or (self.validate_with if self.average else "raw")
 
     on_test_start = on_predict_start = on_validation_start
     on_test_end = on_predict_end = on_validation_end

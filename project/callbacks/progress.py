@@ -34,28 +34,12 @@ class Progress(TQDMProgressBar):
     def validation_description(self) -> str:
         return "Evaluation"
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        super().on_validation_batch_end(trainer, *args, **kwargs)
         self.val_progress_bar.set_postfix_str(_so_far(trainer), refresh=False)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+    def on_test_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        super().on_test_batch_end(trainer, *args, **kwargs)
         self.test_progress_bar.set_postfix_str(_so_far(trainer), refresh=False)
 
     def on_train_batch_end(

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -75,6 +75,29 @@ def atomic_file(file: Path) -> Iterator[IO[bytes]]:
                 raise
         temporary.chmod(0o644)
         os.replace(temporary, file)
+
+
+@contextmanager
+def durable_file(file: Path) -> Iterator[IO[bytes]]:
+    """As `atomic_file`, for a large file that one process alone writes, again and again; it is on the disk at the end.
+
+    What a killed process leaves has a name of its own, `file.new`, which the next one writes anew: halves of large
+    files do not pile up.
+    Raises NotWritten for an error of the file system.
+    """
+    new = file.with_name(f"{file.name}.new")
+    with writing(file):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with new.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(new, file)
+        except BaseException:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager

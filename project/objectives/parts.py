@@ -60,8 +60,8 @@ class TextPart(Part):
         self.top_entropy_quantile = top_entropy_quantile
 
 
-class ImagePenalty(Part):
-    """What keeps pictures near another policy.
+class Penalty(Part):
+    """What keeps the policy near another one.
 
     Args:
         weight: of the penalty.
@@ -76,17 +76,9 @@ class ImagePenalty(Part):
         self.weight = weight
 
 
-class TextPenalty(Part):
-    """What keeps texts near another policy.
+class ImagePenalty(Penalty):
+    """What keeps pictures near those of another policy."""
 
-    Args:
-        weight: of the penalty.
 
-    Raises:
-        ValueError: if the weight is negative.
-    """
-
-    def __init__(self, weight: float) -> None:
-        if weight < 0:
-            raise ValueError(f"weight={weight}: the weight of a penalty may not be negative")
-        self.weight = weight
+class TextPenalty(Penalty):
+    """What keeps texts near those of another policy."""

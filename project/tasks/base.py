@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from project.core.ranks import ALONE, Ranks
 from project.core.timing import Stopwatch
@@ -20,7 +20,6 @@ from project.trajectory import Group, Prompt, Replay, SampleKey, Trajectory
 if TYPE_CHECKING:
     from project.tasks.turn import Turn
 
-T = TypeVar("T", bound="EvaluationTask")
 ChangeGuidance = Callable[[Guidance], Guidance]
 
 
@@ -87,7 +86,7 @@ class EvaluationTask(ABC):
             raise ValueError(f"{type(self).__name__} has no `with_guidance`: write one, or leave its guidance as it is")
         return self
 
-    def _changed(self: T, **attributes: Any) -> T:
+    def _changed(self, **attributes: Any) -> Self:
         """A copy with other attributes."""
         new = copy.copy(self)
         vars(new).update(attributes)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
 
 from project.core.images import check_pictures, read_picture_of
-from project.models.base import UnifiedModel
 from project.samplers.guidance import Guidance
-from project.samplers.sampler import Sampler
-from project.tasks.base import ChangeGuidance, EvaluationTask, Rollout, Task
+from project.tasks.base import EvaluationTask, Rollout
 from project.tasks.drawing import Canvas, given_picture
-from project.tasks.parts import ReplayPart
+from project.tasks.one_turn import OneTurn
 from project.tasks.turn import Request, Turn
-from project.trajectory import Group, ImageSegment, Prompt, Replay, Trajectory
+from project.trajectory import Group, ImageSegment, Prompt
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +55,7 @@ def editing_as(task: EvaluationTask, source: Callable[[Prompt], np.ndarray]) -> 
     )
 
 
-class Editing(Task):
+class Editing(OneTurn):
     """One trajectory is a given picture, an instruction, reasoning, and the changed picture.
 
     Args:
@@ -83,26 +81,17 @@ class Editing(Task):
         source: Callable[[Prompt], np.ndarray] = picture_in_file,
         prompts_per_forward: int | None = None,
     ) -> None:
-        self.turn = Turn(
+        turn = Turn(
             canvas=Canvas(height=height, width=width, guidance=guidance, shared_noise=shared_noise),
             think=think,
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
         )
+        super().__init__(turn)
         self.source = source
         self.prompts_per_forward = prompts_per_forward
         self._resized = False
-
-    @property
-    def turns(self) -> Sequence[Turn]:
-        return (self.turn,)
-
-    def with_guidance(self, change: ChangeGuidance) -> Editing:
-        return self._changed(turn=self.turn.with_guidance(change))
-
-    def greedy(self) -> Editing:
-        return self._changed(turn=self.turn.greedy())
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Reads the picture of every prompt. Raises what the source raises."""
@@ -123,30 +112,6 @@ class Editing(Task):
         together = self.prompts_per_forward
         group = self.turn.rollout_group(rollout, requests, together, texts=together)
         return [dataclasses.replace(group, task="edit", log_prefix="edit/")]
-
-    def replay(
-        self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool
-    ) -> Replay:
-        requests = self._requests(trajectories)
-        return self.turn.replay(model, requests, trajectories, sampler, context_gradient=context_gradient)
-
-    def replay_parts(
-        self,
-        model: UnifiedModel,
-        trajectories: Sequence[Trajectory],
-        sampler: Sampler,
-        *,
-        context_gradient: bool,
-        steps: int,
-    ) -> Iterator[ReplayPart]:
-        requests = self._requests(trajectories)
-        return self.turn.replay_parts(
-            model, requests, trajectories, sampler, context_gradient=context_gradient, steps=steps
-        )
-
-    def _requests(self, trajectories: Sequence[Trajectory]) -> list[Request]:
-        """What the samples of a replay start from."""
-        return [Request(prompt=t.prompt, key=t.key, text=t.prompt.text, source=t.source) for t in trajectories]
 
     def _source(self, prompt: Prompt) -> ImageSegment:
         pixels = self.source(prompt)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
-from project.models.base import UnifiedModel
 from project.samplers.guidance import Guidance
-from project.samplers.sampler import Sampler
-from project.tasks.base import ChangeGuidance, Rollout, Task
+from project.tasks.base import Rollout
 from project.tasks.drawing import Canvas
-from project.tasks.parts import ReplayPart
+from project.tasks.one_turn import OneTurn
 from project.tasks.turn import Request, Turn
-from project.trajectory import Group, Replay, Trajectory
+from project.trajectory import Group
 
 
-class ReasoningT2I(Task):
+class ReasoningT2I(OneTurn):
     """One trajectory is reasoning text, then an image.
 
     Args:
@@ -47,7 +43,7 @@ class ReasoningT2I(Task):
         prompts_per_forward: int | None = None,
         texts_per_forward: int | None = None,
     ) -> None:
-        self.turn = Turn(
+        turn = Turn(
             canvas=Canvas(height=height, width=width, guidance=guidance, shared_noise=shared_noise),
             think=think,
             max_tokens=max_tokens,
@@ -55,18 +51,9 @@ class ReasoningT2I(Task):
             top_p=top_p,
             images_per_text=images_per_text,
         )
+        super().__init__(turn)
         self.prompts_per_forward = prompts_per_forward
         self.texts_per_forward = texts_per_forward
-
-    @property
-    def turns(self) -> Sequence[Turn]:
-        return (self.turn,)
-
-    def with_guidance(self, change: ChangeGuidance) -> ReasoningT2I:
-        return self._changed(turn=self.turn.with_guidance(change))
-
-    def greedy(self) -> ReasoningT2I:
-        return self._changed(turn=self.turn.greedy())
 
     def rollout(self, rollout: Rollout) -> list[Group]:
         requests = [
@@ -74,27 +61,3 @@ class ReasoningT2I(Task):
         ]
         texts = self.texts_per_forward or self.prompts_per_forward
         return [self.turn.rollout_group(rollout, requests, self.prompts_per_forward, texts)]
-
-    def replay(
-        self, model: UnifiedModel, trajectories: Sequence[Trajectory], sampler: Sampler, *, context_gradient: bool
-    ) -> Replay:
-        requests = self._requests(trajectories)
-        return self.turn.replay(model, requests, trajectories, sampler, context_gradient=context_gradient)
-
-    def replay_parts(
-        self,
-        model: UnifiedModel,
-        trajectories: Sequence[Trajectory],
-        sampler: Sampler,
-        *,
-        context_gradient: bool,
-        steps: int,
-    ) -> Iterator[ReplayPart]:
-        requests = self._requests(trajectories)
-        return self.turn.replay_parts(
-            model, requests, trajectories, sampler, context_gradient=context_gradient, steps=steps
-        )
-
-    def _requests(self, trajectories: Sequence[Trajectory]) -> list[Request]:
-        """What the samples of a replay start from."""
-        return [Request(prompt=t.prompt, key=t.key, text=t.prompt.text) for t in trajectories]

@@ -85,7 +85,7 @@ class EvaluatedModule(LightningModule):
         lengthen_timeout(self.trainer.strategy, sum(getattr(callback, "longest_wait", 0.0) for callback in callbacks))
         kind = {"fit": "val", "validate": "val"}.get(stage, stage)
         self._check_names(kind)
-        averaging = any(hasattr(callback, "averaged") for callback in callbacks)
+        averaging = any(hasattr(callback, "evaluated") for callback in callbacks)
         if self.evaluation is not None and self.evaluation.weights == "ema" and not averaging:
             raise ValueError(
                 "model.init_args.evaluation.weights is ema, but no callback averages weights: name "
@@ -231,7 +231,7 @@ class EvaluatedModule(LightningModule):
             )
         if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
             self._check_trained(checkpoint, known, file)
-        for name, tensor in checkpoint.get("state_dict", {}).items():
+        for name, tensor in checkpoint["state_dict"].items():
             finite(name, tensor, file)
         self.updates = checkpoint["updates"]
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:

@@ -1,4 +1,4 @@
-"""Whether the parts of a run fit together: task, sampler, objective, advantages."""
+"""Whether the parts of a run fit together: task, sampler, objective, advantages, update."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from project.objectives.base import Objective
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.tasks.base import Task
-from project.training.settings import AdvantageSettings
+from project.training.settings import AdvantageSettings, UpdateSettings
 
 
 def check_fit(
-    task: Task, sampler: Sampler, objective: Objective, num_generations: int, advantages: AdvantageSettings
+    task: Task,
+    sampler: Sampler,
+    objective: Objective,
+    num_generations: int,
+    advantages: AdvantageSettings,
+    update: UpdateSettings,
 ) -> None:
     """Raises ValueError if the parts cannot be trained together."""
     check_task(task, num_generations, advantages)
@@ -24,6 +29,7 @@ def check_fit(
             "advantages.image_baseline=context makes every image advantage 0: set "
             "model.init_args.task.init_args.shared_noise to false, or image_baseline to group"
         )
+    check_parts(update, task, objective)
 
 
 def check_task(task: Task, num_generations: int, advantages: AdvantageSettings) -> None:
@@ -41,6 +47,11 @@ def check_task(task: Task, num_generations: int, advantages: AdvantageSettings) 
         )
     if advantages.baseline == "greedy":
         task.greedy()
+    if advantages.combine == "normalised" and type(task).credit is not Task.credit:
+        raise ValueError(
+            f"advantages.combine=normalised compares rewards within a group, and {type(task).__name__} compares "
+            "those of one round with another's: set model.init_args.advantages.combine to sum"
+        )
 
 
 def check_objective(objective: Objective, sampler: Sampler, guidances: Sequence[Guidance]) -> None:
@@ -68,4 +79,20 @@ def check_objective(objective: Objective, sampler: Sampler, guidances: Sequence[
             f"{objective.label} trains the velocity without guidance, but the task draws with guidance.text="
             f"{guided[0].text}: what is trained must be what draws, so set guided to true in the objective, or "
             "model.init_args.task.init_args.guidance.text to 1.0 (evaluation.task has its own guidance)"
+        )
+
+
+def check_parts(settings: UpdateSettings, task: Task, objective: Objective) -> None:
+    """Raises ValueError if samples are to be cut over their trained steps, and the task or objective cannot do it."""
+    if settings.steps_per_backward is None:
+        return
+    wanted = f"update.steps_per_backward={settings.steps_per_backward}"
+    if not task.replays_parts:
+        raise ValueError(
+            f"{wanted}, but {type(task).__name__} replays whole samples only: set it to null, or write its replay_parts"
+        )
+    if objective.needs.whole_samples:
+        raise ValueError(
+            f"{wanted}, but {type(objective).__name__} needs whole samples: set it to null, or let the objective's "
+            "needs have whole_samples=False if its loss is a sum over texts and trained steps"
         )

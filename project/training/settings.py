@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from project.objectives.base import Objective
-from project.tasks.base import Task
-
 MOST_NOT_FINITE = 3
 """The run stops after this many updates in a row without a finite gradient."""
 
@@ -61,14 +58,6 @@ class AdvantageSettings:
         """What is added to the standard deviations that rewards are normalised by; None = they are not."""
         return self.scale_floor if self.combine == "normalised" else None
 
-    def check(self, task: Task) -> None:
-        """Raises ValueError for a task that compares rewards of several rounds, which `normalised` makes senseless."""
-        if self.combine == "normalised" and type(task).credit is not Task.credit:
-            raise ValueError(
-                f"advantages.combine=normalised compares rewards within a group, and {type(task).__name__} compares "
-                "those of one round with another's: set model.init_args.advantages.combine to sum"
-            )
-
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateSettings:
@@ -101,19 +90,3 @@ class UpdateSettings:
             raise ValueError(
                 f"update.steps_per_backward={self.steps_per_backward}: give at least 1, or null for all trained steps"
             )
-
-
-def check_parts(settings: UpdateSettings, task: Task, objective: Objective) -> None:
-    """Raises ValueError if samples are to be cut over their trained steps, and the task or objective cannot do it."""
-    if settings.steps_per_backward is None:
-        return
-    wanted = f"update.steps_per_backward={settings.steps_per_backward}"
-    if not task.replays_parts:
-        raise ValueError(
-            f"{wanted}, but {type(task).__name__} replays whole samples only: set it to null, or write its replay_parts"
-        )
-    if objective.needs.whole_samples:
-        raise ValueError(
-            f"{wanted}, but {type(objective).__name__} needs whole samples: set it to null, or let the objective's "
-            "needs have whole_samples=False if its loss is a sum over texts and trained steps"
-        )
