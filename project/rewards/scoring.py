@@ -6,13 +6,14 @@ import dataclasses
 import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from project.core.errors import ScoringFailed
+from project.core.jobs import Worker
 from project.core.metrics import merged
 from project.core.ranks import ALONE, Ranks
 from project.core.timing import Stopwatch
@@ -59,19 +60,13 @@ class Scorer:
         self.floor = floor
         self._busy = 0.0
         self._lost: ScoringFailed | None = None
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judge") if overlap else None
+        self._at_once = not overlap
+        self._worker = Worker("judge", beside=overlap)
 
     def __call__(self, trajectories: Sequence[Trajectory]) -> Future[Said]:
         """Ask about some samples. What the rewards raise is raised by `result()`."""
-        if self._pool is not None:
-            return self._pool.submit(self._ask, trajectories)
-        future: Future[Said] = Future()
-        with self.stopwatch.phase("judge"):
-            try:
-                future.set_result(self._ask(trajectories))
-            except ScoringFailed as error:
-                future.set_exception(error)
-        return future
+        with self.stopwatch.phase("judge") if self._at_once else nullcontext():
+            return self._worker.submit(self._ask, trajectories)
 
     def collect(self, group: Group) -> Scores:
         """The scores of this rank's samples of a group, compared within whole groups; metrics are those of all ranks.
@@ -110,8 +105,7 @@ class Scorer:
 
     def close(self) -> None:
         """Drop what has not begun."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._worker.close()
 
     def _ask(self, trajectories: Sequence[Trajectory]) -> Said:
         if self._lost is not None:  # each of what is queued would wait as long again
