@@ -14,7 +14,8 @@ from lightning import LightningDataModule
 from project.core.run_folder import run_folder
 from project.data.interleaved import Example
 from project.datamodule import EvaluationLoaders, PromptDataModule
-from project.shapes.examples import DEFAULT_RATES, Task, sample_example
+from project.shapes.asking import Learner
+from project.shapes.examples import DEFAULT_RATES, OWN_TASKS, Task, sample_example
 from project.shapes.own_pictures import OwnPictures
 
 OWN_PICTURES = "own_pictures"
@@ -88,10 +89,11 @@ class ShapesExamples(LightningDataModule):
         rates: how often each task comes (relative); those of `DEFAULT_RATES` if None.
         word_dropout: share of the prompt's words left out.
         indirect: share of indirect prompts among those with reasoning and those of `reflect_own`.
-        own_pictures: the pictures of `reflect_own`; drawn before training, into the folder of the run.
+        own_pictures: the pictures of `reflect_own` and `questions_own`; drawn before training, into the run's folder.
         val: prompt file of the evaluation.
         eval_batch_size: prompts drawn together there.
         seed: of the examples.
+        learner: a `policy` is asked about what pre-training shows; a `judge` about all compositions and words.
     """
 
     def __init__(
@@ -105,18 +107,20 @@ class ShapesExamples(LightningDataModule):
         val: str | None = None,
         eval_batch_size: int = 104,
         seed: int = 0,
+        learner: Learner = "policy",
     ) -> None:
         super().__init__()
         unknown = sorted(set(rates or {}) - set(DEFAULT_RATES))
         if unknown:
             raise ValueError(f"rates: unknown task {unknown[0]!r}, choose of {', '.join(DEFAULT_RATES)}")
-        if (rates or {}).get("reflect_own") and own_pictures is None:
-            raise ValueError("rates: reflect_own needs pictures that a model drew: set data.init_args.own_pictures")
+        lacking = [task for task in OWN_TASKS if (rates or {}).get(task) and own_pictures is None]
+        if lacking:
+            raise ValueError(f"rates: {lacking[0]} needs pictures that a model drew: set data.init_args.own_pictures")
         self.batches = batches
         self.batch_size = batch_size
         self.seed = seed
         self.rates = {task: rates.get(task, 0.0) for task in DEFAULT_RATES} if rates else DEFAULT_RATES
-        self.settings: dict[str, Any] = {"word_dropout": word_dropout, "indirect": indirect}
+        self.settings: dict[str, Any] = {"word_dropout": word_dropout, "indirect": indirect, "learner": learner}
         self.own_pictures = own_pictures
         self.prompts = PromptDataModule(val=val, eval_batch_size=eval_batch_size) if val else None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from project.shapes.renderer import coverage, render_cell
+from project.shapes.renderer import coverage, render, render_cell
 from project.shapes.scenes import (
     BACKGROUNDS,
     CELL_SIZE,
@@ -22,6 +22,7 @@ from project.shapes.scenes import (
     PICTURE_SIZE,
     SHAPES,
     SIZES,
+    Layout,
     Object,
 )
 
@@ -127,3 +128,22 @@ def blur(pixels: np.ndarray, sigma: float) -> np.ndarray:
 def add_noise(rng: np.random.Generator, pixels: np.ndarray, sigma: float) -> np.ndarray:
     """Independent Gaussian noise of `sigma` levels on every value; uint8."""
     return np.clip(np.rint(pixels + sigma * rng.standard_normal(pixels.shape)), 0, 255).astype(np.uint8)
+
+
+def with_junk(rng: np.random.Generator, layout: Layout) -> np.ndarray:
+    """The picture, uint8 [64, 64, 3], with junk in the place of its first shape."""
+    pixels = render(layout).copy()
+    cell, _ = layout.things[0]
+    top, left = cell // 2 * CELL_SIZE, cell % 2 * CELL_SIZE
+    junk = np.rint(junk_cell(rng, layout.background)).astype(np.uint8)
+    pixels[top : top + CELL_SIZE, left : left + CELL_SIZE] = junk
+    return pixels
+
+
+def with_uneven_background(rng: np.random.Generator, layout: Layout) -> np.ndarray:
+    """The picture with 40 to 90 levels of shade per colour channel, smoothly from one side to the other."""
+    pixels = render(layout)
+    slope = np.linspace(0.0, 1.0, PICTURE_SIZE)[:: rng.choice([-1, 1])]
+    shade = np.broadcast_to(slope[:, None, None], pixels.shape) * rng.uniform(40, 90, size=3)
+    shade = shade if rng.random() < 0.5 else shade.swapaxes(0, 1)
+    return np.clip(pixels - shade, 0, 255).astype(np.uint8)

@@ -49,6 +49,7 @@ from project.shapes.scenes import (
     Scene,
     related,
     sample_layout,
+    scene_of,
 )
 from project.shapes.split import Split, pair_split, sample_scene_of
 from project.trajectory import Prompt, Question
@@ -181,6 +182,21 @@ def sample_edit(rng: np.random.Generator, kind: EditKind, split: Split) -> Edit:
             options = [Related(first=first, relation=relation, second=second) for relation in RELATIONS]
             untrue = [change for change in options if not change.holds(source)]
             return Edit(source=source, change=untrue[int(rng.integers(len(untrue)))])
+
+
+def result_scene(edit: Edit, after: Layout) -> Scene:
+    """What the edited picture shows, as its reasoning says it; one of position names its relation.
+
+    Raises ValueError for a picture that no prompt asks for: those of `sample_edit` always have one.
+    """
+    scene = scene_of(after, sized=isinstance(edit.change, Sized))
+    if scene is None:
+        raise ValueError(f"no scene of the embedded world describes {after.to_dict()}")
+    change = edit.change
+    if not isinstance(change, Related):
+        return scene
+    first, second = sorted(scene.objects, key=lambda thing: thing.shape == change.second)
+    return Scene(objects=(first, second), relation=change.relation)
 
 
 def edit_of(prompt: Prompt) -> Edit:

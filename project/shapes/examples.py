@@ -6,6 +6,9 @@
     question         picture, question -> "yes" / "no"                  (balanced)
     reflect          "think", picture, "reflect" + prompt -> reflection, corrected picture
     reflect_own      the same on pictures that a model drew itself (see `own_pictures`)
+    questions        picture, then several times: question -> "yes" / "no"   (see `asking`)
+    questions_own    the same on pictures that a model drew itself
+    edit             "think", picture, instruction -> reasoning, edited picture   (see `editing`)
 
 A right arrow stands before what is learned: texts with `loss` and pictures with the role "drawn". Context order of a
 picture that is looked at is that of image editing: VAE block ("clean"), ViT block ("seen_by_vit"), then text.
@@ -25,18 +28,18 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from project.data.interleaved import Example, Picture, Text
+from project.shapes.asking import Learner, look_and_answer, look_at_own
 from project.shapes.decomposer import scene_questions
-from project.shapes.degradation import junk_cell
+from project.shapes.degradation import with_junk, with_uneven_background
+from project.shapes.editing import EDIT_KINDS, apply, result_scene, sample_edit
 from project.shapes.grammar import DESCRIBE, REFLECT, THINK, Disguise, describe, sample_disguises, think
 from project.shapes.mistakes import correct, make_mistake, reflect
 from project.shapes.own_pictures import Pool
 from project.shapes.questions import Clean, Plain, parse_question
 from project.shapes.renderer import render
 from project.shapes.scenes import (
-    CELL_SIZE,
     CELLS,
     KINDS,
-    PICTURE_SIZE,
     RELATIONS,
     SIZES,
     Kind,
@@ -46,7 +49,9 @@ from project.shapes.scenes import (
 )
 from project.shapes.split import pairs_of, sample_scene_of, scene_split, seen_words
 
-Task = Literal["draw", "think_and_draw", "caption", "question", "reflect", "reflect_own"]
+Task = Literal[
+    "draw", "think_and_draw", "caption", "question", "reflect", "reflect_own", "questions", "questions_own", "edit"
+]
 DEFAULT_RATES: dict[Task, float] = {
     "draw": 0.35,
     "think_and_draw": 0.45,
@@ -54,7 +59,12 @@ DEFAULT_RATES: dict[Task, float] = {
     "question": 0.1,
     "reflect": 0.0,
     "reflect_own": 0.0,
+    "questions": 0.0,
+    "questions_own": 0.0,
+    "edit": 0.0,
 }
+OWN_TASKS: tuple[Task, ...] = ("reflect_own", "questions_own")
+"""Those on pictures that a model drew itself."""
 QUALITY_RATE = 0.15
 """Share of quality questions among the questions."""
 RIGHT_RATE = 0.25
@@ -125,6 +135,23 @@ def reflect_on_own(rng: np.random.Generator, pool: Pool, *, indirect: float = 0.
     )
 
 
+def edit_and_draw(rng: np.random.Generator) -> Example:
+    """Picture and instruction -> what the edited picture shows, and that picture."""
+    edit = sample_edit(rng, EDIT_KINDS[rng.integers(len(EDIT_KINDS))], "seen")
+    results = apply(edit.change, edit.source)
+    after = results[rng.integers(len(results))]
+    shown = render(edit.source)
+    blocks = (
+        Text(text=THINK),
+        Picture(pixels=shown, role="clean"),
+        Picture(pixels=shown, role="seen_by_vit"),
+        Text(text=edit.instruction),
+        Text(text=think(result_scene(edit, after)), loss=True),
+        _drawn(after),
+    )
+    return Example(blocks=blocks, task="edit")
+
+
 def other_demand(rng: np.random.Generator, scene: Scene, layout: Layout, *, met: bool) -> Scene:
     """The scene with its relation, size or number drawn anew, so that the layout meets it or not.
 
@@ -178,10 +205,12 @@ def sample_example(
     indirect: float = 0.5,
     kinds: Mapping[Kind, float] | None = None,
     own: Pool | None = None,
+    learner: Learner = "policy",
 ) -> Example:
     """One example: its task is drawn by `rates`, the kind of its scene by `kinds` (both relative; default even).
 
-    `own` is what `reflect_own` reflects on. Raises ValueError if it is needed and not there.
+    `own` are the pictures of the tasks with that ending. Raises ValueError if they are needed and not there.
+    `learner` says what questions may be about.
     """
     builders: dict[Task, Callable[[np.random.Generator, Scene], Example]] = {
         "draw": lambda rng, scene: draw(rng, scene, word_dropout=word_dropout),
@@ -191,10 +220,14 @@ def sample_example(
         "reflect": reflect_and_redraw,
     }
     task = _choose(rng, rates)
-    if task == "reflect_own":
+    if task in OWN_TASKS:
         if own is None:
-            raise ValueError("reflect_own needs pictures that a model drew: give them as `own`, or set its rate to 0")
-        return reflect_on_own(rng, own, indirect=indirect)
+            raise ValueError(f"{task} needs pictures that a model drew: give them as `own`, or set its rate to 0")
+        return reflect_on_own(rng, own, indirect=indirect) if task == "reflect_own" else look_at_own(rng, own, learner)
+    if task == "edit":
+        return edit_and_draw(rng)
+    if task == "questions":
+        return look_and_answer(rng, learner)
     kind = _choose(rng, kinds) if kinds is not None else KINDS[rng.integers(len(KINDS))]
     return builders[task](rng, sample_scene_of(rng, kind, "seen"))
 
@@ -210,25 +243,6 @@ def examples(
     """An endless stream of `sample_example`."""
     while True:
         yield sample_example(rng, rates, word_dropout=word_dropout, indirect=indirect, kinds=kinds)
-
-
-def with_junk(rng: np.random.Generator, layout: Layout) -> np.ndarray:
-    """The picture, uint8 [64, 64, 3], with junk in the place of its first shape."""
-    pixels = render(layout).copy()
-    cell, _ = layout.things[0]
-    top, left = cell // 2 * CELL_SIZE, cell % 2 * CELL_SIZE
-    junk = np.rint(junk_cell(rng, layout.background)).astype(np.uint8)
-    pixels[top : top + CELL_SIZE, left : left + CELL_SIZE] = junk
-    return pixels
-
-
-def with_uneven_background(rng: np.random.Generator, layout: Layout) -> np.ndarray:
-    """The picture with 40 to 90 levels of shade per colour channel, smoothly from one side to the other."""
-    pixels = render(layout)
-    slope = np.linspace(0.0, 1.0, PICTURE_SIZE)[:: rng.choice([-1, 1])]
-    shade = np.broadcast_to(slope[:, None, None], pixels.shape) * rng.uniform(40, 90, size=3)
-    shade = shade if rng.random() < 0.5 else shade.swapaxes(0, 1)
-    return np.clip(pixels - shade, 0, 255).astype(np.uint8)
 
 
 def drop_words(rng: np.random.Generator, text: str, rate: float) -> str:

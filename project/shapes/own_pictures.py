@@ -24,7 +24,7 @@ from project.shapes.detector import detect
 from project.shapes.grammar import describe
 from project.shapes.renderer import render
 from project.shapes.scenes import BACKGROUNDS, CELL_SIZE, JITTER, KINDS, Kind, Layout, Placed, Scene
-from project.shapes.split import sample_scene_of
+from project.shapes.split import Split, sample_scene_of
 from project.tasks.base import EvaluationTask, Rollout
 from project.trajectory import Prompt, SampleKey
 
@@ -77,6 +77,7 @@ class OwnPictures:
         parts: of the pool.
         part_size: pictures of a part, drawn together.
         kinds: how often each kind of scene comes (relative); even if None.
+        splits: of the compositions, evenly; those that pre-training shows if None.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class OwnPictures:
         parts: int = 50,
         part_size: int = 128,
         kinds: dict[str, float] | None = None,
+        splits: list[Split] | None = None,
     ) -> None:
         unknown = sorted(set(kinds or {}) - set(KINDS))
         if unknown:
@@ -100,6 +102,7 @@ class OwnPictures:
         self.part_size = part_size
         rates = np.array([(kinds or {}).get(kind, 0.0 if kinds else 1.0) for kind in KINDS])
         self.shares = rates / rates.sum()
+        self.splits: list[Split] = splits or ["seen"]
 
     def draw(self, folder: Path, seed: int) -> None:
         """Draw the parts that the folder lacks."""
@@ -127,7 +130,8 @@ class OwnPictures:
     def _part(self, model: UnifiedModel, seed: int, part: int) -> tuple[list[Scene], np.ndarray]:
         rng = np.random.default_rng((seed, part))
         kinds: list[Kind] = [KINDS[k] for k in rng.choice(len(KINDS), size=self.part_size, p=self.shares)]
-        scenes = [sample_scene_of(rng, kind, "seen") for kind in kinds]
+        splits = [self.splits[n] for n in rng.integers(len(self.splits), size=self.part_size)]
+        scenes = [sample_scene_of(rng, kind, split) for kind, split in zip(kinds, splits, strict=True)]
         prompts = [Prompt(id=f"own-{part}-{n}", text=describe(scene)) for n, scene in enumerate(scenes)]
         keys = [SampleKey(seed=seed, update=0, prompt=prompt.id) for prompt in prompts]
         drawn, *_ = self.task.rollout(

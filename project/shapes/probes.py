@@ -6,7 +6,7 @@ import numpy as np
 
 from project.judges.audit import Probe
 from project.shapes.decomposer import scene_questions
-from project.shapes.examples import with_junk, with_uneven_background
+from project.shapes.degradation import with_junk, with_uneven_background
 from project.shapes.grammar import describe
 from project.shapes.mistakes import make_mistake
 from project.shapes.questions import parse_question

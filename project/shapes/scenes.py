@@ -230,6 +230,21 @@ class Scene:
         return cls(objects=objects, count=row.get("count", 1), relation=row.get("relation"))
 
 
+def scene_of(layout: Layout, *, sized: bool = False) -> Scene | None:
+    """A scene that the layout satisfies; None where none does. It names small sizes, with `sized` large ones too."""
+    things = [thing for _, thing in layout.things]
+    named = tuple(
+        thing if sized or thing.size == "small" else Object(colour=thing.colour, shape=thing.shape)
+        for thing in dict.fromkeys(things)
+    )
+    if len(named) == 2 and len(things) > 2:
+        return None
+    try:
+        return Scene(objects=named, count=len(things) if len(named) == 1 else 1)
+    except ValueError:
+        return None
+
+
 def _enumerate_assignments(count: int, objects: int, relation: Relation | None) -> tuple[tuple[int | None, ...], ...]:
     if objects == 1:
         return tuple(

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from project.core.atomic_files import write_atomically
-from project.shapes.examples import with_uneven_background
+from project.shapes.degradation import with_uneven_background
 from project.shapes.grammar import COUNT_WORDS, DESCRIBE
 from project.shapes.probes import SPOILED, sample_question
 from project.shapes.reading import COLOUR_NAMES

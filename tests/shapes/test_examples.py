@@ -8,6 +8,8 @@ import pytest
 
 from project.data.interleaved import Example, Picture, Text
 from project.shapes.detector import detect
+from project.shapes.editing import EDIT_KINDS, changed, kept, kind_of
+from project.shapes.editing import parse as parse_edit
 from project.shapes.examples import DEFAULT_RATES, drop_words, sample_example
 from project.shapes.grammar import parse, read_reasoning, vocabulary
 from project.shapes.questions import Clean, Plain, parse_question
@@ -31,6 +33,7 @@ def shape_of(example: Example) -> list[str]:
         ("caption", ["seen_by_vit", "text", "learned"]),
         ("question", ["seen_by_vit", "text", "learned"]),
         ("reflect", ["text", "clean", "seen_by_vit", "text", "learned", "drawn"]),
+        ("edit", ["text", "clean", "seen_by_vit", "text", "learned", "drawn"]),
     ],
 )
 def test_blocks_stand_in_context_order(task: str, blocks: list[str]):
@@ -42,7 +45,7 @@ def test_blocks_stand_in_context_order(task: str, blocks: list[str]):
 def test_only_seen_words_and_compositions_occur():
     rng = np.random.default_rng(1)
     allowed = set(vocabulary()) - UNSEEN_COLOUR_DESCRIPTORS - UNSEEN_SHAPE_DESCRIPTORS
-    rates = DEFAULT_RATES | {"reflect": 0.2}
+    rates = DEFAULT_RATES | {"reflect": 0.2, "questions": 0.2, "edit": 0.2}
     used = set()
     for _ in range(3000):
         used.update(w for b in sample_example(rng, rates).blocks if isinstance(b, Text) for w in b.text.split())
@@ -98,6 +101,22 @@ def test_refinements_end_in_a_right_picture():
     assert detect(np.stack(corrected)).accuracy(scenes) == 1.0
     assert detect(np.stack(shown)).satisfies(scenes).tolist() == faultless
     assert 0.1 < np.mean(faultless) < 0.4
+
+
+def test_edits_end_in_the_picture_that_was_asked_for():
+    scenes, edited = [], []
+    for example in sampled("edit", 300):
+        _, source, seen, instruction, reasoning, picture = example.blocks
+        assert np.array_equal(source.pixels, seen.pixels)
+        before, after = detect(np.stack([source.pixels, picture.pixels])).layouts()
+        change = parse_edit(instruction.text)
+        assert change is not None and changed(change, after) and kept(change, before, after)
+        assert not changed(change, before)
+        scenes.append(read_reasoning(reasoning.text))
+        edited.append(picture.pixels)
+    assert {kind_of(parse_edit(e.blocks[3].text)) for e in sampled("edit")} == set(EDIT_KINDS)
+    assert {scene_split(scene) for scene in scenes} == {"seen"}
+    assert detect(np.stack(edited)).accuracy(scenes) == 1.0
 
 
 def test_words_are_dropped_at_their_rate_but_never_all():
