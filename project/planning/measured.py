@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -62,14 +62,23 @@ class Cost:
     def tokens_per_second(self) -> float:
         return fmean(update.tokens for update in self.updates) / self.seconds("total")
 
+    @property
+    def totals(self) -> list[float]:
+        """Seconds of each update."""
+        return [update.seconds["total"] for update in self.updates]
+
+    @property
+    def images_per_hour(self) -> float:
+        """Of one process, at the median update."""
+        return 3600 * fmean(update.images for update in self.updates) / median(self.totals)
+
     def ratio(self, base: Cost, phase: str) -> float | None:
         """Seconds relative to those of another configuration; None where that has none."""
         return self.seconds(phase) / base.seconds(phase) if base.seconds(phase) else None
 
     def paired_ratios(self, base: Cost) -> list[float]:
         """Total seconds of each update relative to the base's update of the same turn."""
-        pairs = zip(self.updates, base.updates, strict=True)
-        return [mine.seconds["total"] / theirs.seconds["total"] for mine, theirs in pairs]
+        return [mine / theirs for mine, theirs in zip(self.totals, base.totals, strict=True)]
 
 
 class Recorder(Callback):

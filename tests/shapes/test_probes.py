@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from project.shapes.grammar import parse
-from project.shapes.probes import TAGS, shapes_probes
+from project.shapes.probes import PROMPT_TAGS, TAGS, prompt_probes, shapes_probes
 from project.shapes.questions import parse_question
 from project.shapes.second_opinion import satisfies
 
@@ -46,3 +46,16 @@ def test_the_same_seed_draws_the_same_probes(probes):
 def test_a_question_of_quality_that_is_affirmed_has_a_picture_without_fault(probes):
     affirmed = [probe for probe in probes if probe.question.kind == "quality" and probe.truth]
     assert satisfies(np.stack([p.image for p in affirmed]), [parse(p.prompt) for p in affirmed]).all()
+
+
+def test_whole_prompts_are_asked_for_as_often_in_vain_as_not():
+    asked = prompt_probes(400, seed=0)
+    assert Counter((probe.question.tag, probe.truth) for probe in asked) == {
+        (tag, truth): 100 for tag in PROMPT_TAGS for truth in (True, False)
+    }
+    scenes = [parse(probe.prompt, indirect=True) for probe in asked]
+    assert {scene.kind for scene in scenes} == {"single", "size", "count", "pair", "relation"}
+    shown = satisfies(np.stack([probe.image for probe in asked]), scenes)
+    assert shown.tolist() == [probe.truth for probe in asked]
+    with pytest.raises(ValueError, match="at least 4"):
+        prompt_probes(3)

@@ -9,8 +9,9 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -148,14 +149,15 @@ def table(costs: dict[str, Cost]) -> str:
             ratio = cost.ratio(base, phase)
             cells += [f"{cost.seconds(phase):.3f}", "-" if ratio is None else f"{ratio:.2f}"]
         rows.append((phase, cells))
-    for name, of in (("images/s", _images), ("tokens/s", _tokens), ("peak GB", _gigabytes)):
-        cells = [f"{of(base):.2f}", ""]
+    for name, of, digits in _FIGURES:
+        cells = [f"{of(base):.{digits}f}", ""]
         for cost in others.values():
-            cells += [f"{of(cost):.2f}", f"{of(cost) / of(base):.2f}" if of(base) else "-"]
+            cells += [f"{of(cost):.{digits}f}", f"{of(cost) / of(base):.2f}" if of(base) else "-"]
         rows.append((name, cells))
     width = max(len(name) for name, _ in rows)
     lines = [f"{name:<{width}}" + "".join(f"  {cell:>9}" for cell in cells) for name, cells in rows]
     lines += ["", f"mean of {len(base.updates)} update(s) of {base.updates[0].images} images; {machine()}"]
+    lines.append(f"A: median {median(base.totals):.3f} s, {min(base.totals):.3f} to {max(base.totals):.3f} s")
     for name, cost in others.items():
         ratios = cost.paired_ratios(base)
         spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
@@ -174,6 +176,8 @@ def record(costs: dict[str, Cost], configurations: dict[str, list[str]]) -> dict
                 "seconds": {phase: cost.seconds(phase) for phase in cost.phases},
                 "ratio": {phase: cost.ratio(base, phase) for phase in cost.phases},
                 "images_per_second": cost.images_per_second,
+                "median_seconds": median(cost.totals),
+                "images_per_hour": cost.images_per_hour,
                 "tokens_per_second": cost.tokens_per_second,
                 "peak_bytes": cost.peak_bytes,
                 "updates": [
@@ -195,13 +199,10 @@ def machine() -> str:
     return f"CPU with {torch.get_num_threads()} thread(s), torch {torch.__version__}, memory is the process's"
 
 
-def _images(cost: Cost) -> float:
-    return cost.images_per_second
-
-
-def _tokens(cost: Cost) -> float:
-    return cost.tokens_per_second
-
-
-def _gigabytes(cost: Cost) -> float:
-    return cost.peak_bytes / 1e9
+_FIGURES: tuple[tuple[str, Callable[[Cost], float], int], ...] = (
+    ("images/s", lambda cost: cost.images_per_second, 2),
+    ("images/hour", lambda cost: cost.images_per_hour, 0),
+    ("tokens/s", lambda cost: cost.tokens_per_second, 2),
+    ("peak GB", lambda cost: cost.peak_bytes / 1e9, 2),
+)
+"""Rows below the phases: name, value and decimals. Images an hour are those of one process at the median update."""
