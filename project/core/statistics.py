@@ -50,25 +50,54 @@ def bootstrap(value_SP: ArrayLike, strata_P: Sequence[str], resamples: int = 10_
     return Interval(mean=float(100 * exact), low=float(100 * low), high=float(100 * high))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """The mean outcome of those prompts that something is given of: sum(value * given) / sum(given).
+
+    Whether it is given may differ between seeds, and between the evaluations that are compared.
+    """
+
+    value_SP: Floats
+    given_SP: Floats
+    """0 or 1."""
+
+
+def bootstrap_shares(
+    terms: Sequence[tuple[int, Share]], strata_P: Sequence[str], resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """Sum of shares with their signs, and its percentile interval: [(1, after), (-1, before)] is a gain.
+
+    It takes the draws of `bootstrap`, and agrees with it where everything is given. A resample in which nothing is
+    given is left out. Raises ValueError as `bootstrap` does, and if nothing is given in all of a term.
+    """
+    checked = [
+        (sign, _checked(share.value_SP * share.given_SP, strata_P), _checked(share.given_SP, strata_P))
+        for sign, share in terms
+    ]
+    if not all(given_SP.any() for *_, given_SP in checked):
+        raise ValueError("a share of nothing: no prompt has what is given")
+    strata, stratum_P, size_K = np.unique(np.asarray(strata_P), return_inverse=True, return_counts=True)
+    weight_P = 1 / (len(strata) * size_K[stratum_P])
+    exact = sum(
+        sign * (value_SP @ weight_P).sum() / (given_SP @ weight_P).sum() for sign, value_SP, given_SP in checked
+    )
+    sums = []
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for count_RS, count_RP in _draws(len(checked[0][1]), tuple(stratum_P.tolist()), resamples, seed):
+
+            def total_R(value_SP: Floats, by_R: Counts = count_RS, by_P: Counts = count_RP) -> Floats:
+                return np.asarray(((by_P @ (value_SP * weight_P).T) * by_R).sum(axis=1))
+
+            sums.append(sum(sign * total_R(value_SP) / total_R(given_SP) for sign, value_SP, given_SP in checked))
+    low, high = np.nanquantile(np.concatenate(sums), [0.025, 0.975])
+    return Interval(mean=float(100 * exact), low=float(100 * low), high=float(100 * high))
+
+
 def paired_bootstrap(
     before_SP: ArrayLike, after_SP: ArrayLike, strata_P: Sequence[str], resamples: int = 10_000, seed: int = 0
 ) -> Interval:
     """Mean gain, after - before, of the same prompts and seeds. Raises ValueError as `bootstrap` does."""
     return bootstrap(_difference(after_SP, before_SP), strata_P, resamples, seed)
-
-
-def paired_bootstrap_between(
-    a_before_SP: ArrayLike,
-    a_after_SP: ArrayLike,
-    b_before_SP: ArrayLike,
-    b_after_SP: ArrayLike,
-    strata_P: Sequence[str],
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> Interval:
-    """Mean difference of the gains of a and b on the same prompts and seeds. Raises ValueError as `bootstrap` does."""
-    gain_SP = _difference(_difference(a_after_SP, a_before_SP), _difference(b_after_SP, b_before_SP))
-    return bootstrap(gain_SP, strata_P, resamples, seed)
 
 
 def resampled_counts(strata_P: Sequence[str], resamples: int = 10_000, seed: int = 0) -> Iterator[Counts]:

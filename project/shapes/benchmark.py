@@ -18,9 +18,10 @@ from project.rewards.base import Reward
 from project.shapes import second_opinion
 from project.shapes.detector import detect
 from project.shapes.grammar import read_reasoning
+from project.shapes.mistakes import reflect
 from project.shapes.prompts import EVAL_SETS
 from project.shapes.scenes import KINDS, Scene
-from project.trajectory import Prompt, Trajectory
+from project.trajectory import ImageSegment, Prompt, Trajectory
 
 SETS = tuple(EVAL_SETS)
 MEASURES = ("picture", "second_opinion", "reasoning", "reward")
@@ -59,6 +60,7 @@ class ShapesBenchmark(Benchmark):
                 "second_opinion": int(second[n]),
                 # The text of a round of refinement is a reflection, and names no scene.
                 "reasoning": None if trajectory.round else int(names(trajectory.reasoning, scene)),
+                **({} if trajectory.source is None else of_refinement(trajectory, trajectory.source, scene)),
                 "reward": rewards[n],
                 "text": trajectory.reasoning,
             }
@@ -95,6 +97,17 @@ def names(reasoning: str, scene: Scene) -> bool:
     """Whether the reasoning arrives at the scene, in whatever order it names the objects."""
     read = read_reasoning(reasoning)
     return read is not None and read.canonical() == scene.canonical()
+
+
+def of_refinement(trajectory: Trajectory, source: ImageSegment, scene: Scene) -> Outcome:
+    """`kept`: whether the picture was kept as it is. `reflection`: whether what was said of it is true; None if nothing
+    was said, or the detector cannot read the picture. Both are 0 or 1."""
+    layout = detect(source.pixels_HWC.cpu().numpy()[None]).layouts()[0] if trajectory.texts else None
+    truths = [] if layout is None else [reflect(scene, layout, placed=placed) for placed in (False, True)]
+    return {
+        "kept": int(not trajectory.images),
+        "reflection": int(trajectory.reasoning in truths) if truths else None,
+    }
 
 
 def _scene(prompt: Prompt) -> Scene:

@@ -7,7 +7,7 @@ largest update "after". Shape suffixes: S seeds, P prompts.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from project.core import json_files
+from project.core.statistics import Share
 from project.study.plan import Measure
 
 Rows = Mapping[str, Mapping[str, Any]]
@@ -36,9 +37,11 @@ class Outcomes:
 
     strata_P: tuple[str, ...]
     """Set and kind."""
-    before_SP: Mapping[str, NDArray[np.float64]]
+    before: Mapping[str, Share]
     """By arm."""
-    after_SP: Mapping[str, NDArray[np.float64]]
+    after: Mapping[str, Share]
+    given: bool
+    """Whether only some rows count."""
     left_out: int
     """Prompts without an outcome in some evaluation: they count in none."""
 
@@ -97,7 +100,7 @@ def outcomes(pairs: Mapping[str, Sequence[Pair]], name: str, measure: Measure) -
             f"measure {name!r}: there is no set {sorted(unknown)[0]!r}: choose of {', '.join(sorted(sets))}"
         )
     ids = sorted(key for key, row in first.items() if not measure.sets or row["set"] in measure.sets)
-    for outcome in filter(None, (measure.outcome, measure.minus)):
+    for outcome in filter(None, (measure.outcome, measure.minus, *measure.given)):
         for arm, found in evaluations.items():
             if not ids or any(outcome not in rows[key] for rows in found for key in ids):
                 known = ", ".join(sorted({key for row in found[0].values() for key in row} - {"id", "set", "kind"}))
@@ -110,18 +113,33 @@ def outcomes(pairs: Mapping[str, Sequence[Pair]], name: str, measure: Measure) -
         terms = (row[measure.outcome], 0.0 if measure.minus is None else row[measure.minus])
         return np.nan if None in terms else terms[0] - terms[1]
 
-    def values_SP(evaluations: Iterable[Rows]) -> NDArray[np.float64]:
-        return np.array([[value(rows[key]) for key in ids] for rows in evaluations], np.float64)
+    def given(row: Mapping[str, Any]) -> bool:
+        return all(row[outcome] == wanted for outcome, wanted in measure.given.items())
 
-    before_SP = {arm: values_SP(pair.before for pair in runs) for arm, runs in pairs.items()}
-    after_SP = {arm: values_SP(pair.after for pair in runs) for arm, runs in pairs.items()}
-    known_P = np.isfinite(np.concatenate([*before_SP.values(), *after_SP.values()])).all(axis=0)
+    def share(evaluations: Sequence[Rows]) -> Share:
+        rows_SP = [[rows[key] for key in ids] for rows in evaluations]
+        return Share(
+            value_SP=np.array([[value(row) for row in rows_P] for rows_P in rows_SP], np.float64),
+            given_SP=np.array([[given(row) for row in rows_P] for rows_P in rows_SP], np.float64),
+        )
+
+    before = {arm: share([pair.before for pair in runs]) for arm, runs in pairs.items()}
+    after = {arm: share([pair.after for pair in runs]) for arm, runs in pairs.items()}
+    everything = [*before.values(), *after.values()]
+    known_P = np.isfinite(np.concatenate([of.value_SP for of in everything])).all(axis=0)
     if not known_P.any():
         asked = repr(measure.outcome) + (f" and one {measure.minus!r}" if measure.minus else "")
         raise ValueError(f"measure {name!r}: no prompt has an outcome {asked} in every evaluation")
+    if not all(of.given_SP[:, known_P].any() for of in everything):
+        raise ValueError(f"measure {name!r}: in some evaluation no prompt has what is given, {measure.given}")
     return Outcomes(
         strata_P=tuple(f"{first[k]['set']}/{first[k]['kind']}" for k, known in zip(ids, known_P, strict=True) if known),
-        before_SP={arm: value[:, known_P] for arm, value in before_SP.items()},
-        after_SP={arm: value[:, known_P] for arm, value in after_SP.items()},
+        before={arm: _of(of, known_P) for arm, of in before.items()},
+        after={arm: _of(of, known_P) for arm, of in after.items()},
+        given=bool(measure.given),
         left_out=int((~known_P).sum()),
     )
+
+
+def _of(share: Share, prompts_P: NDArray[np.bool_]) -> Share:
+    return Share(value_SP=share.value_SP[:, prompts_P], given_SP=share.given_SP[:, prompts_P])

@@ -36,6 +36,8 @@ class Measure:
         outcome: Key in the rows of `evaluations/`: a number in [0, 1].
         minus: Outcome that is taken off, row by row: "picture@round1" minus "picture" is what a round of refinement
             is worth, in [-1, 1].
+        given: Outcomes and their values: the mean is over those rows alone. "picture@round1" given {picture: 0} is the
+            share of wrong pictures that a round of refinement puts right. Kinds weigh by how often it is given.
         sets: Sets of prompts to take it on; empty = all.
         arms: Arms to take it on; empty = all. The rows of the others need not have the outcome.
         benchmark: Prefix of the files in `evaluations/` that it is read from; none = the study's.
@@ -43,6 +45,7 @@ class Measure:
 
     outcome: str
     minus: str | None = None
+    given: dict[str, float] = field(default_factory=dict)
     sets: list[str] = field(default_factory=list)
     arms: list[str] = field(default_factory=list)
     benchmark: str | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from project.core.atomic_files import write_atomically
-from project.core.statistics import Interval, bootstrap, paired_bootstrap, paired_bootstrap_between
+from project.core.statistics import Interval, Share, bootstrap, bootstrap_shares
 from project.study.evaluations import Outcomes, outcomes
 from project.study.plan import Bar, Section, Study
 from project.study.results import Result
@@ -173,16 +173,22 @@ def _mean(run: Result, column: str) -> float | None:
 
 
 def _line(found: Outcomes, compared: Sequence[tuple[str, str]]) -> Line:
-    before, after, strata = found.before_SP, found.after_SP, found.strata_P
+    before, after, strata = found.before, found.after, found.strata_P
+
+    def interval(*terms: tuple[int, Share]) -> Interval:
+        if found.given:
+            return bootstrap_shares(terms, strata)
+        return bootstrap(sum(sign * share.value_SP for sign, share in terms), strata)
+
     versus: dict[str, dict[str, Interval]] = {}
     for a, b in compared:
-        versus.setdefault(a, {})[b] = paired_bootstrap_between(before[a], after[a], before[b], after[b], strata)
+        versus.setdefault(a, {})[b] = interval((1, after[a]), (-1, before[a]), (-1, after[b]), (1, before[b]))
     return Line(
         prompts=len(strata),
         left_out=found.left_out,
-        before={arm: bootstrap(values, strata) for arm, values in before.items()},
-        after={arm: bootstrap(values, strata) for arm, values in after.items()},
-        gain={arm: paired_bootstrap(before[arm], after[arm], strata) for arm in before},
+        before={arm: interval((1, share)) for arm, share in before.items()},
+        after={arm: interval((1, share)) for arm, share in after.items()},
+        gain={arm: interval((1, after[arm]), (-1, before[arm])) for arm in before},
         versus=versus,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from project.core.statistics import bootstrap, paired_bootstrap, paired_bootstrap_between, resampled_counts
+from project.core.statistics import Share, bootstrap, bootstrap_shares, paired_bootstrap, resampled_counts
 
 KINDS = ["count", "count", "single", "single"]
 
@@ -86,16 +86,30 @@ def test_coverage_of_the_true_gain():
     assert 176 <= covered <= 198
 
 
-def test_between_is_the_difference_of_gains():
+def test_shares_of_everything_are_means():
     rng = np.random.default_rng(3)
-    before = rng.uniform(size=(3, 8))
-    gain = rng.normal(size=(3, 8))
+    before, after = (Share(value_SP=rng.uniform(size=(3, 8)), given_SP=np.ones((3, 8))) for _ in range(2))
     strata = KINDS * 2
-    # b gains 0.1 less than a on every prompt, from another level: the difference is exactly 10 points.
-    between = paired_bootstrap_between(before, before + gain, before / 2, before / 2 + gain - 0.1, strata)
-    assert (between.mean, between.low, between.high) == pytest.approx((10.0, 10.0, 10.0))
-    against_nothing = paired_bootstrap_between(before, before + gain, before, before, strata)
-    assert against_nothing == paired_bootstrap(before, before + gain, strata)
+    gain = bootstrap_shares([(1, after), (-1, before)], strata)
+    expected = paired_bootstrap(before.value_SP, after.value_SP, strata)
+    assert (gain.mean, gain.low, gain.high) == pytest.approx((expected.mean, expected.low, expected.high), abs=1e-5)
+
+
+def test_a_share_is_of_what_is_given_in_each_evaluation():
+    given = np.array([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0]])
+    share = Share(value_SP=np.array([[1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0]]), given_SP=given)
+    found = bootstrap_shares([(1, share)], ["a"] * 4)
+    assert found.mean == pytest.approx(50.0), "2 of the 4 that are given"
+    assert found.low < 50 < found.high
+    # The width of a ratio of sums: 200 prompts, of which about half are given.
+    rng = np.random.default_rng(5)
+    value, given = (rng.random((1, 400)) < p for p in (0.3, 0.5))
+    ratio = bootstrap_shares([(1, Share(value_SP=value * 1.0, given_SP=given * 1.0))], ["a"] * 400)
+    share_of = value[given].mean()
+    width = 100 * 2 * 1.96 * np.sqrt(share_of * (1 - share_of) / given.sum())
+    assert ratio.mean == pytest.approx(100 * share_of) and ratio.high - ratio.low == pytest.approx(width, rel=0.1)
+    with pytest.raises(ValueError, match="a share of nothing"):
+        bootstrap_shares([(1, Share(value_SP=value * 1.0, given_SP=given * 0.0))], ["a"] * 400)
 
 
 def test_more_resamples_than_a_chunk_and_the_same_seed_the_same_numbers():

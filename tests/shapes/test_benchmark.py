@@ -12,6 +12,7 @@ from project.benchmarks.base import flatten
 from project.rewards.base import Reward, RewardOutput
 from project.shapes.benchmark import KindMeans, ShapesBenchmark, names
 from project.shapes.grammar import think
+from project.shapes.mistakes import reflect
 from project.shapes.renderer import render
 from project.shapes.scenes import Object, Scene, sample_layout
 from project.trajectory import Group, ImageSegment, Prompt, SampleKey, TextSegment, Trajectory
@@ -137,3 +138,22 @@ def test_rounds_are_measured_and_an_oracle_is_called_one() -> None:
     benchmark.reset()
     benchmark.update(before)
     assert "rounds" not in benchmark.figures()
+
+
+def test_a_refinement_tells_whether_it_kept_the_picture_and_spoke_true() -> None:
+    first = trajectory(CIRCLE, CROSSES, think(CIRCLE), "direct", "a")
+    truth = reflect(CIRCLE, sample_layout(np.random.default_rng(0), CROSSES))
+
+    def refined(text: str | None, *, kept: bool) -> Trajectory:
+        drawn = trajectory(CIRCLE, CIRCLE, text or "", "direct", "a")
+        segments = () if text is None else drawn.segments[: 1 if kept else 2]
+        return dataclasses.replace(drawn, segments=segments, source=first.image, round=1)
+
+    said = [
+        refined(truth, kept=False),
+        refined("<think> nothing is wrong </think>", kept=True),
+        refined(None, kept=True),
+    ]
+    rows = ShapesBenchmark().measure(said, [None] * 3)
+    assert [(row["kept"], row["reflection"], row["picture"]) for row in rows] == [(0, 1, 1), (1, 0, 0), (1, None, 0)]
+    assert not {"kept", "reflection"} & set(ShapesBenchmark().measure([first], [None])[0])

@@ -23,7 +23,7 @@ from project.study.compare import compare, saved_report
 from project.study.evaluations import Pair, outcomes, read_pair, read_rows
 from project.study.figure import smoothed
 from project.study.plan import Measure, read_study
-from project.study.report import markdown
+from project.study.report import _line, markdown
 from project.study.results import read_curve
 from project.study.runs import run_all, runs_of
 from tests.helpers import ROOT
@@ -263,13 +263,30 @@ def test_one_outcome_minus_another_is_unknown_where_either_is():
 
     before, after = rows((1, 0), (None, 1), (0, 1), (1, 1)), rows((0, 1), (1, 1), (0, None), (0.5, 0.25))
     found = outcomes({"x": [Pair(before=before, after=after)]}, "m", Measure(outcome="a", minus="b"))
-    assert found.before_SP["x"].tolist() == [[1, 0]] and found.after_SP["x"].tolist() == [[-1, 0.25]]
+    assert found.before["x"].value_SP.tolist() == [[1, 0]] and found.after["x"].value_SP.tolist() == [[-1, 0.25]]
     assert found.left_out == 2 and found.strata_P == ("s/k", "s/k")
     with pytest.raises(ValueError, match="not all rows of x have an outcome 'c': choose of a, b, or leave the arm"):
         outcomes({"x": [Pair(before=before, after=after)]}, "m", Measure(outcome="a", minus="c"))
     nothing = rows((None, 1), (1, None))
     with pytest.raises(ValueError, match="no prompt has an outcome 'a' and one 'b' in every"):
         outcomes({"x": [Pair(before=nothing, after=nothing)]}, "m", Measure(outcome="a", minus="b"))
+
+
+def test_a_share_is_taken_of_what_is_given():
+    def rows(*values: tuple[int, int]) -> dict[str, dict[str, object]]:
+        return {str(n): {"set": "s", "kind": "k", "first": a, "refined": b} for n, (a, b) in enumerate(values)}
+
+    # Of the wrong pictures 1 of 3 is put right before training, 1 of 2 after.
+    before, after = rows((0, 1), (0, 0), (0, 0), (1, 1)), rows((0, 1), (1, 1), (0, 0), (1, 0))
+    measure = Measure(outcome="refined", given={"first": 0})
+    found = outcomes({"x": [Pair(before=before, after=after)]}, "repaired", measure)
+    line = _line(found, [])
+    assert (line.before["x"].mean, line.after["x"].mean) == pytest.approx((100 / 3, 50))
+    assert line.gain["x"].mean == pytest.approx(50 - 100 / 3)
+    with pytest.raises(ValueError, match=r"no prompt has what is given, \{'first': 3\}"):
+        outcomes({"x": [Pair(before=before, after=after)]}, "m", Measure(outcome="refined", given={"first": 3}))
+    with pytest.raises(ValueError, match="have an outcome 'second'"):
+        outcomes({"x": [Pair(before=before, after=after)]}, "m", Measure(outcome="refined", given={"second": 0}))
 
 
 def test_threads_reach_the_environment_of_the_runs_only():

@@ -68,7 +68,7 @@ def table(pairs: Sequence[Pair]) -> list[str]:
         for outcome in measured([[row for row in rows.values() if row["set"] == name] for rows in evaluations]):
             measure = Measure(outcome=outcome, sets=[name])
             found = outcomes({"runs": pairs}, f"{name}: {outcome}", measure)
-            before, after, strata = found.before_SP["runs"], found.after_SP["runs"], found.strata_P
+            before, after, strata = found.before["runs"].value_SP, found.after["runs"].value_SP, found.strata_P
             change = f"{bootstrap(before, strata).mean:.1f} → {bootstrap(after, strata).mean:.1f}"
             cells.append([name, outcome, str(len(strata)), change, signed(paired_bootstrap(before, after, strata))])
     return markdown_table(["set", "outcome", "prompts", "before → after", "gain"], cells)
