@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test lint
 
 demo: $(INSTALLED)
-	$(BIN)/python -m project fit --config configs/shapes/demo.yaml
+	OMP_NUM_THREADS=1 $(BIN)/python -m project fit --config configs/shapes/demo.yaml --trainer.devices 2 --trainer.strategy ddp
 	$(BIN)/python -m project results
 
 test: $(INSTALLED)
