@@ -1,8 +1,8 @@
 """`PublishedBenchmark`: draws what a published benchmark asks for, and judges it while drawing goes on.
 
-What it writes, pictures and rows, stands in a folder of its own that hangs on weights, settings, prompts and judge
-alone. So the same command goes on where an earlier one was killed. A picture is saved before it is judged, a row is
-written as soon as a picture is judged, and pictures that were drawn together are drawn together again.
+It writes pictures and rows into a folder whose name depends only on weights, settings, prompts and judge. So the same
+command resumes after an interruption. A picture is saved before it is judged, and a row is written as soon as its
+picture is judged. Pictures that were drawn together are drawn together again.
 """
 
 from __future__ import annotations
@@ -45,26 +45,27 @@ WRITERS = 8
 class PublishedBenchmark(Benchmark, PromptSource):
     """Draws the pictures of a published benchmark with the policy, and scores them as `python -m project score` does.
 
-    It brings its prompts, so the data module needs no file for it. They are drawn by `evaluation.task` of the model; if
-    the benchmark edits pictures, with its size and reasoning. Figures are logged as `NAME/...`, `NAME/overall` is the
-    headline of `mode`, and both modes stand beside it. Where pictures are refined, every round is judged too:
-    `NAME/rounds/LABEL/overall`. `NAME/rounds/LABEL/oracle` is what it would be worth to go on with the wrong ones
-    alone: an oracle, since only the benchmark knows which those are.
+    The benchmark has its own prompts, so the data module needs no file for it. `evaluation.task` of the model draws
+    them. If the benchmark edits pictures, they are edited with the size and the reasoning of that task.
+
+    Figures are logged as `NAME/...`: `NAME/overall` is the headline of `mode`, and the figures of both modes are
+    logged too. If pictures are refined, every round is judged: `NAME/rounds/LABEL/overall`. `NAME/rounds/LABEL/oracle`
+    is the score if only the wrong pictures were refined. It is an oracle: only the benchmark knows the wrong ones.
 
     `test` and `validate` write into `runs/EXPERIMENT/benchmarks/NAME-DIGEST`: pictures, rows.jsonl, results.json,
-    report.md, a sheet of pictures. The same command goes on there. A `fit` writes into the run's own folder,
+    report.md, a sheet of pictures. The same command resumes there. A `fit` writes into the run's own folder,
     `evaluations/NAME_UPDATE`.
 
     Args:
-        pictures: The benchmark, with who judges.
+        pictures: The benchmark, with its judge or detector.
         items: Its official file of prompts, or folder of files.
-        guidance: What its protocol says of guidance.
-        every: Draw every so many of the items, 1 for all: a fixed subset for evaluations during training.
-        limit: Draw so many items at most.
-        mode: Of the headline.
-        overlap: Judge in a thread of its own while drawing goes on.
-        allow_missing: Do not fail where pictures could not be judged; their number is said all the same.
-        name: NAME, where one run has a benchmark twice; if None, as `score` calls it.
+        guidance: The guidance that its protocol prescribes, where it differs from the task's.
+        every: Draw every n-th item: a fixed subset for evaluations during training. 1 = all items.
+        limit: Draw at most this many items.
+        mode: Mode of the headline.
+        overlap: Judge in a separate thread while drawing goes on.
+        allow_missing: Do not fail if pictures could not be judged. Their number is reported in any case.
+        name: NAME, for a run that has a benchmark twice; None = the name that `score` uses.
     """
 
     of_pictures = False

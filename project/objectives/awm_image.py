@@ -21,7 +21,7 @@ class AWMImage(ForwardImage):
 
     `l` is a mean over latents, and `l_old` the same under the weights of the rollout; it is a bound on minus the
     log-likelihood of the picture. At the first optimizer step on a rollout every ratio is exactly 1, and the gradient
-    is that of `A w l`. Fast, and easily unstable: keep it near another policy (`VelocityKL`).
+    is that of `A w l`. It learns fast and easily becomes unstable: add `VelocityKL`.
 
     Args:
         clip: c.

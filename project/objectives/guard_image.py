@@ -19,7 +19,7 @@ class GuardImage(GRPOImage):
     out, the second becomes equal for all steps. All means are over latents, as log-probabilities are.
 
     Args:
-        clip: of the normalised ratio. The width that fits is that of `GRPOImage` times a typical `std` of a step.
+        clip: clip of the normalised ratio. Take that of `GRPOImage` times a typical `std` of a step.
         divide_by_length: divide the loss of a step by its length `-dt`, so that steps weigh alike.
     """
 

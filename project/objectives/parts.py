@@ -64,7 +64,7 @@ class Penalty(Part):
     """What keeps the policy near another one.
 
     Args:
-        weight: of the penalty.
+        weight: weight of the penalty.
 
     Raises:
         ValueError: if the weight is negative.

@@ -12,11 +12,11 @@ from project.objectives.terms import check_positive, truncated_loss
 class TruncatedImage(RatioImage):
     """`-A min(ratio, 1 + c)` of each trained step, whose gradient is that weight times the gradient of log-probability.
 
-    Steps beyond the cap keep a gradient, which clipping takes from them (CISPO, arXiv 2506.13585). With one optimizer
+    Steps beyond the cap keep a gradient, which clipping would remove (CISPO, arXiv 2506.13585). With one optimizer
     step per rollout it is the plain policy gradient.
 
     Args:
-        excess: c, how far above 1 a weight may be. As the clip of `GRPOImage`, it is for means over latents.
+        excess: c, how far above 1 a weight may be. It is small for the same reason as the clip of `GRPOImage`.
 
     Raises:
         ValueError: if the excess is not positive.

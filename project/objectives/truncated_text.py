@@ -14,7 +14,7 @@ from project.objectives.terms import TextReduction, truncated_loss
 class TruncatedText(RatioText):
     """`-A min(ratio, cap)` of each token, whose gradient is that weight times the gradient of log-probability.
 
-    Tokens beyond the cap keep a gradient, which clipping takes from them. With one optimizer step per rollout it is the
+    Tokens beyond the cap keep a gradient, which clipping would remove. With one optimizer step per rollout it is the
     plain policy gradient.
 
     Args:

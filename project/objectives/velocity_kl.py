@@ -17,8 +17,8 @@ class VelocityKL(ImagePenalty):
     """`mean |v - v_reference|^2` over latents: every flow time weighs the same, whatever the noise of its step is.
 
     Args:
-        at: the trained `steps` of the rollout, whose velocity is there already, or `noised` states of the drawn
-            pictures, which need no random steps in the rollout and a forward of their own.
+        at: the trained `steps` of the rollout, whose velocity the replay has already; or `noised` states of the drawn
+            pictures, which work without random steps but cost an extra forward.
         states: noised states of each picture.
         flow_times: (lo, hi) between which they lie; 1 is pure noise.
         guided: compare velocities with the guidance of the task; without it only at noised states.

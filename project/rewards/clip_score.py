@@ -22,9 +22,9 @@ class CLIPScore(Reward):
 
     Args:
         model: folder or hub id of a CLIP checkpoint of transformers.
-        tokenizer: folder or hub id of its tokenizer; that of the checkpoint if None.
-        scale: factor of the cosine; the checkpoint's own (`logit_scale`) if None. With 1 the reward is in [-1, 1].
-        device: e.g. cuda:1; the accelerator if there is one, else the CPU, if None.
+        tokenizer: folder or hub id of its tokenizer; None = that of the checkpoint.
+        scale: factor of the cosine; None = the checkpoint's own (`logit_scale`). With 1 the reward is in [-1, 1].
+        device: e.g. cuda:1; None = the accelerator if there is one, else the CPU.
         batch_size: pictures per forward.
         weight: factor in the sum of rewards; with 0 it is only logged.
 

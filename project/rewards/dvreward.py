@@ -36,7 +36,7 @@ class DVReward(Reward):
     """Asks a judge every question of a prompt about each picture and aggregates its confidences.
 
     Args:
-        judge: who answers.
+        judge: the judge that answers the questions.
         aggregation: geometric = sqrt(semantic * quality), each the mean over its questions (semantic alone for a
             prompt without quality questions); mean = their average; all = the mean over all questions.
         binary: round confidences to yes (above 1/2) or no first.

@@ -22,7 +22,7 @@ class HolisticReward(Reward):
     The question itself names the request, so this reward needs no judge with `show_request`.
 
     Args:
-        judge: who answers.
+        judge: the judge that answers the question.
         instruction: the question; {prompt} in it becomes the prompt's text. The embedded world's detector understands
             "is there {prompt} ?".
         binary: round confidences to yes (above 1/2) or no.

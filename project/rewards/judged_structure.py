@@ -28,8 +28,8 @@ class JudgedStructure(Reward):
     text has 1: it wrote nothing wrong.
 
     Args:
-        judge: who reads the texts.
-        steps: question per step, if not these: does the text clarify, compare, instruct.
+        judge: the judge that reads the texts.
+        steps: a question for each step; default: does the text clarify, compare, instruct.
         minimum_answered: a sample with a smaller share of its questions answered is not scored.
         weight: factor in the sum of rewards; with 0 it is only logged.
         mask_image: a text that was denied a step (confidence not above 1/2) also takes the image of its sample out of

@@ -27,10 +27,10 @@ class MLLMLikelihood(LikelihoodReward):
     Args:
         model: folder or hub id, e.g. Qwen/Qwen3-VL-8B-Instruct.
         instruction: what the chat asks for.
-        baseline: with `no_picture`, less the same without the picture, see `LikelihoodReward`.
+        baseline: `no_picture` subtracts the value without the picture, see `LikelihoodReward`.
         quantization: 8bit (int8) or 4bit (nf4) linear layers by bitsandbytes, or none.
-        dtype: of what is not quantized.
-        device: e.g. cuda:1; the accelerator if there is one, else the CPU, if None.
+        dtype: number format of the layers that are not quantized.
+        device: e.g. cuda:1; None = the accelerator if there is one, else the CPU.
         batch_size: prompts per forward.
         weight: factor in the sum of rewards; with 0 it is only logged.
 

@@ -25,14 +25,14 @@ MOST_ORDERED = 5
 class OCRReward(Reward):
     """`1 - edit distance / length` of the text that a reader finds in the picture, at least 0.
 
-    The distance is the number of letters to insert, delete or replace, and the length that of the text asked for: a
-    picture with all of it and nothing else has 1. White space does not count. Lines may stand in any order: the best
-    one counts. A picture in which no text is found has 0.
+    The distance is the number of letters to insert, delete or replace. The length is that of the text asked for. A
+    picture with exactly this text has 1. White space does not count. Lines can be in any order: the best order counts.
+    A picture without readable text has 0.
 
     Args:
-        column: of the prompt file that holds the text; if None, it is what stands in quotation marks in the prompt.
+        column: column of the prompt file with the text; None = the text in quotation marks in the prompt.
         ignore_case: capital and small letters are the same.
-        reader: who reads; RapidOCRReader if None, which needs the extra `ocr`.
+        reader: what reads the text; None = RapidOCRReader, which needs the extra `ocr`.
         weight: factor in the sum of rewards; with 0 it is only logged.
     """
 

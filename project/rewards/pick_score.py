@@ -10,10 +10,10 @@ class PickScore(CLIPScore):
 
     Args:
         model: folder or hub id of the checkpoint.
-        tokenizer: folder or hub id of its tokenizer, which the published checkpoint has from a CLIP of LAION; that of
-            the checkpoint if None.
-        scale: factor of the cosine; the checkpoint's own (`logit_scale`) if None. With 1 the reward is in [-1, 1].
-        device: e.g. cuda:1; the accelerator if there is one, else the CPU, if None.
+        tokenizer: folder or hub id of its tokenizer; None = that of the checkpoint. The published checkpoint uses the
+            tokenizer of a CLIP of LAION.
+        scale: factor of the cosine; None = the checkpoint's own (`logit_scale`). With 1 the reward is in [-1, 1].
+        device: e.g. cuda:1; None = the accelerator if there is one, else the CPU.
         batch_size: pictures per forward.
         weight: factor in the sum of rewards; with 0 it is only logged.
 

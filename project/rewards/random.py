@@ -15,10 +15,10 @@ from project.trajectory import Trajectory
 class RandomReward(Reward):
     """Uniform numbers in [0, 1), keyed by the sample and its round.
 
-    What does training do to a model that is told nothing?
+    It shows what training does to a model that learns nothing from its reward.
 
     Args:
-        seed: of the rewards, on top of the run's own seed.
+        seed: seed of the rewards, in addition to the run's own seed.
         weight: factor in the sum of rewards; with 0 it is only logged.
     """
 

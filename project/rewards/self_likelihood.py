@@ -18,18 +18,17 @@ from project.rewards.likelihood import Baseline, LikelihoodReward
 
 
 class SelfLikelihood(LikelihoodReward):
-    """A unified model reads the picture through its vision encoder, then tells how probable the prompt is.
+    """A unified model reads the picture with its vision encoder; the reward is how probable the prompt then is.
 
-    With `copy: frozen` the weights never change, and the copy takes memory of its own on each rank. With `copy: policy`
-    the model that is trained judges itself with the weights of the rollout: no memory, but the measure moves with
-    training.
+    With `copy: frozen` the weights never change, but the copy takes memory on each rank. With `copy: policy` the
+    trained model judges itself with the weights of the rollout. This takes no memory, but training changes the measure.
 
     Args:
-        copy: whose weights: a `frozen` copy of the policy as training finds it, or the `policy` itself.
+        copy: a `frozen` copy of the policy before training, or the `policy` itself.
         policy: where the frozen copy comes from, if not from the model that is trained.
         instruction: text between picture and prompt. The embedded model knows "describe".
-        baseline: with `no_picture`, less the same without the picture, see `LikelihoodReward`.
-        device: of the frozen copy, e.g. cuda:1; the accelerator if there is one, else the CPU, if None.
+        baseline: `no_picture` subtracts the value without the picture, see `LikelihoodReward`.
+        device: device of the frozen copy, e.g. cuda:1; None = the accelerator if there is one, else the CPU.
         batch_size: prompts per forward.
         weight: factor in the sum of rewards; with 0 it is only logged.
 

@@ -36,14 +36,14 @@ class ServiceReward(Reward):
     samples that get no number are not scored and not trained; while every server is away, training waits.
 
     Args:
-        service: who is asked.
+        service: address of the service, and how it is asked.
         scorer: name and version of what the service computes, for metrics and for the cache.
-        cache: folder of answers that are kept, on a local disk; none are kept if None. It needs `scorer`.
-        columns: of the prompt file, that are sent too.
+        cache: folder that keeps the answers, on a local disk; None = no cache. It needs `scorer`.
+        columns: columns of the prompt file to send.
         texts: send the reasoning too.
         batch_size: samples in a request.
-        image_size: height and width of the picture that `preflight` sends [pixels]: that of your pictures.
-        max_bytes: of the cache; beyond it the answers that were not used for longest are forgotten.
+        image_size: height and width of the picture that `preflight` sends [pixels]; give the size of your pictures.
+        max_bytes: largest size of the cache; beyond it the least recently used answers are removed.
         weight: factor in the sum of rewards; with 0 it is only logged.
         text_only: it counts for the text objective alone.
 

@@ -65,7 +65,7 @@ class Editing(OneTurn):
         guidance: classifier-free guidance, the same in rollout and in replay. Without the image it reads only texts.
         shared_noise: start all samples of a group from one initial noise.
         source: import path of a function that gives a prompt's picture, uint8 [height, width, 3].
-        prompts_per_forward: so many times G samples are drawn together; if None, all of an update.
+        prompts_per_forward: prompts whose G samples are drawn together; None = all of an update.
     """
 
     def __init__(

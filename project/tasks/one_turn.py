@@ -1,4 +1,4 @@
-"""What tasks share whose trajectories are a single turn: it is replayed as it was drawn."""
+"""What all tasks with a single turn share: the turn is replayed as it was drawn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class OneTurn(Task):
     """A task whose samples read their prompt's text (and source picture, if they have one) and make one turn.
 
     Args:
-        turn: that they make.
+        turn: the turn that every sample makes.
     """
 
     def __init__(self, turn: Turn) -> None:

@@ -23,10 +23,10 @@ class ReasoningT2I(OneTurn):
         shared_noise: start all samples of a group from one initial noise.
         images_per_text: samples of a group that share a reasoning text; 1 = a text for each sample (the paper). With
             more, `image_baseline: context` can separate what a picture earned from what its text earned.
-        prompts_per_forward: so many times G samples are drawn together; if None, all of an update.
-        texts_per_forward: so many times G samples write their texts together, before any of them is drawn; if None,
-            as many as are drawn together. Writing reads all weights for every token, whatever the number of texts. A
-            waiting text keeps its tokens and those of its prompt in memory, 57 kB for each token of BAGEL-7B in bf16.
+        prompts_per_forward: prompts whose G samples are drawn together; None = all of an update.
+        texts_per_forward: prompts whose G samples write their texts together, before any of them is drawn; None = as
+            many as are drawn together. Every token reads all weights once, whatever the number of texts. A waiting text
+            keeps its tokens and those of its prompt in memory, 57 kB for each token of BAGEL-7B in bf16.
     """
 
     def __init__(

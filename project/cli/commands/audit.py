@@ -1,8 +1,8 @@
 """Measure a judge on questions about pictures whose answers are known.
 
-Writes `results.json`, `reliability.png` and `answers.jsonl` into a folder. An audit that was interrupted goes on: give
-the same command again. A judge that is a model in this process has its own arguments for where and how it is held, for
-instance `--judge.device cuda:1 --judge.dtype bfloat16`.
+Writes `results.json`, `reliability.png` and `answers.jsonl` into a folder. After an interruption, give the same command
+again to go on. A judge that runs a model in this process has arguments for its device and number format, for instance
+`--judge.device cuda:1 --judge.dtype bfloat16`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def add_arguments(parser: Any) -> None:
     """Options of `python -m project audit`."""
     from project.judges.base import Judge
 
-    parser.add_argument("--judge", type=Judge, required=True, help="by class path, e.g. of project.judges.openai.judge")
+    parser.add_argument("--judge", type=Judge, required=True, help="class path, e.g. project.judges.OpenAIJudge")
     parser.add_argument(
         "--probes",
         default=PROBES,
         help="JSONL file with `image`, `question`, `answer`, `prompt` and `tag` in each row; or the import path of a "
-        "function that makes probes of a number and a seed (by default pictures of the embedded world)",
+        "function of (number, seed) that makes probes (default: pictures of the embedded world)",
     )
-    parser.add_argument("--number", type=int, default=600, help="of probes that a function makes")
-    parser.add_argument("--seed", type=int, default=0, help="of probes that a function makes")
-    parser.add_argument("--batch-size", type=int, default=32, help="probes that the judge gets at a time")
-    parser.add_argument("--out", required=True, help="folder of results, figure and answers")
+    parser.add_argument("--number", type=int, default=600, help="number of probes that a function makes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the probes that a function makes")
+    parser.add_argument("--batch-size", type=int, default=32, help="probes that the judge gets in one call")
+    parser.add_argument("--out", required=True, help="folder for results, figure and answers")
 
 
 def run(args: Any) -> int:

@@ -1,6 +1,6 @@
 """Measure the updates of a configuration: seconds per phase, throughput, memory.
 
-Nothing is evaluated, saved or logged. `--compare` measures a changed configuration in the same run, in turns.
+Nothing is evaluated, saved or logged. `--compare` also measures a changed configuration, in turns with the first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BASE = "base"
 def add_arguments(parser: Any) -> None:
     """Options of `python -m project bench`."""
     parser.add_argument("--config", action="append", required=True, help="configuration of `fit`; later ones win")
-    parser.add_argument("--updates", type=int, default=3, help="measured updates, after one to warm up")
+    parser.add_argument("--updates", type=int, default=3, help="updates to measure, after one to warm up")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="dotted option of `fit`")
     parser.add_argument(
         "--compare",
@@ -35,17 +35,17 @@ def add_arguments(parser: Any) -> None:
         '"KEY=VALUE KEY=VALUE" for several',
     )
     parser.add_argument(
-        "--random-weights", action="store_true", help="of the policy: read only its checkpoint's configuration files"
+        "--random-weights", action="store_true", help="random weights: of the checkpoint, read only configuration files"
     )
     parser.add_argument(
-        "--peak-tflops", type=float, help="matrix peak of the device: tells the share of it that is reached"
+        "--peak-tflops", type=float, help="peak of the device in matrix products; adds the share of it that is reached"
     )
     parser.add_argument(
         "--count",
         action="store_true",
-        help="count one more update: operations done and needed, weights read, kernels, copies, waits for the device",
+        help="count the work of one more update: operations done and needed, weights read, kernels, copies, waits",
     )
-    parser.add_argument("--json", metavar="FILE", help="where to write all figures")
+    parser.add_argument("--json", metavar="FILE", help="file for all figures")
 
 
 def run(args: Any) -> int:

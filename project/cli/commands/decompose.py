@@ -1,7 +1,8 @@
 """Write the yes/no questions of prompts, for DVReward.
 
-A run that was interrupted goes on: give the same command again. Prompts that cannot be decomposed stand, with the
-reason, in OUTPUT.invalid.jsonl, which is itself an input once they are corrected; figures stand in OUTPUT.summary.json.
+After an interruption, give the same command again to go on. With `--output train.jsonl`, the prompts that cannot be
+decomposed are in `train.invalid.jsonl`, with the reason. Correct them and use this file as the next input. The figures
+are in `train.summary.json`.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ def add_arguments(parser: Any) -> None:
     from project.decomposition.base import Decomposer
 
     parser.add_argument("--config", action="config", help="YAML file with these options")
-    parser.add_argument("--input", required=True, help="prompts: text file, one a line, or JSONL with a `prompt` each")
+    parser.add_argument(
+        "--input", required=True, help="text file, one prompt per line, or JSONL with `prompt` in each row"
+    )
     parser.add_argument("--output", required=True, help="new JSONL file: the rows with questions, in the input's order")
     parser.add_argument(
         "--decomposer",
         type=Decomposer,
         required=True,
-        help="by class path, e.g. project.decomposition.LLMDecomposer",
+        help="class path of the decomposer, e.g. project.decomposition.LLMDecomposer",
     )
-    parser.add_argument("--concurrency", type=int, default=32, help="prompts at work at a time")
+    parser.add_argument("--concurrency", type=int, default=32, help="prompts that are decomposed at the same time")
 
 
 def run(args: Any) -> int:

@@ -1,7 +1,7 @@
 """Write a trained policy as a PEFT adapter, or as merged weights in the layout of its base.
 
-A PEFT adapter draws the very pictures of the policy. Merged weights are rounded once: with --dtype float32 pictures
-stay within 1 level of 255 of the policy's; in bfloat16 they move by 2 to 3 levels.
+An exported adapter draws exactly the same pictures as the policy. Merging rounds the weights once: with --dtype float32
+the pixel values (0 to 255) change by at most 1, in bfloat16 they change by 2 to 3.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ def add_arguments(parser: Any) -> None:
         "--format",
         required=True,
         choices=["peft", "bagel"],
-        help="peft: the adapter alone; bagel: all weights, adapters merged, in the upstream layout",
+        help="peft: only the adapter; bagel: all weights, with merged adapters, in the upstream layout",
     )
     parser.add_argument("--out", required=True, help="new folder; it appears when it is complete")
     parser.add_argument("--adapter", help="PEFT adapter (folder or hub id) to put over a checkpoint folder")
-    parser.add_argument("--weights", choices=["ema", "raw"], default="raw", help="of a .ckpt: average or last")
+    parser.add_argument("--weights", choices=["ema", "raw"], default="raw", help="averaged or last weights of a .ckpt")
     parser.add_argument(
         "--dtype",
         choices=["float32", "bfloat16", "float16"],
-        help="of the files; default: that of the weights. A merge in bfloat16 moves pictures by 2 to 3 levels",
+        help="number format of the files; default: that of the weights",
     )
-    parser.add_argument("--device", default="cpu", help="that holds the weights meanwhile, e.g. cuda:0")
+    parser.add_argument("--device", default="cpu", help="device that holds the weights, e.g. cuda:0")
     parser.add_argument(
         "--max-shard-size",
         default="5GB",
-        help="of a weight file; larger weights become several and an index. 0: one file, as upstream's scripts want it",
+        help="largest weight file; more becomes several files and an index. 0: one file, as upstream's scripts need it",
     )
 
 

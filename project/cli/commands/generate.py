@@ -1,10 +1,10 @@
 """Draw pictures for prompts, edit pictures, or answer questions about them.
 
 The picture of the first prompt is 0000.png, that of the second 0001.png. With --num-images 3 the first prompt also has
-0000_1.png and 0000_2.png, each with noise and reasoning of its own; 0000.png is the same as without the option.
+0000_1.png and 0000_2.png, each with its own noise and reasoning; 0000.png is the same as without the option.
 trajectories.jsonl has a row for each picture: file, prompt, reasoning and settings. With --rounds, 0000_round0.png,
 0000_round1.png ... are the pictures of every round, the last of which is 0000.png, and 0000_strip.png shows them side
-by side. With --ask, answers.jsonl has a row for each question. What is not given below is as the checkpoint says.
+by side. With --ask, answers.jsonl has a row for each question. Options without a default follow the checkpoint.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 DEVICE = (
-    "cpu; cuda:1; several such as cuda:0,cuda:1, which share the prompts, each with a process and a copy of the model; "
-    "all = every GPU. If not given: a GPU if there is one, else cpu"
+    "cpu, cuda:1, several such as cuda:0,cuda:1, or all GPUs (all). Several devices share the prompts; each has a "
+    "process with a copy of the model. Default: a GPU if there is one, else cpu"
 )
-DTYPE = "of the weights in memory. If not given: bfloat16 on a GPU, float32 on a CPU"
+DTYPE = "number format of the weights in memory. Default: bfloat16 on a GPU, float32 on a CPU"
 
 
 def add_arguments(parser: Any) -> None:
@@ -30,41 +30,45 @@ def add_arguments(parser: Any) -> None:
     from project.judges.base import Judge
 
     parser.add_argument("--checkpoint", required=True, help="checkpoint folder, hub id, or a run's .ckpt file")
-    parser.add_argument("--weights", choices=["ema", "raw"], default="raw", help="of a .ckpt: average or last")
+    parser.add_argument("--weights", choices=["ema", "raw"], default="raw", help="averaged or last weights of a .ckpt")
     parser.add_argument("--adapter", help="PEFT adapter (folder or hub id) to put over a checkpoint folder")
-    parser.add_argument("--prompts", required=True, help="text file, one prompt a line, or JSONL with a `prompt` each")
+    parser.add_argument(
+        "--prompts", required=True, help="text file, one prompt per line, or JSONL with a `prompt` each"
+    )
     parser.add_argument("--out", required=True, help="folder for 0000.png ... and trajectories.jsonl")
     parser.add_argument("--device", help=DEVICE)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], help=DTYPE)
     parser.add_argument("--num-images", type=int, default=1, help="pictures of each prompt")
-    parser.add_argument("--seed", type=int, default=0, help="of noise and sampled reasoning")
-    parser.add_argument("--num-steps", type=int, help="points of the schedule (evaluations + 1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of noise and sampled reasoning")
+    parser.add_argument("--num-steps", type=int, help="points of the schedule: evaluations of the model + 1")
     parser.add_argument("--guidance", type=float, help="text guidance scale; 1 = off")
-    parser.add_argument("--height", type=int, help="pixels")
-    parser.add_argument("--width", type=int, help="pixels")
-    parser.add_argument("--max-tokens", type=int, help="most reasoning tokens")
-    parser.add_argument("--temperature", type=float, help="of the reasoning; 0 = greedy")
-    parser.add_argument("--top-p", type=float, help="of the reasoning; 0 = greedy")
+    parser.add_argument("--height", type=int, help="height of the pictures [pixels]")
+    parser.add_argument("--width", type=int, help="width of the pictures [pixels]")
+    parser.add_argument("--max-tokens", type=int, help="largest number of reasoning tokens")
+    parser.add_argument("--temperature", type=float, help="temperature of the reasoning; 0 = greedy")
+    parser.add_argument("--top-p", type=float, help="share of the probability to draw tokens from; 0 = greedy")
     parser.add_argument("--think", action=BooleanOptionalAction, default=True, help="reason before drawing")
-    parser.add_argument("--image", help="picture that all prompts edit or ask about; JSONL may name one each")
+    parser.add_argument("--image", help="picture that all prompts edit or ask about; a JSONL row can name its own")
     parser.add_argument("--ask", action="store_true", help="the prompts are questions: write answers.jsonl")
     parser.add_argument("--image-guidance", type=float, help="image guidance scale of edits; 1 = off")
-    parser.add_argument("--guidance-interval", type=float, nargs=2, metavar=("LO", "HI"), help="flow times of guidance")
-    parser.add_argument("--renorm", choices=["global", "channel", "text_channel"], help="what guidance's norm is over")
+    parser.add_argument(
+        "--guidance-interval", type=float, nargs=2, metavar=("LO", "HI"), help="flow times with guidance"
+    )
+    parser.add_argument("--renorm", choices=["global", "channel", "text_channel"], help="norm that guidance limits")
     parser.add_argument("--retokenize", action="store_true", help="decode and encode the reasoning, as upstream does")
-    parser.add_argument("--rounds", type=int, default=0, help="of refinement: look at the picture, reflect, draw again")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds of refinement: look, reflect, draw again")
     parser.add_argument(
         "--gate",
         choices=["none", "judge", "oracle"],
         default="none",
-        help="refine every picture; those that --judge doubts; or those that --benchmark marks wrong (an oracle)",
+        help="none: refine every picture; judge: those that --judge doubts; oracle: those that --benchmark marks wrong",
     )
-    parser.add_argument("--wording", help='said beside a picture that is refined, holds "{prompt}"; if not the usual')
-    parser.add_argument("--gate-below", type=float, default=0.5, help="score [0, 1] below which a picture is doubted")
-    parser.add_argument("--judge", type=Judge | None, help="class path of who scores every round (DVReward)")
+    parser.add_argument("--wording", help='text beside a picture to refine, with "{prompt}"')
+    parser.add_argument("--gate-below", type=float, default=0.5, help="score (0 to 1) below which a picture is doubted")
+    parser.add_argument("--judge", type=Judge | None, help="class path of the judge that scores every round")
     parser.add_argument("--benchmark", type=Benchmark | None, help="class path of the oracle's benchmark")
-    parser.add_argument("--batch-size", type=int, default=32, help="most pictures drawn together")
-    parser.add_argument("--resume", action="store_true", help="keep what this same command made before it stopped")
+    parser.add_argument("--batch-size", type=int, default=32, help="largest number of pictures drawn together")
+    parser.add_argument("--resume", action="store_true", help="go on after an interruption of the same command")
 
 
 def run(args: Any) -> int:

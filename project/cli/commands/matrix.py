@@ -1,8 +1,8 @@
 """Measure a checkpoint under several settings: with and without guidance, round by round, average and raw weights.
 
 Runs `test` for every pair of --guidance and --weights; the rounds of one pair start from the same first pictures.
-Writes matrix.md, matrix.json and matrix.png into --out, beside the folder of every pair. The same command goes on
-after an interruption. Benchmarks are those of the configuration, e.g. configs/benchmarks/all.yaml.
+Writes matrix.md, matrix.json and matrix.png into --out, beside the folder of every pair. After an interruption, give
+the same command again. The configuration names the benchmarks, e.g. configs/benchmarks/all.yaml.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--config", action="append", required=True, help="configuration of `test`; later ones win")
     parser.add_argument("--ckpt_path", help="checkpoint of a run; without it the policy is measured as it was loaded")
     parser.add_argument("--out", default="runs/matrix", help="folder for the table and the folder of every pair")
-    parser.add_argument("--guidance", nargs="+", choices=GUIDANCE, default=["on"], help="with it, without, or both")
-    parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=["raw"], help="weights of the checkpoint")
-    parser.add_argument("--rounds", type=int, default=0, help="of refinement; the first pictures are shown too")
+    parser.add_argument("--guidance", nargs="+", choices=GUIDANCE, default=["on"], help="guidance on, off, or both")
+    parser.add_argument("--weights", nargs="+", choices=WEIGHTS, default=["raw"], help="last or averaged weights")
+    parser.add_argument("--rounds", type=int, default=0, help="rounds of refinement, after the first pictures")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="dotted option of `test`")
 
 

@@ -1,4 +1,4 @@
-"""Tell what a configuration needs of a GPU: memory by purpose, what fits, operations and seconds of an update.
+"""Estimate what a configuration needs on a GPU: memory by purpose, what fits, operations and seconds of an update.
 
 Weights are not loaded: only a checkpoint's configuration files are read (BAGEL-7B-MoT needs none at all). Bytes of
 weights, gradients and caches are exact, the optimizer's are measured on a few weights, activations are estimated.
@@ -41,20 +41,20 @@ def add_arguments(parser: Any) -> None:
     """Options of `python -m project plan`."""
     parser.add_argument("--config", action="append", required=True, help="configuration of `fit`; later ones win")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="dotted option of `fit`")
-    parser.add_argument("--gpu-memory", type=float, default=80.0, metavar="GB", help="of each GPU, in 10^9 bytes")
+    parser.add_argument("--gpu-memory", type=float, default=80.0, metavar="GB", help="memory of each GPU (10^9 bytes)")
     parser.add_argument("--ranks", type=int, default=1, help="GPUs that train")
     parser.add_argument(
         "--strategy",
         choices=["ddp", "fsdp2"],
         default="ddp",
-        help="ddp: every rank holds all weights; fsdp2: weights, gradients and optimizer state are shared out",
+        help="ddp: every rank holds all weights; fsdp2: ranks divide weights, gradients and optimizer state",
     )
-    parser.add_argument("--prompt-tokens", type=int, default=64, help="of the longest prompt")
-    parser.add_argument("--reasoning-tokens", type=int, help="of a reasoning; default: as many as the task allows")
-    parser.add_argument("--peak-tflops", type=float, help="matrix peak of the GPU in the format that is computed in")
-    parser.add_argument("--utilisation", type=float, default=0.4, help="share of that peak that is reached")
-    parser.add_argument("--bandwidth", type=float, default=2000.0, metavar="GB/S", help="of the GPU's memory")
-    parser.add_argument("--json", metavar="FILE", help="where to write all figures")
+    parser.add_argument("--prompt-tokens", type=int, default=64, help="tokens of the longest prompt")
+    parser.add_argument("--reasoning-tokens", type=int, help="tokens of the reasoning; default: the limit of the task")
+    parser.add_argument("--peak-tflops", type=float, help="peak of the GPU in matrix products; adds the seconds")
+    parser.add_argument("--utilisation", type=float, default=0.4, help="share of this peak that the GPU reaches")
+    parser.add_argument("--bandwidth", type=float, default=2000.0, metavar="GB/S", help="bandwidth of the GPU's memory")
+    parser.add_argument("--json", metavar="FILE", help="file for all figures")
 
 
 def run(args: Any) -> int:

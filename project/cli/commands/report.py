@@ -1,8 +1,8 @@
-"""Show scored pictures of several runs beside each other, and beside published figures.
+"""Compare runs of scored pictures with each other and with published figures.
 
-A run is a folder that `score --out` made, or one that holds such folders. For every benchmark of the runs: the figures,
-the differences to the first run with 95% intervals by paired bootstrap over items, what papers report, and how each run
-was made.
+A run is a folder that `score --out` made, or a folder that contains such folders. For every benchmark it shows the
+figures, the differences to the first run with 95% intervals (paired bootstrap over items), what papers report, and how
+each run was made.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ def add_arguments(parser: Any) -> None:
     """Options of `python -m project report`."""
     from project.benchmarks.scoring import MODES
 
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder with results.json, or one that holds such ones")
-    parser.add_argument("--mode", choices=list(MODES), default="official", help="whose figures are shown")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder with results.json, or a folder of such folders")
+    parser.add_argument("--mode", choices=list(MODES), default="official", help="which figures are shown")
     parser.add_argument("--out", help="folder for report.md and the contact sheets; without it nothing is written")
 
 

@@ -14,7 +14,7 @@ DETAILS = ("by_kind", "official", "strict")
 
 def add_arguments(parser: Any) -> None:
     """Options of `python -m project results`."""
-    parser.add_argument("folder", nargs="?", default="runs", help="a run folder, or one that holds some: the newest")
+    parser.add_argument("folder", nargs="?", default="runs", help="a run folder, or a folder of runs: the newest")
 
 
 def run(args: Any) -> int:

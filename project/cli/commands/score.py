@@ -1,8 +1,8 @@
 """Score a folder of pictures that any model drew with a published benchmark.
 
 Writes rows.jsonl (a row for each picture as soon as it is judged), results.json (figures of both modes, coverage and
-how they were made) and report.md into a folder. A command that was interrupted goes on: give it again. The exit code is
-1 if pictures are missing or could not be judged, unless --allow-missing is given.
+how they were made) and report.md into a folder. After an interruption, give the same command again. The exit code is 1
+if pictures are missing or could not be judged, unless --allow-missing is given.
 
 Each benchmark has options of its own: python -m project score --benchmark wise --help
 """
@@ -36,9 +36,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--items", required=True, help="the benchmark's official file of prompts, or folder of files")
     parser.add_argument("--pictures", required=True, help="folder, in the layout that the official scripts expect")
     parser.add_argument("--out", required=True, help="folder for rows.jsonl, results.json and report.md")
-    parser.add_argument("--mode", choices=list(MODES), default="official", help="of the table; results hold both")
-    parser.add_argument("--limit", type=int, help="score only so many items, the first ones")
-    parser.add_argument("--batch-size", type=int, default=32, help="pictures that are judged at a time")
+    parser.add_argument("--mode", choices=list(MODES), default="official", help="of the table; the results have both")
+    parser.add_argument("--limit", type=int, help="score only this many items, from the first")
+    parser.add_argument("--batch-size", type=int, default=32, help="pictures that are judged together")
     parser.add_argument("--allow-missing", action="store_true", help="exit code 0 for incomplete coverage too")
 
 

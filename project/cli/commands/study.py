@@ -1,7 +1,7 @@
 """Train several arms with several seeds and write the table that compares them.
 
-A study is a YAML file (see `project.study.plan.Study`). Finished runs are kept and interrupted ones go on: give the
-same command again. With --archive this holds on another machine too, which has nothing but that file.
+A study is a YAML file (see `project.study.plan.Study`). After an interruption, give the same command again: it keeps
+finished runs and resumes the others. With the file of --archive, another machine can go on too.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: Any) -> None:
     """Options of `python -m project study`."""
     parser.add_argument("--config", required=True, help="the study, for instance configs/shapes/studies/demo.yaml")
-    parser.add_argument("--out", help="folder of its runs, table and figure; default: runs/studies/NAME")
-    parser.add_argument("--archive", help="ZIP file that keeps what finished runs measured, and gives it back")
-    parser.add_argument("--report-only", action="store_true", help="table and figure of what is finished, no training")
-    parser.add_argument("--parallel", type=int, default=1, help="runs at a time")
+    parser.add_argument("--out", help="folder for runs, table and figure; default: runs/studies/NAME")
+    parser.add_argument("--archive", help="ZIP file that stores the results of finished runs")
+    parser.add_argument("--report-only", action="store_true", help="table and figure of the finished runs, no training")
+    parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
     parser.add_argument("--threads", type=int, help="threads of a run; default: all cores, or 1 if runs are parallel")
 
 

@@ -1,8 +1,8 @@
-"""Take the training of some parts of the model back: which part did what a run did, good or bad?
+"""Undo the training of some parts of the model, to find out which part changed the scores.
 
-`untrain --checkpoint RUN/checkpoints/last.ckpt --parts embed_tokens --out RUN/checkpoints/x.ckpt` leaves the trained
-values of some parameters out of a checkpoint, so that what loads it (`validate --ckpt_path`, `generate`) has them as
-they were before training, and all others as they are after it.
+`untrain --checkpoint RUN/checkpoints/last.ckpt --parts embed_tokens --out RUN/checkpoints/x.ckpt` writes a checkpoint
+without the trained values of some parameters. A command that loads it (`validate --ckpt_path`, `generate`) then uses
+the values from before training for these parameters, and the trained values for all others.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def add_arguments(parser: Any) -> None:
         "--parts",
         required=True,
         nargs="+",
-        help="patterns of parameter names (re.search); those that match are as they were before training",
+        help="patterns of parameter names (re.search); matching parameters get their values from before training",
     )
     parser.add_argument("--out", required=True, help="new .ckpt file; beside the old one, `generate` finds its config")
 
