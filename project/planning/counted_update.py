@@ -296,13 +296,14 @@ def _latents(module: AlphaGRPO, turn: Turn) -> int:
 
 
 def _measured(module: AlphaGRPO, group: Group, turn: Turn, sampler: Sampler, work: Workload) -> Workload:
-    """What a group asked of the model: its samples, and the mean of their texts and windows."""
+    """What a group asked of the model: its samples, and the mean of their texts, pictures and windows."""
     drawn = [t for t in group.trajectories if not t.stopped]
     model = module.model
+    pictures: Any = fmean(bool(t.images) for t in drawn) if drawn else 0  # a sample may have kept the one it saw
     read = [model.text_room(len(model.encode_text(_read(module, group, t.prompt.text)))) for t in drawn]
     written = [model.text_room(len(text.ids_T)) for t in drawn for text in t.texts]
     guided = [
-        sum(turn.canvas.guidance.active(float(sampler.sigma_N[step])) for step in t.image.step_K.tolist())
+        sum(turn.canvas.guidance.active(float(sampler.sigma_N[step])) for i in t.images for step in i.step_K.tolist())
         for t in drawn
     ]
     # In the second round and later every sample reads a picture of its own.
@@ -315,6 +316,9 @@ def _measured(module: AlphaGRPO, group: Group, turn: Turn, sampler: Sampler, wor
         micro_batch=min(work.micro_batch, share),
         prompt=round(fmean(read)) if read else 0,
         reasoning=round(fmean(written)) if written else 0,
+        evaluations=work.evaluations * pictures,
+        guided=work.guided * pictures,
+        trained=work.trained * pictures,
         trained_guided=fmean(guided) if guided else 0,  # type: ignore[arg-type]
     )
 
