@@ -17,12 +17,13 @@ from project.trajectory import Group
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRewards:
-    """Rewards of the pictures of one round; NaN where the sample had stopped before, or the picture is unjudged."""
+    """Rewards of the pictures of one round; NaN = unjudged."""
 
     seen_N: Tensor
     """Of the picture that was looked at."""
     reached_N: Tensor
-    """Of the picture that the round ended with. One that was kept has the reward that it had before, exactly."""
+    """Of the picture that the round ended with; NaN where the sample had stopped before. A picture that was kept has
+    the reward that it had, exactly."""
     working_N: Tensor
     """bool: samples that had not stopped before."""
     kept_N: Tensor

@@ -301,7 +301,8 @@ class Turn:
         grid = model.latent_grid(self.canvas.height, self.canvas.width)
 
         def velocity(x_RKLD: Tensor, sigma_K: Tensor, *, guided: bool = True) -> Tensor:
-            some_RKLD = x_RKLD if len(x_RKLD) else x_RKLD.new_zeros(1, *x_RKLD.shape[1:])  # stands in, as below
+            # Without a picture a state of zeros stands in: the forward is made, and nothing of it is left.
+            some_RKLD = x_RKLD if len(x_RKLD) else x_RKLD.new_zeros(1, *x_RKLD.shape[1:])
             guidance = self.canvas.guidance if guided else UNGUIDED
             return model.velocity(some_RKLD, sigma_K, known.contexts, guidance, grid)[: len(x_RKLD)]
 
