@@ -144,6 +144,11 @@ class Trajectory:
         return not self.segments
 
     @property
+    def kept(self) -> bool:
+        """Whether it wrote a text and drew nothing: the picture that it looked at stays."""
+        return bool(self.texts) and not self.images
+
+    @property
     def texts(self) -> tuple[TextSegment, ...]:
         return tuple(s for s in self.segments if isinstance(s, TextSegment))
 
@@ -264,7 +269,8 @@ class Group:
     def context_N(self) -> Tensor:
         """int64, equal for samples of one prompt whose pictures were drawn from the same text and source picture.
 
-        A digest, so that samples of other ranks can be told to have the same.
+        A sample that drew nothing has a number of its own. A digest, so that samples of other ranks can be told to have
+        the same.
         """
         return torch.tensor([_context(t) for t in self.trajectories], dtype=torch.long)
 
@@ -291,12 +297,8 @@ class Group:
         if self.advantages is None:
             raise ValueError("micro_batches needs advantages: call `advantages` on the scored group first")
         survivors: Sequence[int] = torch.nonzero(self.advantages.valid_N).flatten().tolist()
-        parts = [
-            part[start : start + size]
-            for _, some in groupby(survivors, self._trained_steps)
-            for part in [list(some)]
-            for start in range(0, len(part), size)
-        ]
+        alike = self._alike(survivors)
+        parts = [some[start : start + size] for some in alike for start in range(0, len(some), size)]
         for chosen in parts:
             yield MicroBatch(
                 trajectories=tuple(self.trajectories[n] for n in chosen),
@@ -313,15 +315,25 @@ class Group:
                 weight=0.0,
             )
 
-    def _trained_steps(self, n: int) -> list[list[int]]:
-        return [image.step_K.tolist() for image in self.trajectories[n].images]
+    def _alike(self, samples: Sequence[int]) -> list[list[int]]:
+        """Samples in order, cut where the trained steps change. One that drew nothing goes with any."""
+        found: list[list[int]] = []
+        before: list[list[int]] = []
+        for n in samples:
+            steps = [image.step_K.tolist() for image in self.trajectories[n].images]
+            if not found or (steps and before and steps != before):
+                found.append([])
+            found[-1].append(n)
+            before = steps or before
+        return found
 
 
 def _context(trajectory: Trajectory) -> int:
     """A 64-bit digest of what a picture was drawn from."""
     source = b"" if trajectory.source is None else image_digest(trajectory.source.pixels_HWC.numpy())
     texts = [repr(text.ids_T.tolist()).encode() for text in trajectory.texts]
-    return int.from_bytes(digest(trajectory.prompt.id.encode(), source, *texts)[:8], "big", signed=True)
+    alone = b"" if trajectory.images else repr(trajectory.key).encode()
+    return int.from_bytes(digest(trajectory.prompt.id.encode(), source, *texts, alone)[:8], "big", signed=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

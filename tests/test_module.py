@@ -81,6 +81,7 @@ def folder(tmp_path_factory):
         ("rt2i", 3, "auto"),
         pytest.param("rt2i", 7, "ddp", marks=pytest.mark.slow),
         ("mixed", 3, "fsdp2"),
+        ("kept", 2, "fsdp2"),
         ("t2i", 2, "ddp"),
         pytest.param("lora", 2, "fsdp2", marks=pytest.mark.slow),  # the matrix of strategies has it
         ("forward", 2, "fsdp2"),
@@ -89,7 +90,8 @@ def folder(tmp_path_factory):
 def test_any_number_of_ranks_with_unequal_work_equals_one(folder, task, number, strategy):
     """RT2I: 4 prompts x 14 samples, so that groups cross ranks; two of the prompts never get a reward.
 
-    Mixed training has three groups an update, of which the last (a second round) is drawn by half of the samples.
+    Mixed training has three groups an update, of which the last (a second round) is drawn by half of the samples. Where
+    pictures are kept, the first of two ranks has none to train in the rounds, and the second has a few.
     """
     one, several = trained_on(folder, 1, task, "auto"), trained_on(folder, number, task, strategy)
     assert_equal_training(one, several)

@@ -27,7 +27,8 @@ def _generator(key: SampleKey, stream: str, round: int) -> torch.Generator:
 
 def normal(keys: Sequence[SampleKey], stream: str, *shape: int, round: int = 0) -> Tensor:
     """Standard normal noise, fp32 [N, *shape]: one independent draw per key."""
-    return torch.stack([torch.randn(*shape, generator=_generator(key, stream, round)) for key in keys])
+    drawn = [torch.randn(*shape, generator=_generator(key, stream, round)) for key in keys]
+    return torch.stack(drawn) if drawn else torch.zeros(0, *shape)
 
 
 def uniform(keys: Sequence[SampleKey], stream: str, *shape: int, round: int = 0) -> Tensor:

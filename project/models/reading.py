@@ -41,7 +41,7 @@ class Read:
     row_N: Tensor
     base_N: Tensor
 
-    def contexts(self, main: Context, room: int = 0, part: slice = slice(None)) -> Contexts:
+    def contexts(self, main: Context, room: int = 0, part: slice | list[int] = slice(None)) -> Contexts:
         """What guidance reads: `main` (a row per sample), beside the samples' other contexts with `room` in each.
 
         `part`: the samples that `main` has rows of.

@@ -264,11 +264,12 @@ def needed_flops(module: AlphaGRPO, groups: Sequence[Group], precision: Any, pro
     total: Counter[str] = Counter()
     if plan.first is not None and not plan.first_trained:
         assert isinstance(module.task, SelfReflection)
-        _add_rollout(total, module, plan, plan.first, module.task.first.turn)
+        _add_rollout(total, module, plan, plan.first, module.task.first.turn, plan.first.samples)
     for group in groups:
         turn, sampler, work = _made_by(module, plan, group)
         work = _measured(module, group, turn, sampler, work)
-        _add_rollout(total, module, plan, work, turn)
+        pictures = sum(bool(t.images) for t in group.trajectories)  # a sample may have kept the one that it saw
+        _add_rollout(total, module, plan, work, turn, pictures)
         survivors = 0 if group.advantages is None else sum(group.advantages.valid_N.tolist())
         replayed = dataclasses.replace(work, samples=survivors)
         for name in ("replay", "backward"):
@@ -280,12 +281,15 @@ def needed_flops(module: AlphaGRPO, groups: Sequence[Group], precision: Any, pro
     return {name: float(count) for name, count in total.items()}
 
 
-def _add_rollout(total: Counter[str], module: AlphaGRPO, plan: RunPlan, work: Workload, turn: Turn) -> None:
+def _add_rollout(
+    total: Counter[str], module: AlphaGRPO, plan: RunPlan, work: Workload, turn: Turn, pictures: int
+) -> None:
     texts = -(-work.samples // turn.images_per_text)
     writing = dataclasses.replace(work, samples=texts, group=-(-work.group // turn.images_per_text))
     total["rollout_text"] += plan.flops_of(writing)["rollout_text"]  # type: ignore[assignment]
-    total["rollout_image"] += plan.flops_of(work)["rollout_image"]  # type: ignore[assignment]
-    states = work.samples * (work.evaluations + work.branches * work.guided)
+    drawing = dataclasses.replace(work, samples=pictures)
+    total["rollout_image"] += plan.flops_of(drawing)["rollout_image"]  # type: ignore[assignment]
+    states = pictures * (work.evaluations + work.branches * work.guided)
     total["rollout_image latents"] += states * _latents(module, turn)
 
 
@@ -299,10 +303,11 @@ def _measured(module: AlphaGRPO, group: Group, turn: Turn, sampler: Sampler, wor
     """What a group asked of the model: its samples, and the mean of their texts and windows."""
     drawn = [t for t in group.trajectories if not t.stopped]
     model = module.model
+    trained = [work.trained if t.images else 0 for t in drawn]
     read = [model.text_room(len(model.encode_text(_read(module, group, t.prompt.text)))) for t in drawn]
     written = [model.text_room(len(text.ids_T)) for t in drawn for text in t.texts]
     guided = [
-        sum(turn.canvas.guidance.active(float(sampler.sigma_N[step])) for step in t.image.step_K.tolist())
+        sum(turn.canvas.guidance.active(float(sampler.sigma_N[step])) for i in t.images for step in i.step_K.tolist())
         for t in drawn
     ]
     # In the second round and later every sample reads a picture of its own.
@@ -315,6 +320,7 @@ def _measured(module: AlphaGRPO, group: Group, turn: Turn, sampler: Sampler, wor
         micro_batch=min(work.micro_batch, share),
         prompt=round(fmean(read)) if read else 0,
         reasoning=round(fmean(written)) if written else 0,
+        trained=fmean(trained) if trained else 0,  # type: ignore[arg-type]
         trained_guided=fmean(guided) if guided else 0,  # type: ignore[arg-type]
     )
 

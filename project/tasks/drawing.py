@@ -131,6 +131,24 @@ def given_picture(pixels_HWC: np.ndarray) -> ImageSegment:
     )
 
 
+def stand_in(steps: Sequence[int], length: int, size: int) -> ImageSegment:
+    """A picture of zeros with trained steps, that a replay reads where there is no other.
+
+    Args:
+        length, size: L, latent tokens, and D, values of each.
+    """
+    states_KLD = torch.zeros(len(steps), length, size)
+    return ImageSegment(
+        latents_KLD=states_KLD,
+        next_KLD=states_KLD,
+        step_K=torch.tensor(steps, dtype=torch.long),
+        log_prob_K=torch.zeros(len(steps)),
+        final_LD=torch.zeros(length, size),
+        pixels_HWC=torch.zeros(0, 0, 3, dtype=torch.uint8),
+        mean_KLD=states_KLD,
+    )
+
+
 def replay_steps(
     segments: Sequence[ImageSegment],
     velocity: Velocity,

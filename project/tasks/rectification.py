@@ -2,6 +2,8 @@
 
 Without it, the best of several failed refinements would look good beside the others of its group. Its reward is lowered
 to a value below that of every real improvement (AlphaGRPO, arXiv 2605.12495).
+
+A picture that was kept is no better than before either. Whether that was right depends on the picture: see `Stops`.
 """
 
 from __future__ import annotations
@@ -20,16 +22,59 @@ Floor = Literal["before", "refined"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedStop:
+    """A reflection that finds nothing wrong keeps the picture in training too, and is rewarded if that was right.
+
+    Attributes:
+        right_from: reward from which on a picture counts as right.
+        bonus: added to the reward of a right picture that was kept. Without one it earns no more than a redrawing that
+            failed.
+
+    Raises:
+        ValueError: if the bonus is negative.
+    """
+
+    right_from: float
+    bonus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.bonus >= 0:
+            raise ValueError(f"bonus={self.bonus}: a stop that is right may not cost anything, give 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stops:
+    """Which samples kept the picture that they looked at, and which of these pictures are right.
+
+    A right picture that was kept is no false positive. A wrong one that was kept always is.
+    """
+
+    kept_N: Tensor
+    right_N: Tensor
+    bonus: float
+
+    def metrics(self, known_N: Tensor) -> dict[str, Metric]:
+        """Share of samples that stopped (`stops`), of the stops that were right (`true_stops`), and of the right
+        pictures that were kept (`right_kept`), among the samples with rewards."""
+        return {
+            "stops": Mean.over(self.kept_N[known_N].tolist()),
+            "true_stops": Mean.over(self.right_N[known_N & self.kept_N].tolist()),
+            "right_kept": Mean.over(self.kept_N[known_N & self.right_N].tolist()),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rectified:
     """Rewards from which advantages are computed."""
 
     reward_N: Tensor
     """fp32; NaN where the sample, or the picture before it, has no reward, and everywhere where nothing improved."""
     false_positive_N: Tensor
-    """Bool: judged and no better than before."""
+    """Bool: judged and no better than before, or a wrong picture that was kept."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """Mean `raw_reward`, share of `false_positives`, share of the positive advantage (before scaling)
-    that encourages them (`misled`), mean `gain`, number `unjudged`, whether the terms are `skipped`."""
+    that encourages them (`misled`), mean `gain`, number `unjudged`, whether the terms are `skipped`; those of stops.
+    Raw rewards and gains are without bonus."""
 
 
 def rectify(
@@ -39,8 +84,9 @@ def rectify(
     *,
     floor: Floor | None = "before",
     relative: bool = False,
+    stops: Stops | None = None,
 ) -> Rectified:
-    """`r <= r_before` -> the floor of the group.
+    """`r <= r_before` -> the floor of the group; a right picture that was kept -> its reward and the bonus.
 
     Args:
         reward_N: rewards of all refined pictures of the update, group by group; NaN = unjudged.
@@ -51,6 +97,7 @@ def rectify(
             stay, only what is unjudged is dropped.
         relative: reward the difference, r - r_before, instead of r. Where the samples of a group refine pictures of
             their own, these differ; then `before` floors at 0 and `refined` at the lowest difference of the group.
+        stops: the pictures that were kept; None = all were drawn.
 
     Raises:
         ValueError: if the lengths differ, are no whole groups, or the floor is unknown.
@@ -65,6 +112,9 @@ def rectify(
     known_N = ~torch.isnan(reward_N) & ~torch.isnan(before_N)
     false_N = known_N & (reward_N <= before_N)
     rewarded_N, bar_N = (reward_N - before_N, torch.zeros_like(before_N)) if relative else (reward_N, before_N)
+    if stops is not None:
+        rewarded_N = rewarded_N + stops.bonus * (stops.kept_N & stops.right_N)
+        false_N = known_N & (~stops.right_N).where(stops.kept_N, false_N)
     rectified_N = rewarded_N.where(known_N, math.nan)
     if floor is not None:
         lowest = _lowest(bar_N if floor == "before" else rewarded_N, known_N, group_size)
@@ -83,6 +133,7 @@ def rectify(
             "gain": Mean.over((reward_N - before_N)[known_N].tolist()),
             "unjudged": Sum(value=float((~known_N).sum())),
             "skipped": Mean.over([skipped]),
+            **({} if stops is None else stops.metrics(known_N)),
         },
     )
 

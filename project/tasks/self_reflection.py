@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -23,10 +23,11 @@ from project.models.base import UnifiedModel
 from project.samplers.guidance import Guidance
 from project.samplers.sampler import Sampler
 from project.tasks.base import ChangeGuidance, Rollout, Task
+from project.tasks.credit import CREDITS, rewards_of
 from project.tasks.drawing import Canvas, given_picture
 from project.tasks.parts import ReplayPart
 from project.tasks.reasoning_t2i import ReasoningT2I
-from project.tasks.rectification import Floor, rectify
+from project.tasks.rectification import Floor, LearnedStop, Stops, rectify
 from project.tasks.rounds import NOTHING_WRONG, RoundRule, check_wording, instruction
 from project.tasks.turn import Request, Turn, text_metrics
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
@@ -60,16 +61,22 @@ class SelfReflection(Task):
         text_weight: factor of the text loss, on top of the objective's; if None, 1 / (trained steps of a picture), as
             published.
         right: words that mark a reflection which finds nothing wrong; None = every round is drawn.
+        learned_stop: what stopping is worth in training, see below; None = it is worth nothing of its own.
         stop_above: a picture with a higher reward is not refined further; None = rewards stop nothing.
         gate: in evaluation, refine only pictures with a lower reward; None = refine all.
         requests_per_forward: samples that are drawn together; if None, all of an update.
 
-    If a reflection finds nothing wrong, this round is the sample's last. In training it is still drawn and trained; in
-    evaluation the picture stays as it is.
+    If a reflection finds nothing wrong, this round is the sample's last. In evaluation the picture stays as it is. In
+    training it is drawn again all the same, so that the model is never rewarded for stopping in time.
+
+    With `learned_stop` the picture stays in training too, and the text of that round is trained alone. The picture
+    keeps the reward that it had. If this is at least `right_from`, stopping was right: the text gets this reward and
+    the bonus. If not, stopping was a false positive, like a redrawing that is no better, and gets what `rectification`
+    gives to those.
 
     Raises:
-        ValueError: for numbers out of range, unknown names, a wording without "{prompt}", or candidates that would all
-            be one picture.
+        ValueError: for numbers out of range, unknown names, a wording without "{prompt}", candidates that would all
+            be one picture, or a learned stop where no reflection can say it.
     """
 
     def __init__(
@@ -92,6 +99,7 @@ class SelfReflection(Task):
         rectification: Floor | None = "before",
         text_weight: float | None = None,
         right: str | None = NOTHING_WRONG,
+        learned_stop: LearnedStop | None = None,
         stop_above: float | None = None,
         gate: float | None = None,
         requests_per_forward: int | None = None,
@@ -102,6 +110,11 @@ class SelfReflection(Task):
             raise ValueError(f"pick={pick!r}, pick_temperature={pick_temperature}: choose worst or softmax, above 0")
         if credit not in CREDITS:
             raise ValueError(f"credit={credit!r} is unknown: choose one of {', '.join(CREDITS)}")
+        if learned_stop is not None and (right is None or not think):
+            raise ValueError(
+                f"learned_stop, but think={think} and right={right!r}: a reflection has to say that nothing is wrong, "
+                "so set think to true and give `right` its words"
+            )
         check_wording(wording)
         canvas = first.turn.canvas
         if candidates > 1 and not train_first and canvas.shared_noise and not first.turn.think:
@@ -128,6 +141,7 @@ class SelfReflection(Task):
         self.rectification: Floor | None = rectification
         self.text_weight = text_weight
         self.rule = RoundRule(right=right)
+        self.learned_stop = learned_stop
         self.stop_above = stop_above
         self.gate = gate
         self.requests_per_forward = requests_per_forward
@@ -226,6 +240,7 @@ class SelfReflection(Task):
 
     def _round(self, rollout: Rollout, sources: Sequence[ImageSegment], active: Sequence[bool], round: int) -> Group:
         model, size = rollout.model, rollout.size
+        keeps = not rollout.training or self.learned_stop is not None
         prompts = [rollout.prompt(n) for n in rollout.mine]
         keys = [rollout.keys[n] for n in rollout.mine]
         trajectories: list[Trajectory] = []
@@ -235,9 +250,8 @@ class SelfReflection(Task):
             chunk = range(start, min(start + share, len(keys)))
             drawing = [n for n in chunk if active[n]]
             requests = [self._request(model, prompts[n], keys[n], sources[n]) for n in drawing]
-            drawn = self.turn.rollout(rollout, requests, round) if requests else []
-            if not rollout.training:
-                drawn = [dataclasses.replace(t, segments=t.texts) if self._finds_nothing(t) else t for t in drawn]
+            done = self._finds_nothing if keeps else None
+            drawn = self.turn.rollout(rollout, requests, round, done) if requests else []
             by_place = dict(zip(drawing, drawn, strict=True))
             part = [by_place[n] if n in by_place else _stopped(prompts[n], keys[n], sources[n], round) for n in chunk]
             trajectories += part
@@ -274,19 +288,29 @@ class SelfReflection(Task):
         """Replaces the rewards of the rounds by their credit, rectified; first pictures keep theirs."""
         first = [group for group in groups if not group.round]
         rounds = [group for group in groups if group.round]
+        rewards = rewards_of(rounds)
         credited = []
-        for number, (mine_N, mine_before_N) in enumerate(CREDITS[self.crediting](rounds), start=1):
-            group = rounds[number - 1]
+        for group, mine, (mine_N, mine_before_N) in zip(rounds, rewards, CREDITS[self.crediting](rewards), strict=True):
             assert group.scores is not None
-            reward_N, before_N = ranks.whole(mine_N, mine_before_N)
-            assert reward_N is not None and before_N is not None
+            reward_N, before_N, seen_N, kept_N = ranks.whole(mine_N, mine_before_N, mine.seen_N, mine.kept_N)
+            assert reward_N is not None and before_N is not None and seen_N is not None and kept_N is not None
             rectified = rectify(
-                reward_N, before_N, group.size, floor=self.rectification, relative=self.crediting == "improvement"
+                reward_N,
+                before_N,
+                group.size,
+                floor=self.rectification,
+                relative=self.crediting == "improvement",
+                stops=self._stops(seen_N, kept_N),
             )
             places = ranks.share(len(reward_N))
             scores = dataclasses.replace(group.scores, reward_N=rectified.reward_N[places.start : places.stop])
             credited.append(dataclasses.replace(group, scores=scores, metrics=rectified.metrics))
         return [*first, *credited]
+
+    def _stops(self, seen_N: Tensor, kept_N: Tensor) -> Stops | None:
+        if self.learned_stop is None:
+            return None
+        return Stops(kept_N=kept_N, right_N=seen_N >= self.learned_stop.right_from, bonus=self.learned_stop.bonus)
 
     # ----------------------------------------------------------------- replay
 
@@ -317,47 +341,6 @@ class SelfReflection(Task):
         return self.turn.replay_parts(
             model, requests, trajectories, sampler, context_gradient=context_gradient, steps=steps
         )
-
-
-Credit = Callable[[Sequence[Group]], list[tuple[Tensor, Tensor]]]
-"""The scored groups of the rounds -> per round (reward [N], reward before [N]); NaN where a sample had stopped."""
-
-
-def own(rounds: Sequence[Group]) -> list[tuple[Tensor, Tensor]]:
-    """Every round: its own picture's reward, compared with that of the picture it looked at."""
-    pairs = []
-    for before, group in zip((None, *rounds), rounds, strict=False):
-        before_N = group.before_N if before is None else _judged(before)
-        assert before_N is not None
-        pairs.append((_judged(group).where(_working(group), math.nan), before_N))
-    return pairs
-
-
-def last(rounds: Sequence[Group]) -> list[tuple[Tensor, Tensor]]:
-    """Every round: the reward of the sample's last picture, compared with that of its first."""
-    before_N = rounds[0].before_N if rounds else None
-    pairs = []
-    for number, group in enumerate(rounds):
-        reward_N = _judged(group)
-        for later in rounds[number + 1 :]:
-            reward_N = _judged(later).where(_working(later), reward_N)
-        assert before_N is not None
-        pairs.append((reward_N.where(_working(group), math.nan), before_N))
-    return pairs
-
-
-CREDITS: dict[str, Credit] = {"own": own, "last": last, "improvement": own}
-
-
-def _judged(group: Group) -> Tensor:
-    if group.scores is None:
-        raise ValueError("credit needs scores: score the groups first")
-    return group.scores.reward_N
-
-
-def _working(group: Group) -> Tensor:
-    """Samples that had not stopped before this round, bool [N]."""
-    return torch.tensor([not trajectory.stopped for trajectory in group.trajectories])
 
 
 def _stopped(prompt: Prompt, key: SampleKey, source: ImageSegment, round: int) -> Trajectory:

@@ -20,7 +20,7 @@ from project.models.text import SampledText, TextLogProbs
 from project.samplers.guidance import UNGUIDED
 from project.samplers.sampler import Sampler
 from project.tasks.base import ChangeGuidance, Rollout
-from project.tasks.drawing import Canvas, draw, replay_steps
+from project.tasks.drawing import Canvas, draw, replay_steps, stand_in
 from project.tasks.parts import ReplayPart, SharedContexts
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, TextSegment, Trajectory
 
@@ -47,11 +47,28 @@ class _Written:
     ready: bool = False
     """Whether `main` is what all samples draw from, with room for their pictures: nothing needs to be copied."""
 
-    def contexts(self, places: range, room: int) -> Contexts:
+    def contexts(self, places: Sequence[int], room: int) -> Contexts:
         """What some of the samples draw from, with `room` in each."""
-        part = slice(places.start, places.stop)
-        main = self.main if self.ready else self.main.select(self.row_N[part], room=room)
+        part = list(places)
+        whole = self.ready and len(part) == self.main.rows
+        main = self.main if whole else self.main.select(self.row_N[part], room=room)
         return self.known.contexts(main, room=room, part=part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Remembered:
+    """What a micro-batch is replayed from: the contexts of its pictures, and the log-probabilities of its texts.
+
+    Attributes:
+        images: the pictures, a row of the contexts each. Where no sample drew one, a picture stands in, so that all
+            ranks make the same forwards; nothing of it is in the replay.
+        image_sample_R: the sample of each picture; none for one that stands in.
+    """
+
+    contexts: Contexts
+    text: TextLogProbs | None
+    images: list[ImageSegment]
+    image_sample_R: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +110,20 @@ class Turn:
         return replace(self, temperature=0.0, images_per_text=1)
 
     @torch.no_grad()
-    def rollout(self, rollout: Rollout, requests: Sequence[Request], round: int = 0) -> list[Trajectory]:
-        """One trajectory per request; their keys and the round decide all random numbers."""
+    def rollout(
+        self,
+        rollout: Rollout,
+        requests: Sequence[Request],
+        round: int = 0,
+        done: Callable[[Trajectory], bool] | None = None,
+    ) -> list[Trajectory]:
+        """One trajectory per request; their keys and the round decide all random numbers.
+
+        Args:
+            done: whether a trajectory that has its text needs no picture; None = all are drawn.
+        """
         written = self._written(rollout, requests, round, self._room(rollout))
-        return self._drawn(rollout, requests, written, range(len(requests)), round)
+        return self._drawn(rollout, requests, written, range(len(requests)), round, done)
 
     def rollout_group(
         self, rollout: Rollout, requests: Sequence[Request], together: int | None = None, texts: int | None = None
@@ -156,15 +183,25 @@ class Turn:
 
     @torch.no_grad()
     def _drawn(
-        self, rollout: Rollout, requests: Sequence[Request], written: _Written, places: range, round: int
+        self,
+        rollout: Rollout,
+        requests: Sequence[Request],
+        written: _Written,
+        places: range,
+        round: int,
+        done: Callable[[Trajectory], bool] | None = None,
     ) -> list[Trajectory]:
         """The trajectories of some of the requests."""
         model, room = rollout.model, self._room(rollout)
-        keys = [requests[n].key for n in places]
+        made = {n: _begun(requests[n], written.texts[n], round) for n in places}
+        drawing = [n for n, trajectory in made.items() if done is None or not done(trajectory)]
+        if not drawing:
+            return list(made.values())
+        keys = [requests[n].key for n in drawing]
         with rollout.stopwatch.phase("rollout_image"):
             images = draw(
                 model,
-                written.contexts(places, room),
+                written.contexts(drawing, room),
                 keys,
                 self.canvas,
                 rollout.sampler,
@@ -172,16 +209,9 @@ class Turn:
                 round=round,
                 keep_means=rollout.keep_means,
             )
-        trajectories = []
-        for n, image in zip(places, images, strict=True):
-            request, text = requests[n], written.texts[n]
-            segments = (image,) if text is None else (text, image)
-            trajectories.append(
-                Trajectory(
-                    prompt=request.prompt, key=request.key, segments=segments, source=request.source, round=round
-                )
-            )
-        return trajectories
+        for n, image in zip(drawing, images, strict=True):
+            made[n] = replace(made[n], segments=(*made[n].segments, image))
+        return list(made.values())
 
     def replay(
         self,
@@ -193,10 +223,10 @@ class Turn:
         context_gradient: bool,
     ) -> Replay:
         """Log-probabilities of what was generated for the requests, under the present weights."""
-        contexts, text = self._remember(model, requests, trajectories)
+        known = self._remember(model, requests, trajectories, sampler)
         if not context_gradient:
-            contexts = contexts.detach()
-        return self._replay(model, trajectories, sampler, contexts, text, slice(None))
+            known = replace(known, contexts=known.contexts.detach())
+        return self._replay(model, trajectories, sampler, known, slice(None))
 
     def replay_parts(
         self,
@@ -214,30 +244,28 @@ class Turn:
         come first, and their activations go before the pictures' are made. With it they come last, because the
         gradient of the pictures flows through them.
         """
-        contexts, text = self._remember(model, requests, trajectories)
-        shared = None
+        known = self._remember(model, requests, trajectories, sampler)
+        text, shared = known.text, None
         if context_gradient:
-            shared = SharedContexts(contexts)
-            contexts = shared.leaves
-        else:
-            contexts = contexts.detach()
+            shared = SharedContexts(known.contexts)
+        known = replace(known, contexts=shared.leaves if shared else known.contexts.detach(), text=None)
 
         def part(text: TextLogProbs | None, places: slice, shared: SharedContexts | None = None) -> ReplayPart:
-            replay = self._replay(model, trajectories, sampler, contexts, text, places)
+            replay = self._replay(model, trajectories, sampler, replace(known, text=text), places)
             return ReplayPart(replay=replace(replay, clean_RLD=None, velocity=None), shared=shared)
 
         if shared is None and text is not None:
             yield part(text, slice(0))
             text = None
-        for start in range(0, len(trajectories[0].image.step_K), steps):
+        for start in range(0, len(known.images[0].step_K), steps):
             yield part(None, slice(start, start + steps))
         if shared is not None:
             yield part(text, slice(0), shared)
 
     def _remember(
-        self, model: UnifiedModel, requests: Sequence[Request], trajectories: Sequence[Trajectory]
-    ) -> tuple[Contexts, TextLogProbs | None]:
-        """What the pictures are drawn from, with gradient, and the log-probabilities of the texts, if there are any."""
+        self, model: UnifiedModel, requests: Sequence[Request], trajectories: Sequence[Trajectory], sampler: Sampler
+    ) -> _Remembered:
+        """What is replayed, with gradient."""
         known = self._read(model, requests, lambda room: model.functional_context(1))
         main = known.main.select(known.row_N)
         text = None
@@ -245,25 +273,41 @@ class Turn:
             main, text = model.text_log_probs(
                 main, [t.texts[0].ids_T for t in trajectories], temperature=self.temperature
             )
-        return known.contexts(main), text
+        drew = [n for n, trajectory in enumerate(trajectories) if trajectory.images]
+        rows = drew or [0]
+        if len(rows) < len(trajectories):
+            main = main.select(torch.tensor(rows, device=model.device))
+        images = [trajectories[n].image for n in drew]
+        if not images:
+            height, width = model.latent_grid(self.canvas.height, self.canvas.width)
+            images = [stand_in(sampler.steps(trajectories[0].key), height * width, model.latent_size)]
+        return _Remembered(
+            contexts=known.contexts(main, part=rows),
+            text=text,
+            images=images,
+            image_sample_R=torch.tensor(drew, dtype=torch.long, device=model.device),
+        )
 
     def _replay(
         self,
         model: UnifiedModel,
         trajectories: Sequence[Trajectory],
         sampler: Sampler,
-        contexts: Contexts,
-        text: TextLogProbs | None,
+        known: _Remembered,
         part: slice,
     ) -> Replay:
-        """Texts whose log-probabilities are known, and a part of the trained steps."""
-        images = [t.image for t in trajectories]
+        """The texts, if their log-probabilities are known, and a part of the trained steps."""
+        text, images = known.text, known.images
         grid = model.latent_grid(self.canvas.height, self.canvas.width)
 
         def velocity(x_RKLD: Tensor, sigma_K: Tensor, *, guided: bool = True) -> Tensor:
-            return model.velocity(x_RKLD, sigma_K, contexts, self.canvas.guidance if guided else UNGUIDED, grid)
+            # Without a picture a state of zeros stands in: the forward is made, and nothing of it is left.
+            some_RKLD = x_RKLD if len(x_RKLD) else x_RKLD.new_zeros(1, *x_RKLD.shape[1:])
+            guidance = self.canvas.guidance if guided else UNGUIDED
+            return model.velocity(some_RKLD, sigma_K, known.contexts, guidance, grid)[: len(x_RKLD)]
 
         steps = replay_steps(images, velocity, sampler, model.device, part)
+        drawn = slice(len(known.image_sample_R))
         samples = torch.arange(len(trajectories), device=model.device)
         nothing = torch.zeros(0, 0, device=model.device)
         means = [image.mean_KLD[part] for image in images if image.mean_KLD is not None]
@@ -273,16 +317,16 @@ class Turn:
             entropy_RT=text.entropy_RT if text else nothing,
             token_mask_RT=text.mask_RT if text else nothing.bool(),
             text_sample_R=samples if text else samples[:0],
-            image_log_prob_RK=steps.log_prob_R,
-            old_image_log_prob_RK=torch.stack([image.log_prob_K[part] for image in images]).to(model.device),
-            step_mask_RK=torch.ones_like(steps.log_prob_R, dtype=torch.bool),
-            image_sample_R=samples,
-            mean_RKLD=steps.mean_RLD,
-            velocity_RKLD=steps.velocity_RLD,
-            std_RK=steps.std_R,
-            dt_RK=steps.dt_R,
-            old_mean_RKLD=torch.stack(means).to(model.device) if means else None,
-            clean_RLD=torch.stack([image.final_LD for image in images]).to(model.device),
+            image_log_prob_RK=steps.log_prob_R[drawn],
+            old_image_log_prob_RK=torch.stack([image.log_prob_K[part] for image in images]).to(model.device)[drawn],
+            step_mask_RK=torch.ones_like(steps.log_prob_R[drawn], dtype=torch.bool),
+            image_sample_R=known.image_sample_R,
+            mean_RKLD=steps.mean_RLD[drawn],
+            velocity_RKLD=steps.velocity_RLD[drawn],
+            std_RK=steps.std_R[drawn],
+            dt_RK=steps.dt_R[drawn],
+            old_mean_RKLD=torch.stack(means).to(model.device)[drawn] if means else None,
+            clean_RLD=torch.stack([image.final_LD for image in images]).to(model.device)[drawn],
             velocity=velocity,
         )
 
@@ -308,6 +352,12 @@ class Turn:
             system=model.defaults.think_prompt if self.think else "",
             image_free=self.canvas.guidance.image > 1,
         )
+
+
+def _begun(request: Request, text: TextSegment | None, round: int) -> Trajectory:
+    """A trajectory that has its text, and no picture yet."""
+    segments = () if text is None else (text,)
+    return Trajectory(prompt=request.prompt, key=request.key, segments=segments, source=request.source, round=round)
 
 
 def text_segments(model: UnifiedModel, sampled: SampledText) -> list[TextSegment]:

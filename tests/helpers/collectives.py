@@ -36,6 +36,7 @@ from project.objectives.grpo import GRPO
 from project.rewards.random import RandomReward
 from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.rectification import LearnedStop
 from project.tasks.self_reflection import SelfReflection
 from project.training.sharding import whole
 from tests.helpers.policies import TinyBagel
@@ -87,6 +88,7 @@ class Observed(Callback):
         self.texts: list[tuple[int, ...]] = []
         self.rounds: list[int] = []
         self.survivors: list[int] = []
+        self.pictures: list[int] = []
         self.skipped: list[float] = []
         self.teaches: list[bool] = []
 
@@ -94,6 +96,7 @@ class Observed(Callback):
         groups = outputs["groups"]
         self.texts.append(tuple(len(text.ids_T) for g in groups for t in g.trajectories for text in t.texts))
         self.rounds.append(sum(any(not t.stopped for t in g.trajectories) for g in groups if g.round))
+        self.pictures.append(sum(bool(t.images) for g in groups if g.round for t in g.trajectories))
         self.survivors.append(sum(int(group.advantages.valid_N.sum()) for group in groups))
         self.teaches.append(any(group.teaches for group in groups))
         self.skipped.append(float(trainer.callback_metrics["update/skipped"]))
@@ -145,15 +148,16 @@ class OneSampleStops(OnePartStops):
     whole_rank = False
 
 
-def refining(kind: type[OnePartStops]) -> SelfReflection:
+def refining(kind: type[OnePartStops], **changes: Any) -> SelfReflection:
     first = ReasoningT2I(height=8, width=8, max_tokens=4, guidance=GUIDANCE)
-    return kind(first, rounds=3, train_first=True, max_tokens=6, guidance=GUIDANCE, credit="own")
+    return kind(first, rounds=3, train_first=True, max_tokens=6, guidance=GUIDANCE, credit="own", **changes)
 
 
 SCENARIOS: dict[str, tuple[str, dict[str, Any]]] = {
     "texts": ("none", {}),
     "rounds": ("none", {"task": OnePartStops}),
     "stops": ("none", {"task": OneSampleStops}),
+    "kept": ("none", {"task": OnePartStops, "learned_stop": LearnedStop(right_from=0.0, bonus=0.1)}),
     "dropped": ("nan", {}),
     "no_advantage": ("equal", {}),
     "not_finite": ("none", {"objective": NotFinite}),
@@ -172,7 +176,8 @@ def run(folder: Path, strategy: str, scenario: str) -> None:
         "num_generations": 4,
         "micro_batch_size": 2,
     }
-    settings |= {"task": refining(changes["task"])} if "task" in changes else {}
+    if "task" in changes:
+        settings["task"] = refining(changes["task"], learned_stop=changes.get("learned_stop"))
     settings |= {"objective": changes["objective"]()} if "objective" in changes else {}
     module = make_module(**settings)
     # Of three prompts the second one's samples are shared: they would have an advantage over those of the other rank.
@@ -194,7 +199,9 @@ def run(folder: Path, strategy: str, scenario: str) -> None:
     weights = {name: whole(p.detach()) for name, p in module.named_parameters()}
     found = {"weights": weights, "updates": module.updates, "saved": saving.saved_updates, "ended": ended}
     found["held"] = sum(tensor is not None for tensor in average.state_dict()["average"].values())
-    seen = {name: getattr(observed, name) for name in ("texts", "rounds", "survivors", "teaches", "skipped")}
+    seen = {
+        name: getattr(observed, name) for name in ("texts", "rounds", "pictures", "survivors", "teaches", "skipped")
+    }
     torch.save(found | seen, folder / f"{scenario}_{distributed.get_rank()}.pt")
 
 

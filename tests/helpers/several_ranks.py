@@ -1,6 +1,6 @@
 """Trains a tiny policy on N ranks and saves its parameters.
 
-    python -m tests.helpers.several_ranks N FILE rt2i|mixed|cut|t2i|lora|forward STRATEGY
+    python -m tests.helpers.several_ranks N FILE rt2i|mixed|cut|kept|t2i|lora|forward STRATEGY
 
 Prompts "1" and "3" never get a reward, so the ranks have unequal numbers of samples to replay.
 """
@@ -21,6 +21,7 @@ from project.objectives.velocity_kl import VelocityKL
 from project.rewards.random import RandomReward
 from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.rectification import LearnedStop
 from project.tasks.self_reflection import SelfReflection
 from project.training.sharding import whole
 from tests.helpers.policies import TinyBagel
@@ -47,10 +48,34 @@ class HalfStop(SelfReflection):
         return trajectory.key.sample % 2 == 0
 
 
-def mixed():
+class MostKeep(SelfReflection):
+    """Half of the samples of one prompt keep their picture, and all of the others: a rank may have none to train."""
+
+    def _finds_nothing(self, trajectory):
+        return trajectory.key.prompt != "2" or trajectory.key.sample % 2 == 0
+
+
+class OfTheText(RandomReward):
+    """So that texts have an advantage where all samples keep one picture."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.text_only = True
+
+
+def mixed(kind=HalfStop, learned_stop=None):
     guidance = Guidance(text=2.0, interval=(0.0, 1.0))
     first = ReasoningT2I(height=8, width=8, max_tokens=4, guidance=guidance)
-    return HalfStop(first, rounds=2, train_first=True, max_tokens=4, guidance=guidance, credit="own")
+    return kind(
+        first,
+        rounds=2,
+        train_first=True,
+        max_tokens=4,
+        guidance=guidance,
+        credit="own",
+        learned_stop=learned_stop,
+        rectification=None if learned_stop else "before",
+    )
 
 
 if __name__ == "__main__":
@@ -59,6 +84,11 @@ if __name__ == "__main__":
     settings = {"objective": GRPO(kl_image=0.5, kl_text=0.5), "num_generations": 14}
     if sys.argv[3] in ("mixed", "cut"):
         settings |= {"policy": TinyBagel(), "task": mixed(), "num_generations": 4}
+    rewards = [OftenSilent(seed=1)]
+    if sys.argv[3] == "kept":
+        task = mixed(MostKeep, LearnedStop(right_from=0.5, bonus=0.1))
+        settings |= {"policy": TinyBagel(), "task": task, "num_generations": 4}
+        rewards.append(OfTheText(seed=7))
     if sys.argv[3] == "cut":
         settings |= {"steps_per_backward": 1}
     if sys.argv[3] == "t2i":  # without a text much of what understands has no gradient
@@ -76,7 +106,7 @@ if __name__ == "__main__":
     trainer = train(
         module,
         updates=2,
-        rewards=[OftenSilent(seed=1)],
+        rewards=rewards,
         callbacks=[OnPolicyGate()],
         batches=[FOUR] * 10,
         devices=ranks,

@@ -13,6 +13,7 @@ from project.planning.waiting import Waits
 from project.rewards.random import RandomReward
 from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.rectification import LearnedStop
 from project.tasks.self_reflection import SelfReflection
 from tests.helpers.policies import TinyBagel, tiny_bagel
 from tests.helpers.sampling import sde
@@ -144,6 +145,26 @@ def test_refinement_and_its_reference_are_counted():
     _, counted = trained(True, task=task, objective=GRPO(kl_image=0.1))
     assert {step.kind for step in counted.steps} >= {"denoise, 3 branches", "read a picture", "read latents"}
     assert counted.phases["reference"].ratio == pytest.approx(counted.phases["replay"].ratio)
+
+
+class HalfKept(SelfReflection):
+    def _finds_nothing(self, trajectory):
+        return trajectory.key.sample % 2 == 0
+
+
+def test_pictures_that_are_kept_are_not_needed():
+    """Half as many pictures are drawn and replayed, and the plan knows it."""
+    guidance = Guidance(text=2.0, image=1.5, interval=(0.0, 1.0), renorm="text_channel")
+    settings = {"candidates": 1, "max_tokens": 3, "guidance": guidance, "rectification": None}
+    found = []
+    for stop in (None, LearnedStop(right_from=0.0, bonus=0.1)):
+        first = ReasoningT2I(height=8, width=8, max_tokens=3)
+        found.append(trained(True, task=HalfKept(first, learned_stop=stop, **settings))[1])
+    drawn, kept = found
+    assert kept.images == drawn.images / 2
+    for name in ("rollout_image", "replay", "backward"):
+        assert kept.phases[name].needed < 0.8 * drawn.phases[name].needed, name
+    assert kept.phases["rollout_image"].ratio == pytest.approx(drawn.phases["rollout_image"].ratio, rel=0.15)
 
 
 def test_branches_that_guide_nothing_are_dead():

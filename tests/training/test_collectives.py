@@ -24,6 +24,7 @@ UNEQUAL: dict[str, Callable[[dict[str, Any], dict[str, Any]], bool]] = {
     "texts": lambda first, last: first["texts"] != last["texts"],
     "rounds": lambda first, last: (first["rounds"], last["rounds"]) == ([1] * UPDATES, [3] * UPDATES),
     "stops": lambda first, last: sum(first["survivors"]) != sum(last["survivors"]),
+    "kept": lambda first, last: not any(first["pictures"]) and all(last["pictures"]) and all(first["survivors"]),
     "dropped": lambda first, last: first["survivors"][TROUBLE] > 0 == last["survivors"][TROUBLE],
     "no_advantage": lambda first, last: first["teaches"][TROUBLE] and not last["teaches"][TROUBLE],
     "not_finite": lambda first, last: first["skipped"] == last["skipped"] == [0.0, 1.0, 0.0, 0.0],
