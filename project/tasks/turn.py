@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from project.core.metrics import Mean, Metric
 from project.core.randomness import uniform
+from project.models.alike import Alike, AlikeStates
 from project.models.base import UnifiedModel
 from project.models.context import Context, Contexts
 from project.models.reading import Read, Reading, read
@@ -20,7 +22,7 @@ from project.models.text import SampledText, TextLogProbs
 from project.samplers.guidance import UNGUIDED
 from project.samplers.sampler import Sampler
 from project.tasks.base import ChangeGuidance, Rollout
-from project.tasks.drawing import Canvas, draw, replay_steps
+from project.tasks.drawing import Canvas, Origin, alike_states, draw, replay_steps
 from project.tasks.parts import ReplayPart, SharedContexts
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, TextSegment, Trajectory
 
@@ -34,6 +36,11 @@ class Request:
     text: str
     source: ImageSegment | None = None
     """The picture to look at; all requests of a turn have one, or none has."""
+
+    def origin(self, written: TextSegment | None) -> Origin:
+        """What a picture is drawn from, where that text was written: equal ones make equal contexts."""
+        read = (self.text, None if self.source is None else id(self.source.pixels_HWC))
+        return Origin(main=(*read, None if written is None else tuple(written.ids_T.tolist())), free=read)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +178,7 @@ class Turn:
                 [rollout.steps(key) for key in keys],
                 round=round,
                 keep_means=rollout.keep_means,
+                origins=[requests[n].origin(written.texts[n]) for n in places],
             )
         trajectories = []
         for n, image in zip(places, images, strict=True):
@@ -193,10 +201,11 @@ class Turn:
         context_gradient: bool,
     ) -> Replay:
         """Log-probabilities of what was generated for the requests, under the present weights."""
-        contexts, text = self._remember(model, requests, trajectories)
+        origins = _origins(requests, trajectories)
+        contexts, text = self._remember(model, requests, trajectories, origins)
         if not context_gradient:
             contexts = contexts.detach()
-        return self._replay(model, trajectories, sampler, contexts, text, slice(None))
+        return self._replay(model, trajectories, sampler, contexts, text, slice(None), origins)
 
     def replay_parts(
         self,
@@ -214,7 +223,8 @@ class Turn:
         come first, and their activations go before the pictures' are made. With it they come last, because the
         gradient of the pictures flows through them.
         """
-        contexts, text = self._remember(model, requests, trajectories)
+        origins = _origins(requests, trajectories)
+        contexts, text = self._remember(model, requests, trajectories, origins)
         shared = None
         if context_gradient:
             shared = SharedContexts(contexts)
@@ -223,7 +233,7 @@ class Turn:
             contexts = contexts.detach()
 
         def part(text: TextLogProbs | None, places: slice, shared: SharedContexts | None = None) -> ReplayPart:
-            replay = self._replay(model, trajectories, sampler, contexts, text, places)
+            replay = self._replay(model, trajectories, sampler, contexts, text, places, origins)
             return ReplayPart(replay=replace(replay, clean_RLD=None, velocity=None), shared=shared)
 
         if shared is None and text is not None:
@@ -235,17 +245,30 @@ class Turn:
             yield part(text, slice(0), shared)
 
     def _remember(
-        self, model: UnifiedModel, requests: Sequence[Request], trajectories: Sequence[Trajectory]
+        self,
+        model: UnifiedModel,
+        requests: Sequence[Request],
+        trajectories: Sequence[Trajectory],
+        origins: Sequence[Origin],
     ) -> tuple[Contexts, TextLogProbs | None]:
-        """What the pictures are drawn from, with gradient, and the log-probabilities of the texts, if there are any."""
+        """What the pictures are drawn from, with gradient, and the log-probabilities of the texts, if there are any.
+
+        A text that several samples wrote for one request is read once.
+        """
         known = self._read(model, requests, lambda room: model.functional_context(1))
-        main = known.main.select(known.row_N)
-        text = None
-        if self.think:
-            main, text = model.text_log_probs(
-                main, [t.texts[0].ids_T for t in trajectories], temperature=self.temperature
-            )
-        return known.contexts(main), text
+        if not self.think:
+            return known.contexts(known.main.select(known.row_N)), None
+        ids = [trajectory.texts[0].ids_T for trajectory in trajectories]
+        same = Alike.by([origin.main for origin in origins], model.device)
+        if same is None:
+            main, text = model.text_log_probs(known.main.select(known.row_N), ids, temperature=self.temperature)
+            return known.contexts(main), text
+        main, text = model.text_log_probs(
+            known.main.select(known.row_N[same.first_M]),
+            [ids[n] for n in same.first_M.tolist()],
+            temperature=self.temperature,
+        )
+        return known.contexts(main.select(same.kind_R)), text.select(same.kind_R)
 
     def _replay(
         self,
@@ -255,15 +278,24 @@ class Turn:
         contexts: Contexts,
         text: TextLogProbs | None,
         part: slice,
+        origins: Sequence[Origin],
     ) -> Replay:
         """Texts whose log-probabilities are known, and a part of the trained steps."""
         images = [t.image for t in trajectories]
         grid = model.latent_grid(self.canvas.height, self.canvas.width)
 
-        def velocity(x_RKLD: Tensor, sigma_K: Tensor, *, guided: bool = True) -> Tensor:
-            return model.velocity(x_RKLD, sigma_K, contexts, self.canvas.guidance if guided else UNGUIDED, grid)
+        def velocity(
+            x_RKLD: Tensor, sigma_K: Tensor, *, guided: bool = True, alike: AlikeStates | None = None
+        ) -> Tensor:
+            guidance = self.canvas.guidance if guided else UNGUIDED
+            return model.velocity(x_RKLD, sigma_K, contexts, guidance, grid, alike=alike)
 
-        steps = replay_steps(images, velocity, sampler, model.device, part)
+        alike = None
+        if not part.start and len(images[0].step_K):
+            # The first trained state is the last one that no noise of the sample's own has moved.
+            keys, first = [t.key for t in trajectories], int(images[0].step_K[0])
+            alike = alike_states(keys, self.canvas, origins, [True] * len(keys), first, model.device)
+        steps = replay_steps(images, partial(velocity, alike=alike), sampler, model.device, part)
         samples = torch.arange(len(trajectories), device=model.device)
         nothing = torch.zeros(0, 0, device=model.device)
         means = [image.mean_KLD[part] for image in images if image.mean_KLD is not None]
@@ -308,6 +340,13 @@ class Turn:
             system=model.defaults.think_prompt if self.think else "",
             image_free=self.canvas.guidance.image > 1,
         )
+
+
+def _origins(requests: Sequence[Request], trajectories: Sequence[Trajectory]) -> list[Origin]:
+    return [
+        request.origin(trajectory.texts[0] if trajectory.texts else None)
+        for request, trajectory in zip(requests, trajectories, strict=True)
+    ]
 
 
 def text_segments(model: UnifiedModel, sampled: SampledText) -> list[TextSegment]:
