@@ -296,10 +296,10 @@ class CachedTransformer(UnifiedModel):
         self, context: Context, ids: Sequence[Tensor], *, temperature: float = 1.0
     ) -> tuple[Context, TextLogProbs]:
         end = self.special.text_end
-        written = [row.to(self.device) for row in ids]
-        fed = [self.text_block(row[:-1] if len(row) and row[-1] == end else row) for row in written]
-        fed_RT, visible_RT = pad(fed)
-        target_RT, mask_RT = pad(written)
+        # Made where the ids are, mostly beside the CPU, and moved together: a GPU would be waited for at each text.
+        fed = [self.text_block(row[:-1] if len(row) and row[-1] == end else row) for row in ids]
+        fed_RT, visible_RT = (x.to(self.device) for x in pad(fed))
+        target_RT, mask_RT = (x.to(self.device) for x in pad(ids))
         marked_RT = torch.zeros_like(visible_RT)
         marked_RT[:, : mask_RT.shape[1]] = mask_RT
         context, logits = self._read_tokens(context, fed_RT, visible_RT, logits=marked_RT)

@@ -112,7 +112,8 @@ def draw(
     pixels = torch.cat([to_uint8(model.decode_latents(part, grid)).cpu() for part in parts])
     place = {step: s for s, step in enumerate(states)}
     taken = {step: m for m, step in enumerate(moves)}
-    states_NSLD = torch.stack([*states.values(), x_NLD], 1).cpu()
+    # One copy of each from a GPU, not one for each picture.
+    states_NSLD, final_NLD = torch.stack([*states.values(), x_NLD], 1).cpu(), x_NLD.cpu()
     log_prob_NM = torch.stack([m.log_prob_R for m in moves.values()], 1).cpu() if moves else torch.zeros(len(x_NLD), 0)
     means_NMLD = torch.stack([m.mean_RLD for m in moves.values()], 1).cpu() if moves and keep_means else None
     segments = []
@@ -125,7 +126,7 @@ def draw(
                 next_KLD=_at(states_NSLD[n], after),
                 step_K=torch.tensor(window, dtype=torch.long),
                 log_prob_K=_at(log_prob_NM[n], moved),
-                final_LD=x_NLD[n].cpu(),
+                final_LD=final_NLD[n],
                 pixels_HWC=pixels[n],
                 mean_KLD=None if means_NMLD is None else _at(means_NMLD[n], moved),
             )
