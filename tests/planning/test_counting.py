@@ -112,8 +112,10 @@ def test_an_update_is_counted_and_not_changed(checkpointing):
         # This model is so small that its heads and embeddings are seen beside the layers.
         # Where all weights are trained a backward pass is two forwards, and one more with checkpointing.
         again = 1.5 if checkpointing and name == "backward" else 1.0
-        # The plan counts logits for the delimiters of a text too, which is seen in one of five tokens.
-        assert 0.9 <= counted.phases[name].ratio / again < 1.3, name
+        # The plan counts logits for the delimiters of a text too, which is seen in one of five tokens, and all of the
+        # last layer, most of which what is read without logits leaves out: here that is one of two layers.
+        least = 0.75 if name == "rollout_text" else 0.9
+        assert least <= counted.phases[name].ratio / again < 1.3, name
     again = counted.phases["backward"].done.recomputed_flops
     assert (again > 0.25 * counted.phases["backward"].done.flops) == checkpointing
     assert checkpointing or again == 0
