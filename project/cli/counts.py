@@ -14,10 +14,11 @@ PHASE_HEADS = (
 )  # fmt: skip
 STEP_HEADS = ("number", "tokens", "GFLOP", "calls", "MB weights", "casts", "copies", "waits")
 LEGEND = (
-    "needed: by the plan's arithmetic, for the texts that were written; again: recomputed in the backward pass; "
-    "padding: hidden tokens and ended texts;\ndelimiters: beside latents, in the understanding expert; dead: branches "
-    "that guide nothing; adapters: forwards; all these in shares of the GFLOP done.\ncalls: operator calls that do "
-    "work, on a GPU a kernel or a few each; waits: of the host for the device"
+    "needed: by the plan's arithmetic, for the texts that were written, as if no two samples had anything in common;\n"
+    "again: recomputed in the backward pass; padding: hidden tokens and ended texts; delimiters: beside latents,\n"
+    "in the understanding expert; dead: branches that guide nothing; adapters: forwards;\n"
+    "all these in shares of the GFLOP done. calls: operator calls that do work, on a GPU a kernel or a few each;\n"
+    "waits: of the host for the device"
 )
 
 

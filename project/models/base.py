@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from project.models.alike import AlikeStates
 from project.models.context import Context, Contexts
 from project.models.sizes import Sizes
 from project.models.text import SampledText, TextLogProbs, plain_ids
@@ -221,12 +222,21 @@ class UnifiedModel(nn.Module, ABC):
 
     @abstractmethod
     def velocity(
-        self, latents_RKLD: Tensor, sigma_K: Tensor, contexts: Contexts, guidance: Guidance, grid: tuple[int, int]
+        self,
+        latents_RKLD: Tensor,
+        sigma_K: Tensor,
+        contexts: Contexts,
+        guidance: Guidance,
+        grid: tuple[int, int],
+        *,
+        alike: AlikeStates | None = None,
     ) -> Tensor:
         """Guided velocity [R, K, L, D] (fp32) of K noised states per context row.
 
         Args:
             sigma_K: flow times, shared by the rows; guidance acts on those inside its interval.
+            alike: rows whose first state (k = 0) and context are equal, so that one of them is enough. A backbone may
+                leave it alone.
         """
 
     @abstractmethod

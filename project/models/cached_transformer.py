@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from project.models.alike import Alike, AlikeStates
 from project.models.base import UnifiedModel
 from project.models.context import Context, Contexts, FunctionalContext, StaticContext
 from project.models.query import Output, Pictures, Query, merge, pad
@@ -37,6 +38,30 @@ class Places(NamedTuple):
     tokens_RT: Tensor
     next_R: Tensor
     latents_RL: Tensor | None = None
+
+
+class _Branch(NamedTuple):
+    """States [R, K, L, D] and their flow times, read in one context; `same` rows have equal first states."""
+
+    context: Context
+    x_RKLD: Tensor
+    sigma_K: Tensor
+    same: Alike | None = None
+
+    def parts(self, room: int) -> list[_Branch]:
+        """What has to be computed: each different first state once, and all others."""
+        if self.same is None:
+            return [self]
+        first_M = self.same.first_M
+        first = _Branch(self.context.select(first_M, room=room), self.x_RKLD[first_M, :1], self.sigma_K[:1])
+        others = _Branch(self.context, self.x_RKLD[:, 1:], self.sigma_K[1:])
+        return [first, others] if len(others.sigma_K) else [first]
+
+    def whole(self, of_parts: Sequence[Tensor]) -> Tensor:
+        """What was computed of the parts, for all states [R, K, L, D]."""
+        if self.same is None:
+            return of_parts[0]
+        return torch.cat([of_parts[0].index_select(0, self.same.kind_R), *of_parts[1:]], dim=1)
 
 
 class CachedTransformer(UnifiedModel):
@@ -172,34 +197,30 @@ class CachedTransformer(UnifiedModel):
     # ----------------------------------------------------------------- the two heads
 
     def velocity(
-        self, latents_RKLD: Tensor, sigma_K: Tensor, contexts: Contexts, guidance: Guidance, grid: tuple[int, int]
+        self,
+        latents_RKLD: Tensor,
+        sigma_K: Tensor,
+        contexts: Contexts,
+        guidance: Guidance,
+        grid: tuple[int, int],
+        *,
+        alike: AlikeStates | None = None,
     ) -> Tensor:
         """As of the unified model; all branches of guidance go through one forward."""
-        rows, steps = latents_RKLD.shape[:2]
+        steps = latents_RKLD.shape[1]
         guided = [k for k, sigma in enumerate(sigma_K.tolist()) if guidance.active(sigma)]
-        branches = [contexts.main]
-        states = [latents_RKLD]
-        sigmas = [sigma_K.to(self.device)]
+        same = alike or AlikeStates(main=None, free=None)
+        branches = [_Branch(contexts.main, latents_RKLD, sigma_K.to(self.device), same.main)]
         if guided:
-            branches.append(contexts.text_free)
+            free = [contexts.text_free]
             if guidance.image > 1:
                 if contexts.image_free is None:
                     raise ValueError("image guidance is on (guidance.image > 1) but there is no image-free context")
-                branches.append(contexts.image_free)
-            for _ in branches[1:]:
-                states.append(latents_RKLD[:, guided])
-                sigmas.append(sigmas[0][guided])
-        queries = [
-            self._latent_query(branch, x.flatten(0, 1), sigma.repeat(rows), grid)[0]
-            for branch, x, sigma in zip(branches, states, sigmas, strict=True)
-        ]
-        merged = merge(queries)
-        output = self(merged, branches).velocity_RLD
-        assert output is not None
-        velocities = [
-            v.float().unflatten(0, x.shape[:2])
-            for v, x in zip(output.split(list(merged.rows or ())), states, strict=True)
-        ]
+                free.append(contexts.image_free)
+            same_free = None if guided[0] else same.free
+            x_RKLD, of_guided = latents_RKLD[:, guided], branches[0].sigma_K[guided]
+            branches += [_Branch(context, x_RKLD, of_guided, same_free) for context in free]
+        velocities = self._velocities(branches, grid)
         if not guided:
             return velocities[0]
         main = velocities[0][:, guided]
@@ -211,6 +232,24 @@ class CachedTransformer(UnifiedModel):
             return better
         places = torch.tensor(guided, device=better.device)
         return velocities[0].index_copy(1, places, better)
+
+    def _velocities(self, branches: Sequence[_Branch], grid: tuple[int, int]) -> list[Tensor]:
+        """The velocities [R, K, L, D] (fp32) of each branch, without guidance, by one forward."""
+        room = self.latent_room(grid)
+        parts = [branch.parts(room) for branch in branches]
+        queries = [
+            self._latent_query(part.context, part.x_RKLD.flatten(0, 1), part.sigma_K.repeat(len(part.x_RKLD)), grid)[0]
+            for some in parts
+            for part in some
+        ]
+        merged = merge(queries)
+        output = self(merged, [part.context for some in parts for part in some]).velocity_RLD
+        assert output is not None
+        computed = iter(output.float().split(list(merged.rows or ())))
+        return [
+            branch.whole([next(computed).unflatten(0, part.x_RKLD.shape[:2]) for part in some])
+            for branch, some in zip(branches, parts, strict=True)
+        ]
 
     @torch.no_grad()
     def sample_text(
@@ -257,10 +296,10 @@ class CachedTransformer(UnifiedModel):
         self, context: Context, ids: Sequence[Tensor], *, temperature: float = 1.0
     ) -> tuple[Context, TextLogProbs]:
         end = self.special.text_end
-        written = [row.to(self.device) for row in ids]
-        fed = [self.text_block(row[:-1] if len(row) and row[-1] == end else row) for row in written]
-        fed_RT, visible_RT = pad(fed)
-        target_RT, mask_RT = pad(written)
+        # Made where the ids are, mostly beside the CPU, and moved together: a GPU would be waited for at each text.
+        fed = [self.text_block(row[:-1] if len(row) and row[-1] == end else row) for row in ids]
+        fed_RT, visible_RT = (x.to(self.device) for x in pad(fed))
+        target_RT, mask_RT = (x.to(self.device) for x in pad(ids))
         marked_RT = torch.zeros_like(visible_RT)
         marked_RT[:, : mask_RT.shape[1]] = mask_RT
         context, logits = self._read_tokens(context, fed_RT, visible_RT, logits=marked_RT)

@@ -28,6 +28,14 @@ class TextLogProbs:
     entropy_RT: Tensor
     mask_RT: Tensor
 
+    def select(self, rows: Tensor) -> TextLogProbs:
+        """The given rows, repeated at will."""
+        return TextLogProbs(
+            log_prob_RT=self.log_prob_RT.index_select(0, rows),
+            entropy_RT=self.entropy_RT.index_select(0, rows),
+            mask_RT=self.mask_RT.index_select(0, rows),
+        )
+
 
 def plain_ids(tokenizer: Any, text: str) -> list[int]:
     """Ids of a text that is only text: what reads like a control token (`<|im_end|>`) is spelled out.

@@ -36,7 +36,8 @@ class PhaseCount:
 
     Attributes:
         done: what was counted.
-        needed: operations by the plan's arithmetic, for the texts that were written; None where it has none.
+        needed: operations by the plan's arithmetic, for the texts that were written, as if no two samples had
+            anything in common; None where it has none.
         padding: operations on tokens that nobody sees: padding, and texts that have ended.
         delimiters: on the tokens beside latents, in the expert that is not theirs.
         dead_branches: on branches of guidance that guide nothing.
@@ -187,7 +188,7 @@ def _purpose(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     assert query.sigma_RL is not None
     kind = "read latents"
     if bool((query.sigma_RL > 0).any()):
-        kind = "denoise" if len(contexts) < 2 else f"denoise, {len(contexts)} branches"
+        kind = "denoise" if len(contexts) < 2 else f"denoise, {len(contexts)} contexts"
     return {
         "kind": kind, "tokens": words + latents, "hidden": hidden, "delimiters": words, "latents": latents,
     }  # fmt: skip

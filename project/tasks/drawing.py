@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from project.core.randomness import normal
+from project.models.alike import AlikeStates
 from project.models.base import UnifiedModel
 from project.models.context import Contexts
 from project.models.transforms import to_uint8
@@ -41,6 +42,23 @@ class Canvas:
         """Most pictures that go through the autoencoder together."""
         return max(PIXELS_DECODED // (self.height * self.width), 1)
 
+    def start(self, key: SampleKey) -> SampleKey:
+        """Key of a sample's initial noise."""
+        return replace(key, sample=0) if self.shared_noise else key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What the contexts of a picture were made of: where it is equal, they are.
+
+    Attributes:
+        main: everything.
+        free: what was read, which the contexts without text or picture hold a part of.
+    """
+
+    main: Hashable
+    free: Hashable
+
 
 @torch.no_grad()
 def draw(
@@ -53,12 +71,14 @@ def draw(
     round: int = 0,
     initial_NLD: Tensor | None = None,
     keep_means: bool = False,
+    origins: Sequence[Origin] | None = None,
 ) -> list[ImageSegment]:
     """One image per row of the contexts, by ODE with stochastic transitions inside the window of the row.
 
     The contexts need room for one latent block (`UnifiedModel.latent_room`). The keys decide all noise; `initial_NLD`
     replaces the initial noise. No key is needed then if there are no windows: None = every row follows the ODE.
-    `keep_means` also keeps the means of the transitions.
+    `keep_means` also keeps the means of the transitions. With `origins` of the contexts, pictures that are the same up
+    to an evaluation are computed once.
     """
     grid = model.latent_grid(canvas.height, canvas.width)
     length, size = grid[0] * grid[1], model.latent_size
@@ -69,7 +89,11 @@ def draw(
     moves: dict[int, Moved] = {}
     for step in range(sampler.evaluations):
         sigma = sampler.sigma_N[step : step + 1]
-        v_NLD = model.velocity(x_NLD[:, None], sigma, contexts, canvas.guidance, grid)[:, 0]
+        alike = None
+        if initial_NLD is None and origins is not None:
+            unmoved = [not window or step <= window[0] for window in windows]
+            alike = alike_states(keys, canvas, origins, unmoved, step, model.device)
+        v_NLD = model.velocity(x_NLD[:, None], sigma, contexts, canvas.guidance, grid, alike=alike)[:, 0]
         step_N = torch.full((len(x_NLD),), step, device=model.device)
         inside = [step in window for window in windows]
         if not any(inside):
@@ -88,7 +112,8 @@ def draw(
     pixels = torch.cat([to_uint8(model.decode_latents(part, grid)).cpu() for part in parts])
     place = {step: s for s, step in enumerate(states)}
     taken = {step: m for m, step in enumerate(moves)}
-    states_NSLD = torch.stack([*states.values(), x_NLD], 1).cpu()
+    # One copy of each from a GPU, not one for each picture.
+    states_NSLD, final_NLD = torch.stack([*states.values(), x_NLD], 1).cpu(), x_NLD.cpu()
     log_prob_NM = torch.stack([m.log_prob_R for m in moves.values()], 1).cpu() if moves else torch.zeros(len(x_NLD), 0)
     means_NMLD = torch.stack([m.mean_RLD for m in moves.values()], 1).cpu() if moves and keep_means else None
     segments = []
@@ -101,12 +126,35 @@ def draw(
                 next_KLD=_at(states_NSLD[n], after),
                 step_K=torch.tensor(window, dtype=torch.long),
                 log_prob_K=_at(log_prob_NM[n], moved),
-                final_LD=x_NLD[n].cpu(),
+                final_LD=final_NLD[n],
                 pixels_HWC=pixels[n],
                 mean_KLD=None if means_NMLD is None else _at(means_NMLD[n], moved),
             )
         )
     return segments
+
+
+def alike_states(
+    keys: Sequence[SampleKey],
+    canvas: Canvas,
+    origins: Sequence[Origin],
+    unmoved: Sequence[bool],
+    step: int,
+    device: torch.device,
+) -> AlikeStates | None:
+    """Pictures that are the same at an evaluation: until the first stochastic one, noise and contexts decide all.
+
+    Args:
+        unmoved: whether none of a picture's stochastic evaluations came before `step`.
+    """
+    starts = [canvas.start(key) for key in keys]
+    main: list[Hashable] = [
+        (start, origin.main) if still else row
+        for row, (start, origin, still) in enumerate(zip(starts, origins, unmoved, strict=True))
+    ]
+    # Later states were moved by what the whole context says, so that the other branches differ too.
+    free = main if step else [(start, origin.free) for start, origin in zip(starts, origins, strict=True)]
+    return AlikeStates.by(main, free, device)
 
 
 def _at(value: Tensor, places: Sequence[int]) -> Tensor:
@@ -181,7 +229,4 @@ def replay_steps(
 
 
 def _initial_noise(keys: Sequence[SampleKey], canvas: Canvas, round: int, *shape: int) -> Tensor:
-    if not canvas.shared_noise:
-        return normal(keys, "initial noise", *shape, round=round)
-    shared = [SampleKey(seed=k.seed, update=k.update, prompt=k.prompt, occurrence=k.occurrence) for k in keys]
-    return normal(shared, "initial noise", *shape, round=round)
+    return normal([canvas.start(key) for key in keys], "initial noise", *shape, round=round)

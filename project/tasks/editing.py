@@ -14,7 +14,8 @@ from project.samplers.guidance import Guidance
 from project.tasks.base import EvaluationTask, Rollout
 from project.tasks.drawing import Canvas, given_picture
 from project.tasks.one_turn import OneTurn
-from project.tasks.turn import Request, Turn
+from project.tasks.request import Request
+from project.tasks.turn import Turn
 from project.trajectory import Group, ImageSegment, Prompt
 
 log = logging.getLogger(__name__)

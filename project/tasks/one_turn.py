@@ -9,7 +9,8 @@ from project.models.base import UnifiedModel
 from project.samplers.sampler import Sampler
 from project.tasks.base import ChangeGuidance, Task
 from project.tasks.parts import ReplayPart
-from project.tasks.turn import Request, Turn
+from project.tasks.request import Request
+from project.tasks.turn import Turn
 from project.trajectory import Replay, Trajectory
 
 

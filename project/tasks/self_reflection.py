@@ -28,8 +28,9 @@ from project.tasks.drawing import Canvas, given_picture
 from project.tasks.parts import ReplayPart
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.rectification import Floor, LearnedStop, Stops, rectify
+from project.tasks.request import Request
 from project.tasks.rounds import NOTHING_WRONG, RoundRule, check_wording, instruction
-from project.tasks.turn import Request, Turn, text_metrics
+from project.tasks.turn import Turn, text_metrics
 from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, Trajectory
 
 

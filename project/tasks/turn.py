@@ -17,23 +17,13 @@ from project.models.base import UnifiedModel
 from project.models.context import Context, Contexts
 from project.models.reading import Read, Reading, read
 from project.models.text import SampledText, TextLogProbs
-from project.samplers.guidance import UNGUIDED
 from project.samplers.sampler import Sampler
 from project.tasks.base import ChangeGuidance, Rollout
-from project.tasks.drawing import Canvas, draw, replay_steps, stand_in
+from project.tasks.drawing import Canvas, draw
 from project.tasks.parts import ReplayPart, SharedContexts
-from project.trajectory import Group, ImageSegment, Prompt, Replay, SampleKey, TextSegment, Trajectory
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What one sample of a turn starts from."""
-
-    prompt: Prompt
-    key: SampleKey
-    text: str
-    source: ImageSegment | None = None
-    """The picture to look at; all requests of a turn have one, or none has."""
+from project.tasks.remembering import Remembered, remember, replayed
+from project.tasks.request import Request
+from project.trajectory import Group, Replay, SampleKey, TextSegment, Trajectory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,22 +43,6 @@ class _Written:
         whole = self.ready and len(part) == self.main.rows
         main = self.main if whole else self.main.select(self.row_N[part], room=room)
         return self.known.contexts(main, room=room, part=part)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Remembered:
-    """What a micro-batch is replayed from: the contexts of its pictures, and the log-probabilities of its texts.
-
-    Attributes:
-        images: the pictures, a row of the contexts each. Where no sample drew one, a picture stands in, so that all
-            ranks make the same forwards; nothing of it is in the replay.
-        image_sample_R: the sample of each picture; none for one that stands in.
-    """
-
-    contexts: Contexts
-    text: TextLogProbs | None
-    images: list[ImageSegment]
-    image_sample_R: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +182,7 @@ class Turn:
                 [rollout.steps(key) for key in keys],
                 round=round,
                 keep_means=rollout.keep_means,
+                origins=[requests[n].origin(written.texts[n]) for n in drawing],
             )
         for n, image in zip(drawing, images, strict=True):
             made[n] = replace(made[n], segments=(*made[n].segments, image))
@@ -226,7 +201,7 @@ class Turn:
         known = self._remember(model, requests, trajectories, sampler)
         if not context_gradient:
             known = replace(known, contexts=known.contexts.detach())
-        return self._replay(model, trajectories, sampler, known, slice(None))
+        return replayed(model, trajectories, known, self.canvas, sampler)
 
     def replay_parts(
         self,
@@ -251,7 +226,7 @@ class Turn:
         known = replace(known, contexts=shared.leaves if shared else known.contexts.detach(), text=None)
 
         def part(text: TextLogProbs | None, places: slice, shared: SharedContexts | None = None) -> ReplayPart:
-            replay = self._replay(model, trajectories, sampler, replace(known, text=text), places)
+            replay = replayed(model, trajectories, replace(known, text=text), self.canvas, sampler, places)
             return ReplayPart(replay=replace(replay, clean_RLD=None, velocity=None), shared=shared)
 
         if shared is None and text is not None:
@@ -264,70 +239,16 @@ class Turn:
 
     def _remember(
         self, model: UnifiedModel, requests: Sequence[Request], trajectories: Sequence[Trajectory], sampler: Sampler
-    ) -> _Remembered:
+    ) -> Remembered:
         """What is replayed, with gradient."""
-        known = self._read(model, requests, lambda room: model.functional_context(1))
-        main = known.main.select(known.row_N)
-        text = None
-        if self.think:
-            main, text = model.text_log_probs(
-                main, [t.texts[0].ids_T for t in trajectories], temperature=self.temperature
-            )
-        drew = [n for n, trajectory in enumerate(trajectories) if trajectory.images]
-        rows = drew or [0]
-        if len(rows) < len(trajectories):
-            main = main.select(torch.tensor(rows, device=model.device))
-        images = [trajectories[n].image for n in drew]
-        if not images:
-            height, width = model.latent_grid(self.canvas.height, self.canvas.width)
-            images = [stand_in(sampler.steps(trajectories[0].key), height * width, model.latent_size)]
-        return _Remembered(
-            contexts=known.contexts(main, part=rows),
-            text=text,
-            images=images,
-            image_sample_R=torch.tensor(drew, dtype=torch.long, device=model.device),
-        )
-
-    def _replay(
-        self,
-        model: UnifiedModel,
-        trajectories: Sequence[Trajectory],
-        sampler: Sampler,
-        known: _Remembered,
-        part: slice,
-    ) -> Replay:
-        """The texts, if their log-probabilities are known, and a part of the trained steps."""
-        text, images = known.text, known.images
-        grid = model.latent_grid(self.canvas.height, self.canvas.width)
-
-        def velocity(x_RKLD: Tensor, sigma_K: Tensor, *, guided: bool = True) -> Tensor:
-            # Without a picture a state of zeros stands in: the forward is made, and nothing of it is left.
-            some_RKLD = x_RKLD if len(x_RKLD) else x_RKLD.new_zeros(1, *x_RKLD.shape[1:])
-            guidance = self.canvas.guidance if guided else UNGUIDED
-            return model.velocity(some_RKLD, sigma_K, known.contexts, guidance, grid)[: len(x_RKLD)]
-
-        steps = replay_steps(images, velocity, sampler, model.device, part)
-        drawn = slice(len(known.image_sample_R))
-        samples = torch.arange(len(trajectories), device=model.device)
-        nothing = torch.zeros(0, 0, device=model.device)
-        means = [image.mean_KLD[part] for image in images if image.mean_KLD is not None]
-        return Replay(
-            text_log_prob_RT=text.log_prob_RT if text else nothing,
-            old_text_log_prob_RT=_padded([t.texts[0].log_prob_T for t in trajectories], model) if text else nothing,
-            entropy_RT=text.entropy_RT if text else nothing,
-            token_mask_RT=text.mask_RT if text else nothing.bool(),
-            text_sample_R=samples if text else samples[:0],
-            image_log_prob_RK=steps.log_prob_R[drawn],
-            old_image_log_prob_RK=torch.stack([image.log_prob_K[part] for image in images]).to(model.device)[drawn],
-            step_mask_RK=torch.ones_like(steps.log_prob_R[drawn], dtype=torch.bool),
-            image_sample_R=known.image_sample_R,
-            mean_RKLD=steps.mean_RLD[drawn],
-            velocity_RKLD=steps.velocity_RLD[drawn],
-            std_RK=steps.std_R[drawn],
-            dt_RK=steps.dt_R[drawn],
-            old_mean_RKLD=torch.stack(means).to(model.device)[drawn] if means else None,
-            clean_RLD=torch.stack([image.final_LD for image in images]).to(model.device)[drawn],
-            velocity=velocity,
+        return remember(
+            model,
+            self._read(model, requests, lambda room: model.functional_context(1)),
+            requests,
+            trajectories,
+            self.canvas,
+            sampler,
+            temperature=self.temperature if self.think else None,
         )
 
     def _writers(self, keys: Sequence[SampleKey]) -> tuple[list[int], list[int]]:
@@ -391,7 +312,3 @@ def text_metrics(trajectories: Sequence[Trajectory]) -> dict[str, Metric]:
         "text/empty": Mean.over(not text.text for text in texts),
         "text/tokens": Mean.over(len(text.ids_T) for text in texts),
     }
-
-
-def _padded(parts: Sequence[Tensor], model: UnifiedModel) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True).to(model.device)

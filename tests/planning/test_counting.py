@@ -113,14 +113,16 @@ def test_an_update_is_counted_and_not_changed(checkpointing):
         # This model is so small that its heads and embeddings are seen beside the layers.
         # Where all weights are trained a backward pass is two forwards, and one more with checkpointing.
         again = 1.5 if checkpointing and name == "backward" else 1.0
-        # The plan counts logits for the delimiters of a text too, which is seen in one of five tokens.
-        assert 0.9 <= counted.phases[name].ratio / again < 1.3, name
+        # The plan counts logits for the delimiters of a text too, which is seen in one of five tokens, and all of the
+        # last layer, most of which what is read without logits leaves out: here that is one of two layers.
+        least = 0.75 if name == "rollout_text" else 0.9
+        assert least <= counted.phases[name].ratio / again < 1.3, name
     again = counted.phases["backward"].done.recomputed_flops
     assert (again > 0.25 * counted.phases["backward"].done.flops) == checkpointing
     assert checkpointing or again == 0
     assert counted.phases["rollout_image"].dead_branches == counted.phases["replay"].dead_branches == 0
     kinds = {(step.phase, step.kind): step for step in counted.steps}
-    assert kinds["rollout_image", "denoise, 2 branches"].flops > 1.5 * kinds["rollout_image", "denoise"].flops
+    assert kinds["rollout_image", "denoise, 2 contexts"].flops > 1.5 * kinds["rollout_image", "denoise"].flops
     assert kinds["rollout_text", WRITE].weight_bytes > 0 and kinds["rollout_text", WRITE].tokens == 8
     assert counted.weight_bytes_per_token > 0
     places = {place.partition(":")[0] for _, _, place, _ in counted.waits}
@@ -143,7 +145,7 @@ def test_refinement_and_its_reference_are_counted():
     first = ReasoningT2I(height=8, width=8, max_tokens=3)
     task = SelfReflection(first, candidates=2, max_tokens=3, guidance=guidance, rectification=None)
     _, counted = trained(True, task=task, objective=GRPO(kl_image=0.1))
-    assert {step.kind for step in counted.steps} >= {"denoise, 3 branches", "read a picture", "read latents"}
+    assert {step.kind for step in counted.steps} >= {"denoise, 3 contexts", "read a picture", "read latents"}
     assert counted.phases["reference"].ratio == pytest.approx(counted.phases["replay"].ratio)
 
 
@@ -169,7 +171,7 @@ def test_pictures_that_are_kept_are_not_needed():
 
 def test_branches_that_guide_nothing_are_dead():
     model = tiny_bagel()
-    parts = [Part(phase="rollout_image", kind="denoise, 2 branches", latents=10)]
+    parts = [Part(phase="rollout_image", kind="denoise, 2 contexts", latents=10)]
     counts = phase_counts(parts, model, {"rollout_image latents": 6.0})
     token = 2 * model.sizes.layers * model.sizes.matrix_weights
     assert counts["rollout_image"].dead_branches == 4 * token

@@ -15,8 +15,9 @@ from project.tasks.base import Rollout
 from project.tasks.drawing import Canvas
 from project.tasks.editing import Editing
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.tasks.request import Request
 from project.tasks.self_reflection import SelfReflection
-from project.tasks.turn import Request, Turn
+from project.tasks.turn import Turn
 from project.trajectory import Advantages, Prompt, SampleKey
 from tests.helpers.backbones import grey_picture
 from tests.helpers.policies import dense_model

@@ -101,7 +101,7 @@ class SharedAttention(nn.Module):
         return heads
 
     def forward(
-        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended
+        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended, read_und: bool
     ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
         parts = [self._project(und_RTH, "")]
         if attended.freeze_und:
@@ -114,10 +114,12 @@ class SharedAttention(nn.Module):
         results = []
         for context, rows, bias in attended.contexts:
             keys, values = (k[rows], v[rows]) if context is None else context.extend(self.layer, k[rows], v[rows])
-            results.append(attention(q[rows], keys, values, bias))
+            if read_und or gen_RLH is not None:
+                results.append(attention(q[rows], keys, values, bias))
         split = und_RTH.shape[1]
-        und = self.o_proj(_joined([result[:, :, :split] for result in results]))
-        gen = None
+        und = gen = None
+        if read_und:
+            und = self.o_proj(_joined([result[:, :, :split] for result in results]))
         if gen_RLH is not None:
             gen = self.o_proj_moe_gen(_joined([result[:, :, split:] for result in results]))
         return und, gen, k, v
@@ -144,20 +146,26 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm_moe_gen = RMSNorm(hidden, eps)
 
     def forward(
-        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """Both streams after the layer, and the layer's keys and values of all tokens."""
+        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended, read_und: bool = True
+    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
+        """Both streams after the layer, and the layer's keys and values of all tokens.
+
+        Args:
+            read_und: whether anything reads the understanding stream after the layer; None comes in its place if not.
+        """
         normed_gen = None if gen_RLH is None else self.input_layernorm_moe_gen(gen_RLH)
-        und, gen, key, value = self.self_attn(self.input_layernorm(und_RTH), normed_gen, attended)
-        und_RTH = und_RTH + und
-        und_RTH = und_RTH + self.mlp(self.post_attention_layernorm(und_RTH))
-        if attended.freeze_und:
-            # Changes no gradient, as projections and head are cut off too; lets the layer's activations go at once.
-            und_RTH = und_RTH.detach()
+        und, gen, key, value = self.self_attn(self.input_layernorm(und_RTH), normed_gen, attended, read_und)
+        after_RTH = None
+        if und is not None:
+            after_RTH = und_RTH + und
+            after_RTH = after_RTH + self.mlp(self.post_attention_layernorm(after_RTH))
+            if attended.freeze_und:
+                # Changes no gradient, as projections and head are cut off too; lets the layer's activations go at once.
+                after_RTH = after_RTH.detach()
         if gen_RLH is not None and gen is not None:
             gen_RLH = gen_RLH + gen
             gen_RLH = gen_RLH + self.mlp_moe_gen(self.post_attention_layernorm_moe_gen(gen_RLH))
-        return und_RTH, gen_RLH, key, value
+        return after_RTH, gen_RLH, key, value
 
 
 class TimeEmbedder(nn.Module):

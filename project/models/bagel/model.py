@@ -141,11 +141,14 @@ class Bagel(CachedTransformer):
         if self.freeze_und:
             attended, und = replace(attended, freeze_und=True), und.detach()
         keys_values = []
-        for layer in self.language_model.model.layers:
+        layers = self.language_model.model.layers
+        for number, layer in enumerate(layers, start=1):
+            # After the last layer only logits read the understanding stream.
+            read_und = number < len(layers) or query.logits is not None
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                und, gen, key, value = checkpoint(layer, und, gen, attended, use_reentrant=False)
+                und, gen, key, value = checkpoint(layer, und, gen, attended, read_und, use_reentrant=False)
             else:
-                und, gen, key, value = layer(und, gen, attended)
+                und, gen, key, value = layer(und, gen, attended, read_und)
             keys_values.append((key, value))
         logits = None
         if query.logits is not None:
