@@ -11,6 +11,7 @@ from project.models.bagel import Bagel, BagelConfig
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.config import BagelDefaults, VisionConfig
 from project.models.base import ModelSource
+from project.models.bagel.source import BagelCheckpoint
 from project.shapes.grammar import THINK, vocabulary
 from project.shapes.scenes import PICTURE_SIZE
 
@@ -41,6 +42,8 @@ class NewEmbeddedModel(ModelSource):
         vision_hidden_size, vision_layers, vision_patch_size: of the vision tower.
         position_scale: of the frozen position tables, relative to embeddings of standard deviation `init_std`.
         init_std: of the weights.
+        vision_position_std: of the vision tower's position embeddings. Patches are about 1, so at 1 it can tell at once
+            where they stand.
         autoencoder: folder of a trained autoencoder to use; None trains one.
         autoencoder_steps: of training its decoder.
         seed: of the weights.
@@ -57,6 +60,7 @@ class NewEmbeddedModel(ModelSource):
         vision_patch_size: int = 16,
         position_scale: float = 0.6,
         init_std: float = 0.05,
+        vision_position_std: float = 0.05,
         autoencoder: str | None = None,
         autoencoder_steps: int = 1200,
         seed: int = 0,
@@ -83,6 +87,7 @@ class NewEmbeddedModel(ModelSource):
             position_scale=position_scale,
         )
         self.init_std = init_std
+        self.vision_position_std = vision_position_std
         self.autoencoder = autoencoder
         self.autoencoder_steps = autoencoder_steps
         self.seed = seed
@@ -97,6 +102,8 @@ class NewEmbeddedModel(ModelSource):
                     torch.nn.init.normal_(module.weight, std=self.init_std)
                 if isinstance(module, torch.nn.Linear) and module.bias is not None:
                     torch.nn.init.zeros_(module.bias)
+            positions = model.vit_model.vision_model.embeddings.position_embedding
+            torch.nn.init.normal_(positions.weight, std=self.vision_position_std)
         # Velocities start at zero, the mean of what is to be predicted given nothing.
         torch.nn.init.zeros_(model.llm2vae.weight)
         return model
@@ -124,3 +131,54 @@ def word_tokenizer() -> Any:
         eos_token="<|im_end|>",
         additional_special_tokens=["<|endoftext|>", "<|vision_start|>", "<|vision_end|>"],
     )
+
+
+class NewVision(ModelSource):
+    """A checkpoint of the embedded world with a vision tower of another size, whose weights are new.
+
+    Args:
+        directory: of the checkpoint; all but its vision tower, and what joins that to the language model, is kept.
+        vision_hidden_size, vision_layers, vision_patch_size: of the vision tower.
+        seed: of its weights.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        vision_hidden_size: int = 128,
+        vision_layers: int = 3,
+        vision_patch_size: int = 32,
+        seed: int = 0,
+    ) -> None:
+        self.directory = directory
+        self.vision_hidden_size = vision_hidden_size
+        self.vision_layers = vision_layers
+        self.vision_patch_size = vision_patch_size
+        self.seed = seed
+
+    def load(self) -> Bagel:
+        known = BagelCheckpoint(directory=self.directory).load()
+        config = known.config
+        new = NewEmbeddedModel(
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            vision_hidden_size=self.vision_hidden_size,
+            vision_layers=self.vision_layers,
+            vision_patch_size=self.vision_patch_size,
+            position_scale=config.position_scale,
+            vision_position_std=1.0,
+            autoencoder=self.directory,
+            seed=self.seed,
+        ).load()
+        kept = {
+            name: weight
+            for name, weight in known.state_dict().items()
+            if not name.startswith(("vit_model.", "connector."))
+        }
+        new.load_state_dict(kept, strict=False)
+        return new
