@@ -224,6 +224,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "NewEmbeddedModel": [
         {"hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "autoencoder": "$autoencoder", "seed": 3}
     ],
+    "NewVision": [{"directory": "$checkpoint", "vision_hidden_size": 32, "vision_layers": 1}],
     "OCRReward": [{"column": "set", "reader": {"class_path": "tests.helpers.reward_functions.SomeWords"}}],
     "OpenAIFreeTextJudge": [
         SERVED["init_args"],

@@ -64,6 +64,8 @@ CROWD_RATE = 0.2
 """Share of the pictures with any objects in any cells, which no prompt asks for."""
 DEGRADED_RATE = 0.5
 """Share of the pictures that are blurred and noisy."""
+RELATED = 2
+"""How many times more often than any other type it is asked how two things stand to each other: it is learned last."""
 ABSENT_RATE = 0.15
 """Share of questions about colour, size and place that name a shape which the picture does not show."""
 
@@ -124,14 +126,11 @@ def _example(
 
 
 def _about_quality(rng: np.random.Generator, learner: Learner) -> Example:
+    """One question about quality (no order of questions tells the answer), and a picture with or without fault."""
     layout = sample_layout(rng, _scene(rng, learner))
-    match rng.integers(3):
-        case 0:
-            return _example(rng, render(layout), [_yes_no(Clean(), True), _yes_no(Plain(), True)])
-        case 1:
-            return _example(rng, with_junk(rng, layout), [_yes_no(Clean(), False)], degraded=0.0)
-        case _:
-            return _example(rng, with_uneven_background(rng, layout), [_yes_no(Plain(), False)], degraded=0.0)
+    yes = bool(rng.random() < 0.5)
+    question, spoiled = ((Clean(), with_junk), (Plain(), with_uneven_background))[int(rng.integers(2))]
+    return _example(rng, render(layout) if yes else spoiled(rng, layout), [_yes_no(question, yes)])
 
 
 def _crowd(rng: np.random.Generator, pairs: Pairs) -> Layout:
@@ -181,6 +180,7 @@ def sample_answered(rng: np.random.Generator, layout: Layout, number: int) -> li
         yes = question.holds(layout)
         by_type[type(question), yes].append(_yes_no(question, yes))
     types = sorted({kind for kind, _ in by_type}, key=lambda kind: kind.__name__)
+    types += [Related] * RELATED * (Related in types)
     return [_one_of(rng, by_type, types) for _ in range(number)]
 
 

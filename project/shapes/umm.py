@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +12,7 @@ from project.models.bagel import Bagel, BagelConfig
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.config import BagelDefaults, VisionConfig
 from project.models.base import ModelSource
-from project.models.bagel.source import BagelCheckpoint
-from project.shapes.grammar import THINK, vocabulary
+from project.shapes.grammar import REFLECT, THINK, vocabulary
 from project.shapes.scenes import PICTURE_SIZE
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start
 DEFAULTS = BagelDefaults(
     think_prompt=THINK,
     ask_think_prompt=THINK,
+    reflect_prompt=f"{REFLECT} {{prompt}}",
     height=PICTURE_SIZE,
     width=PICTURE_SIZE,
     num_steps=11,
@@ -95,7 +96,10 @@ class NewEmbeddedModel(ModelSource):
     def load(self) -> Bagel:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            model = Bagel(self.config, self._autoencoder(), word_tokenizer(), DEFAULTS)
+            # Pictures of other sizes are resized to whole patches.
+            sides = (PICTURE_SIZE, PICTURE_SIZE, self.config.vision.patch_size)
+            defaults = replace(DEFAULTS, vit_sides=sides)
+            model = Bagel(self.config, self._autoencoder(), word_tokenizer(), defaults)
             torch.manual_seed(self.seed)
             for module in model.modules():
                 if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
@@ -131,54 +135,3 @@ def word_tokenizer() -> Any:
         eos_token="<|im_end|>",
         additional_special_tokens=["<|endoftext|>", "<|vision_start|>", "<|vision_end|>"],
     )
-
-
-class NewVision(ModelSource):
-    """A checkpoint of the embedded world with a vision tower of another size, whose weights are new.
-
-    Args:
-        directory: of the checkpoint; all but its vision tower, and what joins that to the language model, is kept.
-        vision_hidden_size, vision_layers, vision_patch_size: of the vision tower.
-        seed: of its weights.
-
-    Raises:
-        FileNotFoundError: if there is no such checkpoint.
-    """
-
-    def __init__(
-        self,
-        directory: str,
-        vision_hidden_size: int = 128,
-        vision_layers: int = 3,
-        vision_patch_size: int = 32,
-        seed: int = 0,
-    ) -> None:
-        self.directory = directory
-        self.vision_hidden_size = vision_hidden_size
-        self.vision_layers = vision_layers
-        self.vision_patch_size = vision_patch_size
-        self.seed = seed
-
-    def load(self) -> Bagel:
-        known = BagelCheckpoint(directory=self.directory).load()
-        config = known.config
-        new = NewEmbeddedModel(
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-            vision_hidden_size=self.vision_hidden_size,
-            vision_layers=self.vision_layers,
-            vision_patch_size=self.vision_patch_size,
-            position_scale=config.position_scale,
-            vision_position_std=1.0,
-            autoencoder=self.directory,
-            seed=self.seed,
-        ).load()
-        kept = {
-            name: weight
-            for name, weight in known.state_dict().items()
-            if not name.startswith(("vit_model.", "connector."))
-        }
-        new.load_state_dict(kept, strict=False)
-        return new

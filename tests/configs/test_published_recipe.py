@@ -25,7 +25,7 @@ RECIPES = {
     "edit_lora_load": ("rt2i", "edit_lora_load"),
 }
 """Recipe -> the files that make it, each over the ones before."""
-NOT_TRAINED = {"bench"}
+NOT_TRAINED = {"bench", "bench_unguided"}
 """What changes a recipe to measure it."""
 OF_OTHERS = {"guard", "nft", "no_guidance", "velocity_kl"}
 """Methods of other papers over these recipes: tests/configs/test_configs.py builds them."""

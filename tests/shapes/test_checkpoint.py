@@ -1,4 +1,4 @@
-"""The committed weights: small enough, an autoencoder that keeps what the detector needs, an adapter that notices."""
+"""The committed weights: small enough, and able to do what their READMEs say."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ import numpy as np
 import pytest
 import torch
 
+from project.judges.unified import UnifiedJudge
 from project.models.bagel import Bagel
 from project.models.bagel.autoencoder import Autoencoder
 from project.models.bagel.source import BagelCheckpoint
 from project.models.reading import Reading, read
 from project.models.transforms import normalise, to_uint8
 from project.samplers.guidance import Guidance
+from project.samplers.sampler import Sampler
 from project.samplers.schedule import Schedule
 from project.shapes.detector import detect
+from project.shapes.editing import EDIT_KINDS, changed, kept, rendered_source, sample_edit
 from project.shapes.grammar import REFLECT, THINK, describe
 from project.shapes.mistakes import reflect
+from project.shapes.new_vision import NewVision
 from project.shapes.own_pictures import OwnPictures
+from project.shapes.probes import shapes_probes
 from project.shapes.renderer import render_all
 from project.shapes.scenes import KINDS, sample_layout
 from project.shapes.split import SPLITS, Split, sample_scene_of
-from project.shapes.umm import NewVision
+from project.tasks.base import Rollout
+from project.tasks.editing import Editing
 from project.tasks.reasoning_t2i import ReasoningT2I
+from project.trajectory import Prompt, SampleKey
 
 FOLDER = Path(__file__).parents[2] / "data" / "shapes" / "umm"
 REFLECTION = FOLDER.parent / "reflection"
@@ -51,13 +58,11 @@ def test_a_new_vision_tower_leaves_the_rest_as_it_was() -> None:
     kept = {n: w for n, w in known.state_dict().items() if not n.startswith(("vit_model.", "connector."))}
     assert all(torch.equal(new.state_dict()[name], weight) for name, weight in kept.items())
     assert new.config.vision.patch_size == 32 and known.config.vision.patch_size == 16
+    logits = []
     with torch.no_grad():
-        logits = [
-            model.first_token_log_probs(
-                read(model, [Reading(text="a red circle")], lambda room, m=model: m.static_context(1, room)).main
-            )
-            for model in (known.eval(), new.eval())
-        ]
+        for model in (known.eval(), new.eval()):
+            seen = read(model, [Reading(text="a red circle")], lambda room, model=model: model.static_context(1, room))
+            logits.append(model.first_token_log_probs(seen.main.select(seen.row_N, room=1)))
     assert torch.equal(*logits)
 
 
@@ -90,3 +95,41 @@ def test_the_adapter_makes_true_reflections_on_own_pictures_likelier(tmp_path: P
             nats(BagelCheckpoint(str(FOLDER), adapter=adapter).load()) for adapter in (None, str(REFLECTION))
         )
     assert after < before / 3, (before, after)
+
+
+def test_the_judge_that_is_a_model_knows_what_is_there() -> None:
+    judge = UnifiedJudge(BagelCheckpoint(str(FOLDER.parent / "judge")), template="plain", batch_size=128)
+    judge.preflight()
+    probes = shapes_probes(240, seed=7)
+    answers = judge.answer([p.image for p in probes], [[p.question] for p in probes], [p.prompt for p in probes])
+    right = {
+        tag: np.mean([(a > 0.5) == p.truth for p, (a,) in zip(probes, answers, strict=True) if p.question.tag == tag])
+        for tag in ("Existence", "Attribute", "Count", "Coherence", "Geometry")
+    }
+    assert min(right["Existence"], right["Attribute"], right["Count"]) > 0.95, right
+    assert min(right["Coherence"], right["Geometry"]) > 0.75, right
+
+
+def test_the_complete_model_edits_what_it_was_shown() -> None:
+    rng = np.random.default_rng(7)
+    edits = [sample_edit(rng, EDIT_KINDS[n % len(EDIT_KINDS)], "seen") for n in range(32)]
+    prompts = [
+        Prompt(id=f"edit-{n}", text=edit.instruction, columns={"layout": edit.source.to_dict()})
+        for n, edit in enumerate(edits)
+    ]
+    task = Editing(
+        64, 64, max_tokens=16, temperature=0.0, guidance=Guidance(text=2.5, interval=(0.0, 1.0)), source=rendered_source
+    )
+    (group,) = task.rollout(
+        Rollout(
+            model=BagelCheckpoint(str(FOLDER.parent / "complete")).load().eval(),
+            prompts=prompts,
+            keys=[SampleKey(seed=0, update=0, prompt=prompt.id) for prompt in prompts],
+            sampler=Sampler(schedule=Schedule(11)),
+            training=False,
+        )
+    )
+    layouts = detect(np.stack([t.image.pixels_HWC.numpy() for t in group.trajectories])).layouts()
+    pairs = zip(edits, layouts, strict=True)
+    right = [shown is not None and changed(e.change, shown) and kept(e.change, e.source, shown) for e, shown in pairs]
+    assert np.mean(right) > 0.7, "0.93 of the evaluation prompts are right"
