@@ -153,7 +153,7 @@ class PromptSource(ABC):
 
 
 class SourceLoader:
-    """The lists of a source's prompts, dealt to the ranks as whole: who is drawn together hangs on nothing else.
+    """The lists of a source's prompts, dealt to the ranks as whole: nothing else decides who is drawn together.
 
     So a picture is the same to the last digit on any number of ranks, and after an interruption. Every rank gets the
     same number of lists (unequal ones would hang a sharded model): a prompt that is marked as `padding` fills up. If

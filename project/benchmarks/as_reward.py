@@ -21,7 +21,7 @@ class BenchmarkReward(Reward):
     With a `PublishedBenchmark` this is the reward that most trainers use: GenEval's rules on what a detector finds. Its
     file of items then holds the training prompts too.
 
-    With `flips`, that share of the verdicts is turned round; which ones hangs on picture, prompt and seed alone. It is
+    With `flips`, that share of the verdicts is inverted; picture, prompt and seed alone decide which ones. It is
     the noise of a judge that errs on one question a picture (compare project/judges/noisy.py).
 
     Args:

@@ -125,7 +125,7 @@ def generate(
 ) -> Iterator[Made]:
     """A picture for each of `places` (each prompt's first one if None), in order; an image that a prompt has is edited.
 
-    Randomness hangs on the seed and the picture's place, not on the batch, so one picture can be drawn again alone.
+    Randomness depends on the seed and the picture's place, not on the batch, so one picture can be drawn again alone.
 
     Raises FileNotFoundError or ValueError for a source image that cannot be read, and what a judge raises that dies
     during refinement: the pictures that are drawn by then come first, without rounds.

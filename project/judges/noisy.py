@@ -17,7 +17,7 @@ from project.trajectory import Question
 class NoisyJudge(BehindJudge, Judge):
     """Another judge's confidences c, moved: sigmoid(logit(c) + z) with z normal of deviation `noise`.
 
-    z hangs on picture, question and seed alone: the same question about the same picture gets the same wrong answer
+    z depends only on picture, question and seed: the same question about the same picture gets the same wrong answer
     again, as from a real judge, and asking twice does not help. Confidences are first held inside
     [`floor`, 1 - `floor`], because no real judge is certain.
 

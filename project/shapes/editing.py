@@ -7,7 +7,7 @@ An instruction states what is to be true of the picture; whatever it does not sp
     count     "there are three circles"   "there is one circle"
     position  "the circle is left of the square"
 
-So an instruction is a question of `project.shapes.questions` turned round, in words of `vocabulary()`. What stays:
+So an instruction is a question of `project.shapes.questions` as a statement, in words of `vocabulary()`. What stays:
 after a change of colour or size everything else, each object in its cell; after one of count the look of the
 objects, and where they stood as far as there are still as many; after one of position all but where the two named
 objects stand (who moves is left open). Jitter and the tone of the background do not count.
