@@ -28,15 +28,15 @@ class Alike:
     @classmethod
     def by(cls, labels: Sequence[Hashable], device: torch.device) -> Alike | None:
         """Rows with equal labels are equal; None if all differ."""
-        kinds = {label: kind for kind, label in enumerate(dict.fromkeys(labels))}
-        if len(kinds) == len(labels):
+        first: dict[Hashable, int] = {}
+        for row, label in enumerate(labels):
+            first.setdefault(label, row)
+        if len(first) == len(labels):
             return None
-        kind_R = [kinds[label] for label in labels]
-        first: dict[int, int] = {}
-        for row, kind in enumerate(kind_R):
-            first.setdefault(kind, row)
+        kinds = {label: kind for kind, label in enumerate(first)}
         return cls(
-            first_M=torch.tensor(list(first.values()), device=device), kind_R=torch.tensor(kind_R, device=device)
+            first_M=torch.tensor(list(first.values()), device=device),
+            kind_R=torch.tensor([kinds[label] for label in labels], device=device),
         )
 
 

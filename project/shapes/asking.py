@@ -59,15 +59,15 @@ PROMPT_RATE = 0.3
 CELL_RATE = 0.4
 """Share of the other questions that ask what stands in a cell: an answer in words teaches more than yes or no."""
 QUALITY_RATE = 0.12
-"""Share of the examples that ask for quality alone: there, two of three pictures are spoiled."""
+"""Share of the examples that ask for quality alone: there, half of the pictures are spoiled."""
 CROWD_RATE = 0.2
 """Share of the pictures with any objects in any cells, which no prompt asks for."""
 DEGRADED_RATE = 0.5
 """Share of the pictures that are blurred and noisy."""
 RELATED = 2
-"""How many times more often than any other type it is asked how two things stand to each other: it is learned last."""
+"""Relations are learned last, so they are asked about 1 + RELATED times as often as any other type."""
 ABSENT_RATE = 0.15
-"""Share of questions about colour, size and place that name a shape which the picture does not show."""
+"""Probability that a question about a shape which the picture does not show may be asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
