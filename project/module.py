@@ -33,25 +33,19 @@ from project.tasks.parts import ReplayPart
 from project.training.advantages import advantages, level
 from project.training.evaluated import EvaluatedModule
 from project.training.evaluation import Evaluation
-from project.training.fitting import check_fit
+from project.training.fitting import check_dealt, check_fit
 from project.training.gradients import average_over_ranks
 from project.training.greedy import baselines, scored, with_greedy
 from project.training.lr_schedules import over_whole_run
 from project.training.reference import Reference
 from project.training.rollout_policy import RolloutPolicy
-from project.training.settings import MOST_NOT_FINITE, AdvantageSettings, UpdateSettings
+from project.training.settings import AdvantageSettings, UpdateSettings
 from project.training.sharding import gathered
+from project.training.skipping import ALL_EQUAL, MOST_NOT_FINITE, NO_REWARDS, NOT_FINITE
 from project.training.tally import Tally
 from project.training.trainable import Trainable, optimizer_over, prepare
 from project.trajectory import Group, MicroBatch, Prompt, Replay, sample_keys
 
-NO_REWARDS = (
-    "no prompt has two samples with a reward: the rewards gave NaN, the judge did not answer, or no round improved "
-    "a picture; look at reward/dropped_samples, judge/unanswered and srr/1/skipped "
-    "(model.init_args.update.max_skipped sets how many such updates in a row are borne)"
-)
-ALL_EQUAL = "every advantage is zero: the samples of each prompt have equal rewards, look at reward/zero_std_ratio"
-NOT_FINITE = "its gradient is not finite, look at the rewards, the learning rate and the precision"
 log = logging.getLogger(__name__)
 
 
@@ -115,7 +109,7 @@ class AlphaGRPO(EvaluatedModule):
         self.gave_up = ""
         """Why training stopped before its end; empty if it did not."""
         self._reference = Reference(adapters=reference)
-        self._rollout_policy: RolloutPolicy | None = None
+        self._rollout_policy = RolloutPolicy()
 
     # ----------------------------------------------------------------- the algorithm
 
@@ -127,7 +121,7 @@ class AlphaGRPO(EvaluatedModule):
         groups = self.task.credit(groups, self.ranks)
         groups = [self.advantages(group) for group in groups]
         for step in range(self.updating.per_rollout):
-            self.update(groups, first=step == 0)
+            self.update(groups, first=step == 0 and self.updating.on_policy(self.updates))
         self.updates += 1
         self.log_dict({f"time/{name}": s for name, s in self.stopwatch.reset().items()})
         self.log_dict({f"memory/{name}": gb for name, gb in self.stopwatch.memory().items()})
@@ -136,25 +130,25 @@ class AlphaGRPO(EvaluatedModule):
         return {"group": groups[-1], "groups": tuple(groups)}
 
     def rollout(self, prompts: Sequence[Prompt]) -> list[Group]:
-        """G trajectories of each prompt under the present weights, in a group for each task and round.
+        """G trajectories of each prompt, in a group for each task and round, under the present weights or (with
+        `update.rollout_average`) an average of past ones.
 
         All samples of the update are dealt to the ranks, whatever their number: this rank's are returned.
         """
-        rollout = Rollout(
-            model=self.model,
-            prompts=prompts,
-            keys=sample_keys(prompts, self.num_generations, seed=self.seed, update=self.updates),
-            sampler=self.sampler,
-            training=True,
-            stochastic=True,
-            score=self.scorer,
-            stopwatch=self.stopwatch,
-            keep_means=self.objective.needs.rollout_means,
-            ranks=self.ranks,
-        )
-        if self._rollout_policy is not None:
-            self._rollout_policy.remember(self.model)
-        with gathered(self.model):
+        self._rollout_policy.remember(self.model, self.updates)
+        with self._rollout_policy.drawing(self.model) as policy, gathered(policy):
+            rollout = Rollout(
+                model=policy,
+                prompts=prompts,
+                keys=sample_keys(prompts, self.num_generations, seed=self.seed, update=self.updates),
+                sampler=self.sampler,
+                training=True,
+                stochastic=True,
+                score=self.scorer,
+                stopwatch=self.stopwatch,
+                keep_means=self.objective.needs.rollout_means,
+                ranks=self.ranks,
+            )
             groups = self.task.rollout(rollout)
             return with_greedy(groups, self.task, rollout) if self.comparison.baseline == "greedy" else groups
 
@@ -196,7 +190,7 @@ class AlphaGRPO(EvaluatedModule):
         """Log-probabilities of a micro-batch under the present weights, and under the reference if it is needed."""
         with self.stopwatch.phase("replay"):
             replay = self._replay(self.model, batch)
-        if self._rollout_policy is not None and not first:
+        if self._rollout_policy.kept and not first:
             with self.stopwatch.phase("rollout_policy"):
                 of_rollout = self._rollout_policy.velocity(self.model, lambda policy: self._replay(policy, batch))
             replay = dataclasses.replace(replay, old_velocity=of_rollout)
@@ -306,10 +300,6 @@ class AlphaGRPO(EvaluatedModule):
                     tally.add(outputs, group.log_prefix, batch.weight)
         return tally
 
-    def _micro_batches(self, group: Group) -> int:
-        """How many this rank has work for."""
-        return sum(1 for _ in group.micro_batches(self.updating.micro_batch_size))
-
     # ----------------------------------------------------------------- set-up
 
     def configure_model(self) -> None:
@@ -323,9 +313,9 @@ class AlphaGRPO(EvaluatedModule):
         self.policy = prepare(policy, lora, self.trainable.freeze)
         if needed and lora is not None and self.reference == "start":
             keep_start(self.policy)
-        if self.objective.needs.old_velocity and self.updating.per_rollout > 1:
-            self._rollout_policy = RolloutPolicy(self.policy)
-        beside = (self._reference.frozen, *(self._rollout_policy.models if self._rollout_policy else ()))
+        if self.objective.needs.old_velocity and self.updating.keeps_rollout_policy:
+            self._rollout_policy = RolloutPolicy(self.policy, self.updating.rollout_average)
+        beside = (self._reference.frozen, *self._rollout_policy.models)
         self.share_out(self.policy, *(model for model in beside if model is not None))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -341,11 +331,7 @@ class AlphaGRPO(EvaluatedModule):
         if stage != "fit":
             return
         prompts = getattr(getattr(self.trainer, "datamodule", None), "prompts_per_update", self.ranks.size)
-        if prompts * self.num_generations < self.ranks.size:
-            raise ValueError(
-                f"an update has {prompts} x {self.num_generations} samples, which cannot be dealt to {self.ranks.size} "
-                "ranks: raise data.init_args.prompts_per_update, or take fewer devices"
-            )
+        check_dealt(prompts, self.num_generations, self.ranks.size)
         self.task.check(self._prompts("train"))
 
     def on_fit_start(self) -> None:
@@ -364,6 +350,17 @@ class AlphaGRPO(EvaluatedModule):
             reward.check([*self._prompts("train"), *evaluated])
             reward.preflight()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also the average of past policies, if rollouts are drawn by one."""
+        super().on_save_checkpoint(checkpoint)
+        if average := self._rollout_policy.state(self.model):
+            checkpoint["rollout_policy"] = average
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises ValueError if the checkpoint holds other parameters than the policy; see `EvaluatedModule`."""
+        super().on_load_checkpoint(checkpoint)
+        self._rollout_policy.load(self.model, checkpoint.get("rollout_policy", {}))
+
     def on_fit_end(self) -> None:
         if self.scorer is not None:
             self.scorer.close()
@@ -380,6 +377,10 @@ class AlphaGRPO(EvaluatedModule):
     @property
     def trained(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def _micro_batches(self, group: Group) -> int:
+        """How many this rank has work for."""
+        return sum(1 for _ in group.micro_batches(self.updating.micro_batch_size))
 
     def _gradients_stay(self) -> AbstractContextManager[Any]:
         """Gradients are kept on their ranks, and averaged once an update."""

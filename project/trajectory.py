@@ -389,6 +389,6 @@ class Replay:
     velocity: Velocity | None = None
     """Velocity of any states of these images under the weights now, for a forward-process loss."""
     old_velocity: Velocity | None = None
-    """The same under the weights of the rollout, without gradient; from its second optimizer step, if needed."""
+    """The same under the weights of the rollout, without gradient, where they are other ones and it is needed."""
     reference: Replay | None = None
     """The same of the reference policy, without gradient, if the objective needs it."""

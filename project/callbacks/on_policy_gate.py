@@ -28,7 +28,8 @@ class OnPolicyGate(Callback):
     The warning names `first_step_ratio: one` as the remedy. With it, and with one optimizer step per rollout,
     nothing is clipped and the warning is left out; the noise is logged all the same.
     What is not finite stops a run in any precision. An objective without ratios (its `clip_widths` are None and it
-    reports no ratio error) leaves nothing to check, which is said once.
+    reports no ratio error) leaves nothing to check, which is said once. Of rollouts by an average of past policies only
+    the first one is checked, because later ones are of other weights.
 
     Args:
         text_tolerance: largest |ratio - 1| of a text. Wider than the 1e-5 of the tests, as it bounds the maximum over a
@@ -45,6 +46,9 @@ class OnPolicyGate(Callback):
         self, trainer: Trainer, pl_module: AlphaGRPO, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.callback_metrics.get("update/skipped"):
+            return
+        if not pl_module.updating.on_policy(pl_module.updates - 1):
+            self._warn_once("average", "rollouts are drawn by an average of past policies: only the first is checked")
             return
         errors = {
             name.rpartition("/")[2]: float(value)

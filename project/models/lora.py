@@ -188,12 +188,16 @@ def keep_adapters(model: nn.Module, name: str) -> None:
     model.peft_config = configs
 
 
-@torch.no_grad()
-def remember_adapters(model: nn.Module, name: str) -> None:
-    """Bring the copy that `keep_adapters` made up to date."""
-    for _, layer in _adapted(model):
-        for part in (layer.lora_A, layer.lora_B):
-            part[name].weight.copy_(part[ADAPTER].weight)
+def kept_adapters(model: nn.Module, name: str) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
+    """The copy that `keep_adapters` made, and the adapters in use, by the names of these in the model."""
+    return {
+        f"{layer_name}.{part}.{ADAPTER}.weight": (
+            getattr(layer, part)[name].weight,
+            getattr(layer, part)[ADAPTER].weight,
+        )
+        for layer_name, layer in _adapted(model)
+        for part in ("lora_A", "lora_B")
+    }
 
 
 def adapters_at_start(model: nn.Module) -> AbstractContextManager[None]:

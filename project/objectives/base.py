@@ -87,7 +87,8 @@ class Needs:
     no `clean_RLD` and no `velocity`, so that a replay may hold only the texts or only some steps
     (`update.steps_per_backward`)."""
     old_velocity: bool = False
-    """`Replay.old_velocity`, from the second optimizer step on a rollout: the velocity under the rollout's weights."""
+    """`Replay.old_velocity`: the velocity under the rollout's weights, where these are not the present ones (from the
+    second optimizer step on a rollout, or with `update.rollout_average`)."""
     unguided: bool = False
     """Pictures that are drawn without guidance, because the velocity that is trained has none."""
     states: int = 0

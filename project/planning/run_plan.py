@@ -233,7 +233,7 @@ def frozen_copies(module: AlphaGRPO, loaded: int, trained: int, whole: int) -> i
     """
     needs, adapters = module.objective.needs, module.trainable.lora is not None
     reference = loaded if needs.reference and not adapters else 0
-    keeps_rollout = needs.old_velocity and module.updating.per_rollout > 1
+    keeps_rollout = needs.old_velocity and module.updating.keeps_rollout_policy
     return reference + ((trained if adapters else whole) if keeps_rollout else 0)
 
 

@@ -30,6 +30,12 @@ def check_fit(
             "model.init_args.task.init_args.shared_noise to false, or image_baseline to group"
         )
     check_parts(update, task, objective)
+    if update.rollout_average is not None and not objective.needs.old_velocity:
+        raise ValueError(
+            f"update.rollout_average, but {objective.label} compares no velocity with that of the rollout, so its "
+            "ratios would be of two policies: set update.rollout_average to null, or choose an image part such as "
+            "project.objectives.NFTImage"
+        )
 
 
 def check_task(task: Task, num_generations: int, advantages: AdvantageSettings) -> None:
@@ -95,4 +101,13 @@ def check_parts(settings: UpdateSettings, task: Task, objective: Objective) -> N
         raise ValueError(
             f"{wanted}, but {type(objective).__name__} needs whole samples: set it to null, or let the objective's "
             "needs have whole_samples=False if its loss is a sum over texts and trained steps"
+        )
+
+
+def check_dealt(prompts: int, num_generations: int, ranks: int) -> None:
+    """Raises ValueError if an update has fewer samples than there are ranks."""
+    if prompts * num_generations < ranks:
+        raise ValueError(
+            f"an update has {prompts} x {num_generations} samples, which cannot be dealt to {ranks} ranks: raise "
+            "data.init_args.prompts_per_update, or take fewer devices"
         )

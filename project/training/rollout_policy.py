@@ -1,30 +1,38 @@
-"""The policy of the rollout, kept while optimizer steps on the rollout change the weights."""
+"""The policy of the rollout, kept while optimizer steps change the weights: as it was, or an average of past ones."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from project.models.base import UnifiedModel
-from project.models.lora import ROLLOUT, adapters_as_kept, has_adapters, keep_adapters, remember_adapters
+from project.models.lora import ROLLOUT, adapters_as_kept, has_adapters, keep_adapters, kept_adapters
+from project.training.settings import RolloutAverage
+from project.training.sharding import kept_by_rank_zero, placed
 from project.trajectory import Replay, Velocity
 
 
 class RolloutPolicy:
     """A frozen copy of what is trained: of the adapters, within the policy, or of the whole policy.
 
-    It is made anew at every rollout, so a checkpoint between two updates need not hold it.
+    Without `average` it is made anew at every rollout, so a checkpoint between two updates need not hold it. Without
+    `policy` nothing is kept.
     """
 
-    def __init__(self, policy: UnifiedModel) -> None:
+    def __init__(self, policy: UnifiedModel | None = None, average: RolloutAverage | None = None) -> None:
+        self.kept = policy is not None
+        self.average = average
         self._copy: UnifiedModel | None = None
-        if has_adapters(policy):
+        self._begun = False
+        """Whether there is an average already."""
+        if policy is not None and has_adapters(policy):
             keep_adapters(policy, ROLLOUT)
-        else:
+        elif policy is not None:
             self._copy = copy.deepcopy(policy).requires_grad_(False).eval()
 
     @property
@@ -33,15 +41,14 @@ class RolloutPolicy:
         return () if self._copy is None else (self._copy,)
 
     @torch.no_grad()
-    def remember(self, policy: UnifiedModel) -> None:
-        """Take over the trained weights as they are now."""
-        if self._copy is None:
-            remember_adapters(policy, ROLLOUT)
+    def remember(self, policy: UnifiedModel, updates: int) -> None:
+        """Take over the trained weights as they are after so many updates, or move the average towards them."""
+        if not self.kept:
             return
-        kept = dict(self._copy.to(policy.device).named_parameters())
-        for name, parameter in policy.named_parameters():
-            if parameter.requires_grad:
-                kept[name].copy_(parameter)
+        decay = self.average.decay(updates) if self.average is not None and self._begun else 0.0
+        for kept, trained in self._weights(policy).values():
+            kept.lerp_(trained.to(kept.dtype), 1 - decay)  # exactly the trained ones if decay is 0
+        self._begun = True
 
     @contextmanager
     def of(self, policy: UnifiedModel) -> Iterator[UnifiedModel]:
@@ -51,6 +58,10 @@ class RolloutPolicy:
             return
         with adapters_as_kept(policy, ROLLOUT):
             yield policy
+
+    def drawing(self, policy: UnifiedModel) -> AbstractContextManager[UnifiedModel]:
+        """The policy that a rollout is drawn by: the policy itself, or the average."""
+        return nullcontext(policy) if self.average is None else self.of(policy)
 
     @torch.no_grad()
     def velocity(self, policy: UnifiedModel, replay_by: Callable[[UnifiedModel], Replay]) -> Velocity:
@@ -65,3 +76,34 @@ class RolloutPolicy:
                 return of_rollout(x_RKLD, sigma_K, guided=guided)
 
         return velocity
+
+    def state(self, policy: UnifiedModel) -> dict[str, Any]:
+        """The average for a checkpoint, whole, on rank 0; nothing if there is none. A collective call if sharded."""
+        if self.average is None or not self._begun:
+            return {}
+        return {name: kept_by_rank_zero(kept.detach()) for name, (kept, _) in self._weights(policy).items()}
+
+    @torch.no_grad()
+    def load(self, policy: UnifiedModel, state: Mapping[str, Any]) -> None:
+        """The average of a checkpoint. One without an average begins with the weights of the next rollout.
+
+        Raises ValueError if it is an average of other parameters.
+        """
+        if self.average is None or not state:
+            return
+        weights = self._weights(policy)
+        if differing := sorted(weights.keys() ^ state.keys()):
+            raise ValueError(
+                f"the checkpoint's average of past policies holds other parameters than are trained: "
+                f"{', '.join(differing[:3])}, ...: keep model.init_args.trainable as it was"
+            )
+        for name, (kept, _) in weights.items():
+            kept.copy_(placed(state[name].to(kept.dtype), kept))
+        self._begun = True
+
+    def _weights(self, policy: UnifiedModel) -> dict[str, tuple[Tensor, Tensor]]:
+        """What is kept and what is trained, by the names of the trained parameters."""
+        if self._copy is None:
+            return dict(kept_adapters(policy, ROLLOUT))
+        kept = dict(self._copy.to(policy.device).named_parameters())
+        return {name: (kept[name], trained) for name, trained in policy.named_parameters() if trained.requires_grad}

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-MOST_NOT_FINITE = 3
-"""The run stops after this many updates in a row without a finite gradient."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class AdvantageSettings:
@@ -60,6 +57,35 @@ class AdvantageSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RolloutAverage:
+    """Rollouts by an average of past policies (DiffusionNFT, arXiv 2509.16117).
+
+    Before every rollout but the first: average <- d * average + (1 - d) * policy, d = min(slope * updates, highest).
+
+    Args:
+        slope: growth of d with every update.
+        highest: largest d, below 1.
+
+    Raises:
+        ValueError: if slope is negative, or highest not in [0, 1).
+    """
+
+    slope: float = 1e-3
+    highest: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.slope < 0 or not 0 <= self.highest < 1:
+            raise ValueError(
+                f"update.rollout_average: slope={self.slope}, highest={self.highest}: give a slope of at least 0, and "
+                "a highest from 0 to below 1"
+            )
+
+    def decay(self, updates: int) -> float:
+        """d before the rollout that follows so many updates."""
+        return min(self.slope * updates, self.highest)
+
+
+@dataclass(frozen=True, kw_only=True)
 class UpdateSettings:
     """How a rollout becomes optimizer steps.
 
@@ -72,8 +98,10 @@ class UpdateSettings:
             checkpointing, which computes everything twice, is not needed. It never changes the gradient.
         gradient_clip: largest norm of the gradient.
         context_gradient: let the image loss reach the reasoning's states (exact), or cut it there (the paper).
+        rollout_average: draw rollouts by an average of past policies; None = by the policy as it is. For objectives
+            that compare velocities with those of the rollout (`NFTImage`, `AWMImage`).
         max_skipped: the run stops after this many updates in a row from which nothing could be learned (after
-            `MOST_NOT_FINITE` if it is the gradient that is not finite).
+            `project.training.skipping.MOST_NOT_FINITE` if it is the gradient that is not finite).
     """
 
     per_rollout: int = 1
@@ -81,7 +109,17 @@ class UpdateSettings:
     steps_per_backward: int | None = None
     gradient_clip: float = 1.0
     context_gradient: bool = True
+    rollout_average: RolloutAverage | None = None
     max_skipped: int = 100
+
+    @property
+    def keeps_rollout_policy(self) -> bool:
+        """Whether the weights differ from the rollout's while an objective compares with these."""
+        return self.per_rollout > 1 or self.rollout_average is not None
+
+    def on_policy(self, updates: int) -> bool:
+        """Whether the rollout that follows so many updates is of the weights that its first optimizer step has."""
+        return self.rollout_average is None or updates == 0
 
     def __post_init__(self) -> None:
         if self.micro_batch_size < 1 or self.per_rollout < 1:

@@ -23,6 +23,7 @@ from project.samplers.guidance import Guidance
 from project.tasks.reasoning_t2i import ReasoningT2I
 from project.tasks.rectification import LearnedStop
 from project.tasks.self_reflection import SelfReflection
+from project.training.settings import RolloutAverage
 from project.training.sharding import whole
 from tests.helpers.policies import TinyBagel
 from tests.helpers.sampling import ode, sde
@@ -96,10 +97,11 @@ if __name__ == "__main__":
         settings |= {"policy": TinyBagel(), "task": task, "context_gradient": False, "num_generations": 4}
     if sys.argv[3] == "lora":
         settings |= {"policy": TinyBagel(), "lora": LoRA(rank=2, alpha=4), "num_generations": 4}
-    if sys.argv[3] == "forward":  # noised states by keys, a copy of the rollout's policy, a greedy baseline
+    if sys.argv[3] == "forward":  # noised states by keys, an average that draws rollouts, a greedy baseline
         parts = {"image_penalty": VelocityKL(0.5, at="noised"), "text_penalty": TokenKL(0.5)}
         settings |= {"objective": Joint(NFTImage(), GSPOText(), **parts), "sampler": ode(6), "per_rollout": 2}
         settings |= {"policy": TinyBagel(), "baseline": "greedy", "num_generations": 4}
+        settings |= {"rollout_average": RolloutAverage(slope=0.5, highest=0.5)}
     settings = {"sampler": sde(6, 2, (0, 4), drawn="prompt"), **settings}
     module = make_module(optimizer=plain_descent, micro_batch_size=3, **settings)
 
