@@ -35,6 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=sys.executable,
         help="interpreter that has llama-cpp-python[server], for `-m server`",
     )
+    parser.addoption(
+        "--drawn-by",
+        default="data/shapes/umm",
+        help="checkpoint whose pictures tests/rewards/test_reward_figures.py scores",
+    )
 
 
 class Cases(dict[str, Any]):
