@@ -32,10 +32,10 @@ def draw(report: Report, name: str, results: Mapping[str, Sequence[Result]], fil
     levels = figure.add_subplot(grid[:, 0])
     _levels(levels, lines, colours)
     what = f"{report.name}, {name}" if name else report.name
-    levels.set_title(f"{what}: before and after, {len(report.seeds)} seeds")
+    levels.set_title(f"{what}: before (hollow) and after, {len(report.seeds)} seeds")
     _gains(figure.add_subplot(grid[:, 1], sharey=levels), lines, colours)
     figure.legend(
-        *levels.get_legend_handles_labels(), loc="outside lower center", ncols=2 * len(colours), fontsize="small"
+        *levels.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(colours), 9), fontsize="small"
     )
     for row, metric in enumerate(section.curves):
         seeds = {arm: [run.curves[metric] for run in results[arm] if metric in run.curves] for arm in section.arms}
@@ -58,8 +58,8 @@ def _levels(axes: Axes, lines: Mapping[str, Line], colours: Mapping[str, str]) -
     for place, line in enumerate(lines.values()):
         for arm, height in _heights(place, line, colours).items():
             colour, first = colours[arm], arm not in labelled
-            _dot(axes, line.before[arm], height - 0.05, colour, "white", f"{arm}, before" if first else None)
-            _dot(axes, line.after[arm], height + 0.05, colour, colour, f"{arm}, after" if first else None)
+            _dot(axes, line.before[arm], height - 0.05, colour, "white", None)
+            _dot(axes, line.after[arm], height + 0.05, colour, colour, arm if first else None)
             labelled.add(arm)
     axes.set_yticks(range(len(lines)), list(lines))
     axes.set_ylim(len(lines) - 0.5, -0.5)
