@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from project.shapes.grammar import COUNT_WORDS, THINK_END, THINK_START, plural
-from project.shapes.scenes import CELLS, RELATIONS, SIZES, Layout, Object, Placed, Relation, Scene, related
+from project.shapes.scenes import CELLS, RELATIONS, SIZES, Layout, Object, Relation, Scene, related
 
 Pairs = Sequence[tuple[str, str]]
 _NUMBERS = ("one", *COUNT_WORDS[1:])
@@ -35,47 +35,38 @@ def _pick(rng: np.random.Generator, layout: Layout) -> tuple[int, Object]:
     return things[rng.integers(len(things))]
 
 
-def _with(layout: Layout, cell: int, thing: Object | None) -> Layout:
-    """The layout with another thing in a cell, at the jitter of what stood there."""
-    cells = list(layout.cells)
-    old = cells[cell]
-    dx, dy = (old.dx, old.dy) if old is not None else (0, 0)
-    cells[cell] = None if thing is None else Placed(thing=thing, dx=dx, dy=dy)
-    return Layout(cells=(cells[0], cells[1], cells[2], cells[3]), background=layout.background)
-
-
 def _recolour(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout:
     cell, thing = _pick(rng, layout)
     colours = [colour for colour, shape in pairs if shape == thing.shape and colour != thing.colour]
     colour = colours[rng.integers(len(colours))]
-    return _with(layout, cell, Object(colour=colour, shape=thing.shape, size=thing.size))
+    return layout.with_thing(cell, Object(colour=colour, shape=thing.shape, size=thing.size))
 
 
 def _reshape(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout:
     cell, thing = _pick(rng, layout)
     shapes = [shape for colour, shape in pairs if colour == thing.colour and shape != thing.shape]
     shape = shapes[rng.integers(len(shapes))]
-    return _with(layout, cell, Object(colour=thing.colour, shape=shape, size=thing.size))
+    return layout.with_thing(cell, Object(colour=thing.colour, shape=shape, size=thing.size))
 
 
 def _resize(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout:
     cell, thing = _pick(rng, layout)
     size = SIZES[1 - SIZES.index(thing.size or "large")]
-    return _with(layout, cell, Object(colour=thing.colour, shape=thing.shape, size=size))
+    return layout.with_thing(cell, Object(colour=thing.colour, shape=thing.shape, size=size))
 
 
 def _add_or_remove(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout | None:
     cell, thing = _pick(rng, layout)
     empty = [cell for cell in range(CELLS) if layout.cells[cell] is None]
     if rng.random() < 0.5 and len(empty) < CELLS - 1:
-        return _with(layout, cell, None)
-    return _with(layout, empty[rng.integers(len(empty))], thing) if empty else None
+        return layout.with_thing(cell, None)
+    return layout.with_thing(empty[rng.integers(len(empty))], thing) if empty else None
 
 
 def _swap(rng: np.random.Generator, layout: Layout, pairs: Pairs) -> Layout:
     """The things of two occupied cells change places."""
     (first, one), (second, other) = layout.things
-    return _with(_with(layout, first, other), second, one)
+    return layout.with_thing(first, other).with_thing(second, one)
 
 
 def correct(scene: Scene, layout: Layout) -> Layout:
@@ -95,7 +86,9 @@ def correct(scene: Scene, layout: Layout) -> Layout:
     corrected = layout
     for cell, index in enumerate(max(scene.assignments(), key=kept)):
         if not stays(cell, index):
-            corrected = _with(corrected, cell, None if index is None else _sized(scene.objects[index], layout, cell))
+            corrected = corrected.with_thing(
+                cell, None if index is None else _sized(scene.objects[index], layout, cell)
+            )
     return corrected
 
 
