@@ -31,15 +31,16 @@ def draw(report: Report, name: str, results: Mapping[str, Sequence[Result]], fil
     grid = figure.add_gridspec(max(1, curves), columns, width_ratios=[1.2, 1, 1][:columns])
     levels = figure.add_subplot(grid[:, 0])
     _levels(levels, lines, colours)
-    what = f"{report.name}, {name}" if name else report.name
-    levels.set_title(f"{what}: before (hollow) and after, {len(report.seeds)} seeds")
+    what = f"{report.name}, {name.replace('_', ' ')}" if name else report.name
+    figure.suptitle(f"{what}: {len(report.seeds)} seed{'s' if len(report.seeds) > 1 else ''}")
+    levels.set_title("before (hollow) and after")
     _gains(figure.add_subplot(grid[:, 1], sharey=levels), lines, colours)
     figure.legend(
         *levels.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(colours), 9), fontsize="small"
     )
     for row, metric in enumerate(section.curves):
-        seeds = {arm: [run.curves[metric] for run in results[arm] if metric in run.curves] for arm in section.arms}
-        _curves(figure.add_subplot(grid[row, 2]), metric, seeds, colours)
+        of_seeds = {arm: [run.curves[metric] for run in results[arm] if metric in run.curves] for arm in section.arms}
+        _curves(figure.add_subplot(grid[row, 2]), metric, of_seeds, colours)
     with atomic_file(file) as stream:
         figure.savefig(stream, dpi=120, format="png")
 
@@ -101,10 +102,8 @@ def _dot(axes: Axes, value: Interval, height: float, colour: str, fill: str, lab
 
 def _curves(axes: Axes, metric: str, arms: Mapping[str, Sequence[Curve]], colours: Mapping[str, str]) -> None:
     for arm, runs in arms.items():
-        for n, (steps, values) in enumerate(runs):
-            axes.plot(steps, smoothed(values), color=colours[arm], linewidth=1, label=arm if n == 0 else None)
+        for steps, values in runs:
+            axes.plot(steps, smoothed(values), color=colours[arm], linewidth=1)
     axes.set_xlabel("update")
     axes.set_title(f"{metric}, moving mean of {SMOOTHING}")
     axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
