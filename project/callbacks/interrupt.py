@@ -67,6 +67,9 @@ class GracefulStop(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         if trainer.state.fn == "fit" and self._requested(trainer):
+            # Here all ranks wait for the one that writes; where one of them ends, a launcher may end the others.
+            for callback in _saving(trainer):
+                callback.finish(trainer)
             self.raise_if_stopped(trainer)
 
     def raise_if_stopped(self, trainer: Trainer) -> None:
@@ -76,7 +79,7 @@ class GracefulStop(Callback):
 
     def message(self, trainer: Trainer) -> str:
         """What was saved, and the command that goes on."""
-        saved = next((c for c in trainer.checkpoint_callbacks if isinstance(c, SaveLast) and c.saved_updates > 0), None)
+        saved = next((callback for callback in _saving(trainer) if callback.saved_updates > 0), None)
         if saved is None:
             return "Stopped before the first update was saved: start again."
         return (
@@ -105,3 +108,7 @@ class GracefulStop(Callback):
             callback.stop_waiting()
         if on_rank_zero():
             _log.warning("%s: stopping after this update; once more stops at once, unsaved", self.signal.name)
+
+
+def _saving(trainer: Trainer) -> list[SaveLast]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast)]

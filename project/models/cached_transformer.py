@@ -20,8 +20,12 @@ from project.models.alike import Alike, AlikeStates
 from project.models.base import UnifiedModel
 from project.models.context import Context, Contexts, FunctionalContext, StaticContext
 from project.models.query import Output, Pictures, Query, merge, pad
-from project.models.text import SampledText, TextLogProbs, draw_token, tempered
+from project.models.text import SampledText, TextLogProbs, tempered
+from project.models.writing import write
 from project.samplers.guidance import Guidance, guide
+
+TOKENS_PER_QUESTION = 8
+"""Tokens that a GPU writes before the host waits to know whether all texts have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,35 +259,35 @@ class CachedTransformer(UnifiedModel):
     def sample_text(
         self, context: Context, uniform_RT: Tensor, *, temperature: float = 1.0, top_p: float = 1.0
     ) -> tuple[Context, SampledText]:
-        rows, limit = uniform_RT.shape
-        token = torch.full((rows,), self.special.text_start, dtype=torch.long, device=self.device)
-        writing = torch.ones(rows, dtype=torch.bool, device=self.device)
-        ids, log_probs, entropies, masks = [], [], [], []
-        for t in range(limit):
-            context, logits = self._read_tokens(context, token[:, None], writing[:, None], logits="last")
-            assert logits is not None
-            log_prob_RV = torch.log_softmax(tempered(logits, temperature), dim=-1)
-            token = draw_token(log_prob_RV, uniform_RT[:, t].to(self.device), greedy=temperature == 0, top_p=top_p)
-            ids.append(token)
-            log_probs.append(log_prob_RV.gather(1, token[:, None])[:, 0])
-            entropies.append(-(log_prob_RV.exp() * log_prob_RV).sum(-1))
-            masks.append(writing)
-            writing = writing & (token != self.special.text_end)
-            if not writing.any():
-                break
-        if writing.any():
+        context, drawn, writing_R = write(
+            self._read_token,
+            context,
+            uniform_RT.to(self.device),
+            start=self.special.text_start,
+            end=self.special.text_end,
+            temperature=temperature,
+            top_p=top_p,
+            together=self._tokens_per_question,
+        )
+        if writing_R.any():
             # Rows cut off by the limit: their last token was drawn but not yet read.
-            context = self.append_tokens(context, token[:, None], writing[:, None])
+            context = self.append_tokens(context, drawn[-1].token_R[:, None], writing_R[:, None])
+        rows = len(writing_R)
         end = torch.full((rows, 1), self.special.text_end, dtype=torch.long, device=self.device)
         context = self.append_tokens(context, end)
-        mask_RT = torch.stack(masks, 1)
+        ids_RT, log_prob_RT, entropy_RT, mask_RT = (torch.stack(column, 1) for column in zip(*drawn, strict=True))
         return context, SampledText(
-            ids_RT=torch.stack(ids, 1).where(mask_RT, end),
-            log_prob_RT=torch.stack(log_probs, 1).where(mask_RT, 0.0),
-            entropy_RT=torch.stack(entropies, 1).where(mask_RT, 0.0),
+            ids_RT=ids_RT.where(mask_RT, end),
+            log_prob_RT=log_prob_RT.where(mask_RT, 0.0),
+            entropy_RT=entropy_RT.where(mask_RT, 0.0),
             length_R=mask_RT.sum(1),
-            finished_R=~writing,
+            finished_R=~writing_R,
         )
+
+    @property
+    def _tokens_per_question(self) -> int:
+        """So many tokens are written before the device is asked whether texts have ended; asking a CPU is free."""
+        return 1 if self.device.type == "cpu" else TOKENS_PER_QUESTION
 
     def first_token_log_probs(self, context: Context) -> Tensor:
         start_R1 = torch.full((context.rows, 1), self.special.text_start, dtype=torch.long, device=self.device)
@@ -323,6 +327,12 @@ class CachedTransformer(UnifiedModel):
         query, next_R = self._token_query(context, ids_RT, visible_RT, logits)
         output = self(query, [context])
         return context.grown(output.keys_values, visible_RT, next_R), output.logits
+
+    def _read_token(self, context: Context, token_R: Tensor, visible_R: Tensor) -> tuple[Context, Tensor]:
+        """The context with one token a row read, and the logits of the next."""
+        context, logits_RV = self._read_tokens(context, token_R[:, None], visible_R[:, None], logits="last")
+        assert logits_RV is not None
+        return context, logits_RV
 
     def _token_query(
         self, context: Context, ids_RT: Tensor, visible_RT: Tensor, logits: Literal["last"] | Tensor | None = None

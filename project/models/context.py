@@ -13,7 +13,8 @@ Slots are only places to store: padding is a slot that nobody sees, and order is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -59,6 +60,18 @@ class Context(ABC):
         """The context with the last query's tokens added; `position_R` is that of the next block."""
 
     @abstractmethod
+    def back_to(self, slots: int, position_R: Tensor) -> Context:
+        """The context as it was when it had so many slots, and the next block stood at `position_R`."""
+
+    def rows_end(self) -> AbstractContextManager[None]:
+        """While the block runs, a hidden token that is added is of a row that reads nothing more in it.
+
+        What such a row computes goes nowhere, so no mask has to hide its own padding from it, and `padded` need not
+        find out about it.
+        """
+        return nullcontext()
+
+    @abstractmethod
     def select(self, rows: Tensor, room: int = 0) -> Context:
         """The given rows (repeated at will), with room for `room` more tokens where that must be reserved."""
 
@@ -96,6 +109,7 @@ class StaticContext(Context):
         self._visible = torch.zeros(rows, capacity, dtype=torch.bool, device=device)
         self._used = 0
         self._padded: bool | None = False
+        self._rows_end = False
         self.position_R = position_R
 
     @property
@@ -127,9 +141,27 @@ class StaticContext(Context):
         end = self._used + visible_RT.shape[1]
         self._visible[:, self._used : end] = visible_RT
         self._used = end
-        self._padded = None
+        if not self._rows_end:
+            self._padded = self._padded or None  # padding stays padding
         self.position_R = position_R
         return self
+
+    def back_to(self, slots: int, position_R: Tensor) -> StaticContext:
+        self._used = slots
+        if not self._rows_end:
+            self._padded = None
+        self.position_R = position_R
+        return self
+
+    @contextmanager
+    def rows_end(self) -> Iterator[None]:
+        padded = self.padded
+        self._rows_end = True
+        try:
+            yield
+        finally:
+            self._rows_end = False
+            self._padded = padded or None
 
     def select(self, rows: Tensor, room: int = 0) -> StaticContext:
         chosen = StaticContext(
@@ -188,6 +220,13 @@ class FunctionalContext(Context):
                 for (old_k, old_v), (k, v) in zip(self.keys_values, keys_values, strict=True)
             ),
             visible_RS=torch.cat([self.visible_RS, visible_RT], dim=1),
+            position_R=position_R,
+        )
+
+    def back_to(self, slots: int, position_R: Tensor) -> FunctionalContext:
+        return FunctionalContext(
+            keys_values=tuple((k[:, :, :slots], v[:, :, :slots]) for k, v in self.keys_values),
+            visible_RS=self.visible_RS[:, :slots],
             position_R=position_R,
         )
 

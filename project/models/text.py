@@ -64,8 +64,8 @@ LIKELIEST = 1024
 """So many tokens are looked at before the whole vocabulary is sorted."""
 
 
-def _likeliest(probability_RV: Tensor, top_p: float) -> tuple[Tensor, Tensor] | None:
-    """The beginning of the sorted probabilities, and its tokens; None if it may not hold all that `top_p` keeps.
+def _likeliest(probability_RV: Tensor, top_p: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The beginning of the sorted probabilities, its tokens, and whether it surely holds all that `top_p` keeps.
 
     The last value may be shared with tokens that were left out, so everything that is kept must be above it.
     """
@@ -74,7 +74,7 @@ def _likeliest(probability_RV: Tensor, top_p: float) -> tuple[Tensor, Tensor] | 
     before_RK = sorted_RK.cumsum(-1) - sorted_RK
     beyond_RK = (before_RK >= top_p) | (sorted_RK > sorted_RK[:, -1:])
     covered = beyond_RK.all() & (before_RK[:, -1] >= top_p).all()
-    return (sorted_RK, place_RK.gather(1, order_RK)) if bool(covered) else None
+    return sorted_RK, place_RK.gather(1, order_RK), covered
 
 
 def draw_token(log_prob_RV: Tensor, uniform_R: Tensor, *, greedy: bool, top_p: float) -> Tensor:
@@ -82,11 +82,31 @@ def draw_token(log_prob_RV: Tensor, uniform_R: Tensor, *, greedy: bool, top_p: f
 
     Tokens of equal probability stand in the order of the vocabulary.
     """
-    if greedy:
-        return log_prob_RV.argmax(-1)
+    token_R, sure = draw_likely_token(log_prob_RV, uniform_R, greedy=greedy, top_p=top_p)
+    if sure is None or bool(sure):
+        return token_R
     probability_RV = log_prob_RV.exp()
-    found = _likeliest(probability_RV, top_p) if top_p < 1 and probability_RV.shape[1] > 2 * LIKELIEST else None
-    sorted_RV, order_RV = found or probability_RV.sort(dim=-1, descending=True, stable=True)
+    return _inverse_cdf(*probability_RV.sort(dim=-1, descending=True, stable=True), uniform_R, top_p)
+
+
+def draw_likely_token(
+    log_prob_RV: Tensor, uniform_R: Tensor, *, greedy: bool, top_p: float
+) -> tuple[Tensor, Tensor | None]:
+    """The same without asking the device, and whether it is sure, bool []; None = it is.
+
+    Of a large vocabulary only the `LIKELIEST` tokens are looked at, which may be too few.
+    """
+    if greedy:
+        return log_prob_RV.argmax(-1), None
+    probability_RV = log_prob_RV.exp()
+    if top_p < 1 and probability_RV.shape[1] > 2 * LIKELIEST:
+        sorted_RK, order_RK, covered = _likeliest(probability_RV, top_p)
+        return _inverse_cdf(sorted_RK, order_RK, uniform_R, top_p), covered
+    return _inverse_cdf(*probability_RV.sort(dim=-1, descending=True, stable=True), uniform_R, top_p), None
+
+
+def _inverse_cdf(sorted_RV: Tensor, order_RV: Tensor, uniform_R: Tensor, top_p: float) -> Tensor:
+    """Tokens by the falling probabilities of `order_RV`."""
     before_RV = sorted_RV.cumsum(-1) - sorted_RV
     kept_RV = sorted_RV.where(before_RV < top_p, 0.0)
     cdf_RV = kept_RV.cumsum(-1)

@@ -46,6 +46,17 @@ def test_a_large_vocabulary_is_drawn_from_as_if_it_were_sorted(monkeypatch, top_
 def test_few_likely_tokens_are_found_without_sorting_all(monkeypatch):
     monkeypatch.setattr(text, "LIKELIEST", 8)
     log_prob = torch.log_softmax(torch.arange(100.0), -1)[None]
-    found = text._likeliest(log_prob.exp(), 0.9)
-    assert found is not None and found[1][0, :3].tolist() == [99, 98, 97]
-    assert text._likeliest(torch.full((1, 100), 0.01), 0.9) is None
+    _, order, sure = text._likeliest(log_prob.exp(), 0.9)
+    assert sure and order[0, :3].tolist() == [99, 98, 97]
+    assert not text._likeliest(torch.full((1, 100), 0.01), 0.9)[2]
+
+
+def test_without_asking_it_says_whether_the_likeliest_were_enough(monkeypatch):
+    monkeypatch.setattr(text, "LIKELIEST", 8)
+    peaked, flat = torch.log_softmax(torch.arange(100.0), -1)[None], torch.zeros(1, 100).log_softmax(-1)
+    half = torch.tensor([0.5])
+    token, sure = text.draw_likely_token(peaked, half, greedy=False, top_p=0.9)
+    assert sure and token.tolist() == draw_token(peaked, half, greedy=False, top_p=0.9).tolist() == [99]
+    token, sure = text.draw_likely_token(flat, half, greedy=False, top_p=0.9)
+    assert not sure and token.tolist() != draw_token(flat, half, greedy=False, top_p=0.9).tolist()
+    assert text.draw_likely_token(flat, half, greedy=False, top_p=1.0)[1] is None, "all are looked at"
