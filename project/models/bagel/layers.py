@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from project.models.attention import attention, bias_from_mask
 from project.models.bagel.attended import Attended, rotated
 from project.models.bagel.config import BagelConfig, VisionConfig
+from project.models.fused import fused
 
 
 class RMSNorm(nn.Module):
@@ -28,7 +29,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32:
+        on_cpu = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32
+        if on_cpu and not torch.compiler.is_compiling():
             normed: Tensor = _RMSNorm.apply(x, self.weight, self.eps)
             return normed
         # F.rms_norm computes in fp32 whatever it is given. Under autocast it also returns fp32.
@@ -67,7 +69,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_proj(x), self.up_proj(x)
         # Without gradient nobody reads the parts again: less memory to go through.
-        inner = F.silu(gate) * up if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(up)
+        kept = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        inner = F.silu(gate) * up if kept else F.silu(gate, inplace=True).mul_(up)
         result: Tensor = self.down_proj(inner)
         return result
 
@@ -93,6 +96,17 @@ class SharedAttention(nn.Module):
         self.q_norm_moe_gen = RMSNorm(config.head_size, config.rms_norm_eps)
         self.k_norm_moe_gen = RMSNorm(config.head_size, config.rms_norm_eps)
 
+    def heads(self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [R, heads, T, size] of both streams' tokens, turned by their positions."""
+        parts = [self._project(und_RTH, "")]
+        if attended.freeze_und:
+            parts = [[projected.detach() for projected in parts[0]]]
+        if gen_RLH is not None:
+            parts.append(self._project(gen_RLH, "_moe_gen"))
+        of_q, of_k, of_v = zip(*parts, strict=True)
+        v = (torch.cat(of_v, dim=1) if len(of_v) > 1 else of_v[0]).transpose(1, 2)
+        return rotated(of_q, attended), rotated(of_k, attended), v
+
     def _project(self, x_RTH: Tensor, suffix: str) -> list[Tensor]:
         heads = []
         for name in ("q", "k", "v"):
@@ -100,29 +114,17 @@ class SharedAttention(nn.Module):
             heads.append(h if name == "v" else getattr(self, f"{name}_norm{suffix}")(h))
         return heads
 
-    def forward(
-        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended, read_und: bool
-    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
-        parts = [self._project(und_RTH, "")]
-        if attended.freeze_und:
-            parts = [[projected.detach() for projected in parts[0]]]
-        if gen_RLH is not None:
-            parts.append(self._project(gen_RLH, "_moe_gen"))
-        of_q, of_k, of_v = zip(*parts, strict=True)
-        q, k = rotated(of_q, attended), rotated(of_k, attended)
-        v = (torch.cat(of_v, dim=1) if len(of_v) > 1 else of_v[0]).transpose(1, 2)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, attended: Attended, read: bool) -> list[Tensor]:
+        """What the tokens see, [R_i, heads, T, size] for each context; nothing if it is not read.
+
+        Contexts of fixed buffers take `k` and `v` in either way.
+        """
         results = []
         for context, rows, bias in attended.contexts:
             keys, values = (k[rows], v[rows]) if context is None else context.extend(self.layer, k[rows], v[rows])
-            if read_und or gen_RLH is not None:
+            if read:
                 results.append(attention(q[rows], keys, values, bias))
-        split = und_RTH.shape[1]
-        und = gen = None
-        if read_und:
-            und = self.o_proj(_joined([result[:, :, :split] for result in results]))
-        if gen_RLH is not None:
-            gen = self.o_proj_moe_gen(_joined([result[:, :, split:] for result in results]))
-        return und, gen, k, v
+        return results
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -133,6 +135,9 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 
 class DecoderLayer(nn.Module):
     """One layer of both experts: norm, shared attention, norm, MLP, with residuals."""
+
+    compiled = False
+    """Let torch.compile fuse what is done token by token, before and after attention."""
 
     def __init__(self, config: BagelConfig, layer: int) -> None:
         super().__init__()
@@ -153,19 +158,39 @@ class DecoderLayer(nn.Module):
         Args:
             read_und: whether anything reads the understanding stream after the layer; None comes in its place if not.
         """
+        before, after = (DecoderLayer._before, DecoderLayer._after)
+        if self.compiled:
+            before, after = fused(before), fused(after)
+        query, key, value = before(self, und_RTH, gen_RLH, attended)
+        seen = self.self_attn.attend(query, key, value, attended, read=read_und or gen_RLH is not None)
+        if seen:
+            und, gen = after(self, und_RTH if read_und else None, gen_RLH, seen, attended.freeze_und)
+        else:
+            und = gen = None
+        return und, gen, key, value
+
+    def _before(
+        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of all tokens."""
         normed_gen = None if gen_RLH is None else self.input_layernorm_moe_gen(gen_RLH)
-        und, gen, key, value = self.self_attn(self.input_layernorm(und_RTH), normed_gen, attended, read_und)
-        after_RTH = None
-        if und is not None:
-            after_RTH = und_RTH + und
-            after_RTH = after_RTH + self.mlp(self.post_attention_layernorm(after_RTH))
-            if attended.freeze_und:
+        return self.self_attn.heads(self.input_layernorm(und_RTH), normed_gen, attended)
+
+    def _after(
+        self, und_RTH: Tensor | None, gen_RLH: Tensor | None, seen: Sequence[Tensor], freeze_und: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Both streams with what attention saw, and what their experts make of it, added."""
+        split = seen[0].shape[2] - (0 if gen_RLH is None else gen_RLH.shape[1])
+        if und_RTH is not None:
+            und_RTH = und_RTH + self.self_attn.o_proj(_joined([part[:, :, :split] for part in seen]))
+            und_RTH = und_RTH + self.mlp(self.post_attention_layernorm(und_RTH))
+            if freeze_und:
                 # Changes no gradient, as projections and head are cut off too; lets the layer's activations go at once.
-                after_RTH = after_RTH.detach()
-        if gen_RLH is not None and gen is not None:
-            gen_RLH = gen_RLH + gen
+                und_RTH = und_RTH.detach()
+        if gen_RLH is not None:
+            gen_RLH = gen_RLH + self.self_attn.o_proj_moe_gen(_joined([part[:, :, split:] for part in seen]))
             gen_RLH = gen_RLH + self.mlp_moe_gen(self.post_attention_layernorm_moe_gen(gen_RLH))
-        return after_RTH, gen_RLH, key, value
+        return und_RTH, gen_RLH
 
 
 class TimeEmbedder(nn.Module):
