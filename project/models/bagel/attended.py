@@ -76,7 +76,7 @@ def rotated(parts: Sequence[Tensor], attended: Attended) -> Tensor:
     dtype = parts[0].dtype
     cos, sin = attended.cos_R1TC.to(dtype), attended.sin_R1TC.to(dtype)
     if torch.compiler.is_compiling():
-        # One kernel of its own; it could not look into a function that has a backward of its own.
+        # In plain operations, which are fused with what stands around them.
         first, second = torch.cat(list(parts), dim=1).transpose(1, 2).chunk(2, dim=-1)
         return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
     turned: Tensor = _Rotation.apply(cos, sin, *parts)

@@ -127,17 +127,14 @@ class SharedAttention(nn.Module):
         return results
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def _joined(parts: Sequence[Tensor], tokens: slice) -> Tensor:
     """Heads side by side, rows of the parts below one another: each [R_i, heads, T, size], together [R, T, width]."""
-    turned = [part.transpose(1, 2) for part in parts]
+    turned = [part[:, :, tokens].transpose(1, 2) for part in parts]
     return (torch.cat(turned) if len(turned) > 1 else turned[0]).flatten(2)
 
 
 class DecoderLayer(nn.Module):
     """One layer of both experts: norm, shared attention, norm, MLP, with residuals."""
-
-    compiled = False
-    """Let torch.compile fuse what is done token by token, before and after attention."""
 
     def __init__(self, config: BagelConfig, layer: int) -> None:
         super().__init__()
@@ -151,46 +148,54 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm_moe_gen = RMSNorm(hidden, eps)
 
     def forward(
-        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended, read_und: bool = True
+        self,
+        und_RTH: Tensor,
+        gen_RLH: Tensor | None,
+        attended: Attended,
+        read_und: bool = True,
+        compiled: bool = False,
     ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
         """Both streams after the layer, and the layer's keys and values of all tokens.
 
         Args:
             read_und: whether anything reads the understanding stream after the layer; None comes in its place if not.
+            compiled: let torch.compile fuse what is done token by token, before and after attention.
         """
-        before, after = (DecoderLayer._before, DecoderLayer._after)
-        if self.compiled:
-            before, after = fused(before), fused(after)
+        before, after = (fused(_before), _fused_after) if compiled else (_before, _after)
         query, key, value = before(self, und_RTH, gen_RLH, attended)
         seen = self.self_attn.attend(query, key, value, attended, read=read_und or gen_RLH is not None)
-        if seen:
-            und, gen = after(self, und_RTH if read_und else None, gen_RLH, seen, attended.freeze_und)
-        else:
-            und = gen = None
+        und = gen = None
+        words = und_RTH.shape[1]
+        if read_und:
+            of_und = (self.self_attn.o_proj, self.post_attention_layernorm, self.mlp)
+            und = after(und_RTH, _joined(seen, slice(words)), *of_und)
+            if attended.freeze_und:
+                # Changes no gradient, as projections and head are cut off too; lets the layer's activations go at once.
+                und = und.detach()
+        if gen_RLH is not None:
+            of_gen = (self.self_attn.o_proj_moe_gen, self.post_attention_layernorm_moe_gen, self.mlp_moe_gen)
+            gen = after(gen_RLH, _joined(seen, slice(words, None)), *of_gen)
         return und, gen, key, value
 
-    def _before(
-        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of all tokens."""
-        normed_gen = None if gen_RLH is None else self.input_layernorm_moe_gen(gen_RLH)
-        return self.self_attn.heads(self.input_layernorm(und_RTH), normed_gen, attended)
 
-    def _after(
-        self, und_RTH: Tensor | None, gen_RLH: Tensor | None, seen: Sequence[Tensor], freeze_und: bool
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Both streams with what attention saw, and what their experts make of it, added."""
-        split = seen[0].shape[2] - (0 if gen_RLH is None else gen_RLH.shape[1])
-        if und_RTH is not None:
-            und_RTH = und_RTH + self.self_attn.o_proj(_joined([part[:, :, :split] for part in seen]))
-            und_RTH = und_RTH + self.mlp(self.post_attention_layernorm(und_RTH))
-            if freeze_und:
-                # Changes no gradient, as projections and head are cut off too; lets the layer's activations go at once.
-                und_RTH = und_RTH.detach()
-        if gen_RLH is not None:
-            gen_RLH = gen_RLH + self.self_attn.o_proj_moe_gen(_joined([part[:, :, split:] for part in seen]))
-            gen_RLH = gen_RLH + self.mlp_moe_gen(self.post_attention_layernorm_moe_gen(gen_RLH))
-        return und_RTH, gen_RLH
+def _before(
+    layer: DecoderLayer, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of all tokens."""
+    normed_gen = None if gen_RLH is None else layer.input_layernorm_moe_gen(gen_RLH)
+    return layer.self_attn.heads(layer.input_layernorm(und_RTH), normed_gen, attended)
+
+
+def _after(x_RTH: Tensor, seen_RTQ: Tensor, o_proj: nn.Module, norm: nn.Module, mlp: nn.Module) -> Tensor:
+    """A stream with what attention saw added, and what its expert makes of that."""
+    x_RTH = x_RTH + o_proj(seen_RTQ)
+    result: Tensor = x_RTH + mlp(norm(x_RTH))
+    return result
+
+
+def _fused_after(x_RTH: Tensor, seen_RTQ: Tensor, *parts: nn.Module) -> Tensor:
+    # As one row of tokens: a single row and a single token would each be compiled for themselves.
+    return fused(_after)(x_RTH.flatten(0, 1), seen_RTQ.flatten(0, 1), *parts).view_as(x_RTH)
 
 
 class TimeEmbedder(nn.Module):
