@@ -127,10 +127,15 @@ class SharedAttention(nn.Module):
         return results
 
 
-def _joined(parts: Sequence[Tensor], tokens: slice) -> Tensor:
-    """Heads side by side, rows of the parts below one another: each [R_i, heads, T, size], together [R, T, width]."""
+def _turned(parts: Sequence[Tensor], tokens: slice, copied: bool) -> Tensor:
+    """Some tokens, rows of the parts below one another: each [R_i, heads, T, size], together [R, T, heads, size].
+
+    Args:
+        copied: make a tensor of its own even of a single part. A compiled function would look through a view at what it
+            shows, and be compiled again for whatever that may be.
+    """
     turned = [part[:, :, tokens].transpose(1, 2) for part in parts]
-    return (torch.cat(turned) if len(turned) > 1 else turned[0]).flatten(2)
+    return torch.cat(turned) if copied or len(turned) > 1 else turned[0]
 
 
 class DecoderLayer(nn.Module):
@@ -161,20 +166,20 @@ class DecoderLayer(nn.Module):
             read_und: whether anything reads the understanding stream after the layer; None comes in its place if not.
             compiled: let torch.compile fuse what is done token by token, before and after attention.
         """
-        before, after = (fused(_before), _fused_after) if compiled else (_before, _after)
+        before, after = (fused(_before), fused(_after)) if compiled else (_before, _after)
         query, key, value = before(self, und_RTH, gen_RLH, attended)
         seen = self.self_attn.attend(query, key, value, attended, read=read_und or gen_RLH is not None)
         und = gen = None
         words = und_RTH.shape[1]
         if read_und:
             of_und = (self.self_attn.o_proj, self.post_attention_layernorm, self.mlp)
-            und = after(und_RTH, _joined(seen, slice(words)), *of_und)
+            und = after(und_RTH, _turned(seen, slice(words), compiled), *of_und)
             if attended.freeze_und:
                 # Changes no gradient, as projections and head are cut off too; lets the layer's activations go at once.
                 und = und.detach()
         if gen_RLH is not None:
             of_gen = (self.self_attn.o_proj_moe_gen, self.post_attention_layernorm_moe_gen, self.mlp_moe_gen)
-            gen = after(gen_RLH, _joined(seen, slice(words, None)), *of_gen)
+            gen = after(gen_RLH, _turned(seen, slice(words, None), compiled), *of_gen)
         return und, gen, key, value
 
 
@@ -186,16 +191,11 @@ def _before(
     return layer.self_attn.heads(layer.input_layernorm(und_RTH), normed_gen, attended)
 
 
-def _after(x_RTH: Tensor, seen_RTQ: Tensor, o_proj: nn.Module, norm: nn.Module, mlp: nn.Module) -> Tensor:
+def _after(x_RTH: Tensor, seen_RTHC: Tensor, o_proj: nn.Module, norm: nn.Module, mlp: nn.Module) -> Tensor:
     """A stream with what attention saw added, and what its expert makes of that."""
-    x_RTH = x_RTH + o_proj(seen_RTQ)
+    x_RTH = x_RTH + o_proj(seen_RTHC.flatten(2))
     result: Tensor = x_RTH + mlp(norm(x_RTH))
     return result
-
-
-def _fused_after(x_RTH: Tensor, seen_RTQ: Tensor, *parts: nn.Module) -> Tensor:
-    # As one row of tokens: a single row and a single token would each be compiled for themselves.
-    return fused(_after)(x_RTH.flatten(0, 1), seen_RTQ.flatten(0, 1), *parts).view_as(x_RTH)
 
 
 class TimeEmbedder(nn.Module):
