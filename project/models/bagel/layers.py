@@ -29,7 +29,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        on_cpu = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32
+        on_cpu = x.is_cpu and x.dtype == self.weight.dtype == torch.float32
         if on_cpu and not torch.compiler.is_compiling():
             normed: Tensor = _RMSNorm.apply(x, self.weight, self.eps)
             return normed
