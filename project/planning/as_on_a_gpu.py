@@ -19,16 +19,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
 from project.models.fused import instead_of_compiling
-from project.models.precision import Head
 from project.planning.kernels import Kernels
 
 
 class AsOnGPU(TorchFunctionMode):
     """Runs models on the meta device and collects the kernels in `counter`.
 
-    Args:
-        wide: modules whose products mixed precision leaves as they are.
-        autocast: products are made in bf16 and norms in fp32, whatever they are given.
+    Where the CPU's autocast is on, products are made in bf16 and norms in fp32, whatever they are given.
 
     Attributes:
         truth: what every truth value is. (The models ask whether everything is visible.)
@@ -36,25 +33,23 @@ class AsOnGPU(TorchFunctionMode):
         narrow: the narrow copies of trained weights, which autocast keeps; None where it keeps none.
     """
 
-    def __init__(self, counter: Kernels, wide: Sequence[nn.Module], autocast: bool) -> None:
+    def __init__(self, counter: Kernels) -> None:
         super().__init__()
         self.counter = counter
         self.truth = False
         self.chosen = 0
         self.narrow: dict[tuple[int, bool], Tensor] | None = {}
-        self._autocast = autocast
-        self._wide = {id(p) for module in wide for p in module.parameters()}
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        if func is F.linear and self._autocast and id(args[1]) not in self._wide:
+        if func is F.linear and torch.is_autocast_enabled("cpu"):
             return func(*(x if x is None else self._narrowed(x) for x in args))
         if func is F.rms_norm:
-            return _norm(self.counter, self._autocast, *args, **kwargs)
+            return _norm(self.counter, *args, **kwargs)
         if func is F.scaled_dot_product_attention:
-            query, key, value = (self._narrowed(x) if self._autocast else x for x in args)
+            query, key, value = (self._narrowed(x) if torch.is_autocast_enabled("cpu") else x for x in args)
             return _Attention.apply(query, key, value, kwargs.get("attn_mask"), self.counter)
         if func is Tensor.is_cpu.__get__:  # type: ignore[attr-defined]
             return False
@@ -77,10 +72,11 @@ class AsOnGPU(TorchFunctionMode):
 
 
 @contextmanager
-def as_on_a_gpu(model: nn.Module, counter: Kernels, autocast: bool) -> Iterator[AsOnGPU]:
-    """Runs `model`, which is on the meta device, as on a GPU inside the block, in bf16 if `autocast`."""
-    gpu = AsOnGPU(counter, [module for module in model.modules() if isinstance(module, Head)], autocast)
+def as_on_a_gpu(counter: Kernels, autocast: bool) -> Iterator[AsOnGPU]:
+    """Runs models on the meta device as on a GPU inside the block, in bf16 if `autocast`."""
+    gpu = AsOnGPU(counter)
     with ExitStack() as stack:
+        stack.enter_context(torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast))
         stack.enter_context(instead_of_compiling(lambda function: functools.partial(_fused, gpu, function)))
         stack.enter_context(gpu)
         stack.enter_context(counter)
@@ -97,12 +93,10 @@ def backward(results: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
 # --------------------------------------------------------------------- kernels that a CPU makes of several operations
 
 
-def _norm(
-    counter: Kernels, autocast: bool, x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None
-) -> Tensor:
+def _norm(counter: Kernels, x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
     """On a GPU autocast makes the input of a norm fp32, and the norm is one kernel."""
     assert weight is None, "norms multiply by their gains themselves"
-    result: Tensor = _Norm.apply(x.float() if autocast else x, counter)
+    result: Tensor = _Norm.apply(x.float() if torch.is_autocast_enabled("cpu") else x, counter)
     return result
 
 
@@ -180,17 +174,23 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gpu: AsOnGPU, function: Any, arguments: Any, anchor: Tensor, *inputs: Tensor) -> Any:
-        ctx.gpu, ctx.function, ctx.arguments = gpu, function, arguments
-        return _forward(gpu, function, arguments)
+        ctx.gpu, ctx.function = gpu, function
+        ctx.tensors = [isinstance(x, Tensor) for x in arguments]
+        ctx.others = [None if isinstance(x, Tensor) else x for x in arguments]
+        results = _forward(gpu, function, arguments)
+        # The results stand for what products made: checkpointing must make them again.
+        ctx.save_for_backward(*inputs, *([results] if isinstance(results, Tensor) else results))
+        return results
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         gpu: AsOnGPU = ctx.gpu
         counter = gpu.counter
-        arguments = [
-            x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x for x in ctx.arguments
-        ]
-        inputs = [x for x in arguments if isinstance(x, Tensor)]
+        places = [place for place, needed in enumerate(ctx.tensors) if needed]
+        inputs = [x.detach().requires_grad_(x.requires_grad) for x in ctx.saved_tensors[: len(places)]]
+        arguments = list(ctx.others)
+        for place, x in zip(places, inputs, strict=True):
+            arguments[place] = x
         weights = [p for x in arguments if isinstance(x, nn.Module) for p in x.parameters() if p.requires_grad]
         with counter.fusing(), _casts_not_kept(gpu):
             with torch.enable_grad(), counter.fusing(forgotten=True):

@@ -82,7 +82,7 @@ def traced_steps(module: AlphaGRPO, work: Workload, precision: Any) -> Iterator[
         raise ValueError(f"{type(model).__name__} is no CachedTransformer, so its steps cannot be traced")
     counter = Kernels(adapters=lora.rank if lora else 0)
     counter.paused = True
-    with as_on_a_gpu(model, counter, autocast="mixed" in str(precision)) as gpu:
+    with as_on_a_gpu(counter, autocast="mixed" in str(precision)) as gpu:
         steps = _Steps(module, model, work, gpu)
         for name, step in steps.all():
             step()  # once without counting: mixed precision narrows weights once and keeps them

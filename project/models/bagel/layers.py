@@ -18,6 +18,7 @@ from project.models.attention import attention, bias_from_mask
 from project.models.bagel.attended import Attended, rotated
 from project.models.bagel.config import BagelConfig, VisionConfig
 from project.models.fused import fused
+from project.models.precision import autocast_off
 
 
 class RMSNorm(nn.Module):
@@ -33,7 +34,11 @@ class RMSNorm(nn.Module):
         if on_cpu and not torch.compiler.is_compiling():
             normed: Tensor = _RMSNorm.apply(x, self.weight, self.eps)
             return normed
-        # F.rms_norm computes in fp32 whatever it is given. Under autocast it also returns fp32.
+        # F.rms_norm computes in fp32 whatever it is given. Under autocast it would also be given fp32 and return it,
+        # which makes two copies of a narrow `x`. A compiled norm makes none.
+        if x.dtype.itemsize < torch.float32.itemsize and not torch.compiler.is_compiling():
+            with autocast_off(x.device):
+                return F.rms_norm(x, self.weight.shape, eps=self.eps) * self.weight
         return F.rms_norm(x, self.weight.shape, eps=self.eps).to(x.dtype) * self.weight
 
 
