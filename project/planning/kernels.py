@@ -25,6 +25,7 @@ Kind = Literal["products", "adapters", "attention", "norms", "casts", "copies", 
 PRODUCTS: tuple[Kind, ...] = ("products", "adapters", "attention")
 """Kinds that need the operations; all others only move values."""
 UNTOUCHED = NO_WORK | {aten.detach, aten.alias}
+EMPTY = {aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty}
 FRESH = {aten.zeros, aten.ones, aten.full, aten.zeros_like, aten.ones_like, aten.full_like, aten.new_zeros, aten.fill_}
 
 
@@ -43,10 +44,18 @@ class Kernel:
 
 @dataclass(slots=True)
 class _Made:
-    """What a tensor inside a fusion is made of: bytes of each storage that has to be read for it."""
+    """What a tensor inside a fusion is made of: the storages that have to be read for it, and how many bytes of each.
+
+    Storages are held, because one that is freed leaves its key to another.
+    """
 
     storage: torch.UntypedStorage
-    sources: dict[int, int] = field(default_factory=dict)
+    sources: dict[int, tuple[torch.UntypedStorage, int]] = field(default_factory=dict)
+
+    @property
+    def read(self) -> int:
+        """Bytes."""
+        return sum(size for _, size in self.sources.values())
 
 
 class Kernels(TorchDispatchMode):
@@ -72,7 +81,7 @@ class Kernels(TorchDispatchMode):
         if not isinstance(func, torch._ops.OpOverload) or func.namespace != "aten" or func.is_view:
             return result
         if packet in UNTOUCHED:
-            if self._made is not None and packet in NO_WORK:
+            if self._made is not None and packet in EMPTY:
                 for tensor in _tensors(result):
                     self._made.setdefault(_key(tensor), _Made(tensor.untyped_storage()))
             return result
@@ -108,10 +117,11 @@ class Kernels(TorchDispatchMode):
             self._needed(read)
             self._launch(kind, flops, sum(map(_bytes, read)) + sum(map(_bytes, written)))
         else:
-            sources: dict[int, int] = {}
+            sources: dict[int, tuple[torch.UntypedStorage, int]] = {}
             for tensor in read:
-                for key, size in self._sources(tensor).items():
-                    sources[key] = max(size, sources.get(key, 0))
+                for key, (storage, size) in self._sources(tensor).items():
+                    known = sources[key][1] if key in sources else 0
+                    sources[key] = storage, max(size, known)
             for tensor in written:
                 made = self._made.setdefault(_key(tensor), _Made(tensor.untyped_storage()))
                 made.sources |= sources
@@ -139,12 +149,12 @@ class Kernels(TorchDispatchMode):
         for tensor in tensors:
             made = self._made.pop(_key(tensor), None)
             if made is not None:
-                self._launch("fused", 0, sum(made.sources.values()) + min(_bytes(tensor), made.storage.nbytes()))
+                self._launch("fused", 0, made.read + min(_bytes(tensor), made.storage.nbytes()))
 
-    def _sources(self, tensor: Tensor) -> dict[int, int]:
+    def _sources(self, tensor: Tensor) -> dict[int, tuple[torch.UntypedStorage, int]]:
         assert self._made is not None
         made = self._made.get(_key(tensor))
-        return {_key(tensor): _bytes(tensor)} if made is None else made.sources
+        return {_key(tensor): (tensor.untyped_storage(), _bytes(tensor))} if made is None else made.sources
 
     def _launch(self, kind: Kind, flops: int, moved: int) -> None:
         if not self.paused:

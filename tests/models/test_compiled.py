@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch.utils.checkpoint import checkpoint
 
+from project.__main__ import main
 from project.models.bagel.attended import attended_by
 from project.models.bagel.source import BagelCheckpoint
 from project.models.context import Contexts
-from project.models.lora import LoRA, adapters_as_kept, adapters_off, add_lora, keep_adapters
+from project.models.lora import LoRA, adapter_parameters, adapters_as_kept, adapters_off, add_lora, keep_adapters
 from project.samplers.guidance import Guidance
-from tests.helpers.policies import TinyBagel, tiny_bagel
+from tests.helpers.policies import tiny_bagel
 
 COMPILER = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("cc")), reason="torch.compile needs a compiler")
 
@@ -63,23 +66,39 @@ def same_when_compiled(model, kind, relative=1e-5, **sizes):
 
 
 @COMPILER
-def test_a_layer_in_float64():
+def test_a_layer_in_float64_with_adapters_kept_ones_and_none():
+    """With checkpointing, so that the backward pass calls the compiled functions too."""
     model = model_of().double()
+    add_lora(model, LoRA(rank=2, alpha=4))
+    for name in ("kept", None):
+        for parameter in adapter_parameters(model).values():
+            torch.nn.init.normal_(parameter, std=0.2)
+        if name:
+            keep_adapters(model, name)
+    model.double()
     layer = model.language_model.model.layers[0]
-    results = []
-    for compiled in (False, True):
-        torch.manual_seed(1)
-        words, latents = (torch.randn(2, n, 32, dtype=torch.float64, requires_grad=True) for n in (3, 4))
-        context = model.functional_context(2)
-        position = torch.arange(7).expand(2, -1)
-        attended = attended_by(position, None, "causal", [context], [2], model.config, torch.float64)
-        outputs = layer(words, latents, attended, True, compiled)
-        model.zero_grad()
-        sum(output.square().sum() for output in outputs).backward()
-        gradients = [p.grad.clone() for p in (words, latents, *layer.parameters())]
-        results.append([*(output.detach() for output in outputs), *gradients])
-    for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
+    said = []
+    for state in (nullcontext(), adapters_as_kept(model, "kept"), adapters_off(model)):
+        with state:
+            found, wanted = (outputs_and_gradients(model, layer, compiled) for compiled in (True, False))
+        for ours, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
+        said.append(found[0])
+    assert all((said[a] - said[b]).abs().max() > 1e-3 for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert not counters["graph_break"]
+
+
+def outputs_and_gradients(model, layer, compiled):
+    torch.manual_seed(1)
+    words, latents = (torch.randn(2, n, 32, dtype=torch.float64, requires_grad=True) for n in (3, 4))
+    position = torch.arange(7).expand(2, -1)
+    context = model.functional_context(2)
+    attended = attended_by(position, None, "causal", [context], [2], model.config, torch.float64)
+    outputs = checkpoint(layer, words, latents, attended, True, compiled, use_reentrant=False)
+    model.zero_grad()
+    sum(output.square().sum() for output in outputs).backward()
+    trained = [p.grad for p in (words, latents, *layer.parameters()) if p.grad is not None]
+    return [*(output.detach() for output in outputs), *(gradient.clone() for gradient in trained)]
 
 
 @COMPILER
@@ -100,27 +119,18 @@ def test_rollout_and_replay_are_the_same_and_other_sizes_compile_nothing():
 
 
 @COMPILER
-def test_adapters_kept_ones_and_none():
-    model = model_of()
-    add_lora(model, LoRA(rank=2, alpha=4))
-    for name, parameter in model.named_parameters():
-        if ".lora_B." in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    keep_adapters(model, "kept")
-    for name, parameter in model.named_parameters():
-        if ".lora_A.default" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    model.gradient_checkpointing = True
-    same_when_compiled(model, "functional", rows=2)
-    same_when_compiled(model, "static", rows=2)
-    with torch.no_grad():
-        said = [made(model, "static", rows=2)["velocity"]]
-    for other in (adapters_as_kept(model, "kept"), adapters_off(model)):
-        with other, torch.no_grad():
-            same_when_compiled(model, "static", rows=2)
-            said.append(made(model, "static", rows=2)["velocity"])
-    assert all((said[a] - said[b]).abs().max() > 1e-3 for a, b in ((0, 1), (0, 2), (1, 2)))
-    assert not counters["graph_break"]
+@pytest.mark.slow
+def test_a_run_stays_on_policy(tmp_path):
+    """Two updates of the demo: the gate stops a run whose replay does not say what its rollout said."""
+    settings = [
+        "--model.init_args.policy.init_args.compiled=true",
+        "--trainer.max_steps=2",
+        "--trainer.num_sanity_val_steps=0",
+        "--trainer.limit_val_batches=0",
+        "--data.init_args.prompts_per_update=4",
+        f"--run.root={tmp_path}",
+    ]
+    assert main(["fit", "--config=configs/shapes/demo.yaml", *settings]) == 0
 
 
 def test_the_option_reaches_the_model():

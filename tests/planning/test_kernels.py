@@ -104,25 +104,26 @@ def test_a_kernel_takes_the_longer_of_both():
 def test_what_is_fused_moves_what_the_kernels_of_torch_move():
     """A stream after attention, of static sizes: inductor counts the bytes of every kernel, those of products too."""
     from torch._inductor import metrics
+    from torch._inductor.compile_fx import inductor_metrics_log as log
 
     rows, hidden, inner = 64, 96, 256
     o_proj, norm = nn.Linear(hidden, hidden, bias=False), RMSNorm(hidden, 1e-6)
     network = MLP(hidden, inner)
     x, seen = torch.randn(1, rows, hidden), torch.randn(1, rows, 4, hidden // 4)
-    log = logging.getLogger("torch._inductor.metrics")
-    level = log.level
+    level, disabled = log.level, log.disabled
     metrics.reset()
     log.setLevel(logging.INFO)
+    log.disabled = False
     try:
-        with torch.no_grad(), torch._inductor.config.patch(force_disable_caches=True):
+        with torch.no_grad(), torch._inductor.config.patch(fx_graph_cache=False):
             torch.compile(_after, dynamic=False)(x, seen, o_proj, norm, network)
     finally:
         log.setLevel(level)
-    moved = metrics.num_bytes_accessed
+        log.disabled = disabled
     parts = [part.to("meta") for part in (x, seen, o_proj, norm, network)]
     found = counted(lambda: fused(_after)(*parts))
     ours = sum(kernel.moved for some in found.values() for kernel in some)
-    assert ours == pytest.approx(moved, rel=0.1)
+    assert ours == metrics.num_bytes_accessed > 0
 
 
 def test_the_steps_of_a_configuration(tmp_path, capsys):
@@ -148,7 +149,7 @@ def test_the_steps_of_a_configuration(tmp_path, capsys):
         assert sum(kind["kernels"] for kind in step["kinds"].values()) == step["kernels"]
     fast = traced("--set", "model.init_args.policy.init_args.compiled=true")
     for before, after in zip(plan["trace"], fast["trace"], strict=True):
-        assert after["flops"] == before["flops"]
+        assert after["flops"] == pytest.approx(before["flops"], rel=0.01)
         assert after["bytes"] < before["bytes"] and after["kernels"] < before["kernels"]
 
 
