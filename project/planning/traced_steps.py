@@ -164,7 +164,9 @@ class _Steps:
 
     def _appended(self, context: Context, tokens: int) -> Context:
         self.gpu.truth = False
-        return self.model.append_tokens(context, torch.zeros(1, tokens, dtype=torch.long, device=DEVICE)) if tokens else context
+        if not tokens:
+            return context
+        return self.model.append_tokens(context, torch.zeros(1, tokens, dtype=torch.long, device=DEVICE))
 
     def _times(self, guided: bool, number: int) -> list[float]:
         """Flow times of the sampler's schedule at which guidance acts or does not."""
