@@ -45,7 +45,8 @@ class AsOnGPU(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         if func is F.linear and torch.is_autocast_enabled("cpu"):
-            return func(*(x if x is None else self._narrowed(x) for x in args))
+            fed: Any = [x if x is None else self._narrowed(x) for x in args]
+            return func(*fed)
         if func is F.rms_norm:
             return _norm(self.counter, *args, **kwargs)
         if func is F.scaled_dot_product_attention:

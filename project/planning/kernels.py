@@ -170,7 +170,8 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    key: int = tensor.untyped_storage()._cdata
+    return key
 
 
 def _bytes(tensor: Tensor) -> int:

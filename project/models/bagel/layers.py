@@ -38,7 +38,7 @@ class RMSNorm(nn.Module):
         # which makes two copies of a narrow `x`. A compiled norm makes none.
         if x.dtype.itemsize < torch.float32.itemsize and not torch.compiler.is_compiling():
             with autocast_off(x.device):
-                return F.rms_norm(x, self.weight.shape, eps=self.eps) * self.weight
+                return F.rms_norm(x, self.weight.shape, eps=self.eps).mul(self.weight)
         return F.rms_norm(x, self.weight.shape, eps=self.eps).to(x.dtype) * self.weight
 
 
