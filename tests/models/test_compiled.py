@@ -66,6 +66,7 @@ def same_when_compiled(model, kind, relative=1e-5, **sizes):
 
 
 @COMPILER
+@pytest.mark.slow
 def test_a_layer_in_float64_with_adapters_kept_ones_and_none():
     """With checkpointing, so that the backward pass calls the compiled functions too."""
     model = model_of().double()
