@@ -22,7 +22,7 @@ def attention(query_RHTC: Tensor, key_RKSC: Tensor, value_RKSC: Tensor, bias_R1T
             token must see at least one key.
     """
     groups = query_RHTC.shape[1] // key_RKSC.shape[1]
-    plain = query_RHTC.device.type == "cpu" and query_RHTC.shape[-1] <= _SMALL_HEADS
+    plain = query_RHTC.is_cpu and query_RHTC.shape[-1] <= _SMALL_HEADS
     # With a mask and shared heads CUDA would fall back to a kernel that holds all scores: repeat the few key heads.
     if groups > 1 and (plain or bias_R1TS is not None):
         key_RKSC, value_RKSC = (x.repeat_interleave(groups, dim=1) for x in (key_RKSC, value_RKSC))

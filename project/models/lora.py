@@ -16,6 +16,7 @@ from torch import nn
 
 from project.models.adapter_files import AdapterFiles, read_adapter, write_adapter
 from project.models.base import UnifiedModel
+from project.models.precision import autocasts
 from project.models.weight_files import listed, misfits
 
 log = logging.getLogger(__name__)
@@ -256,6 +257,18 @@ def _inject(config: Any, model: nn.Module, named: str) -> None:
     except ValueError as error:
         remove_adapters(model)
         raise ValueError(f"{named}: {error}") from None
+    for _, layer in _adapted(model):
+        layer._cast_input_dtype = _fed
+
+
+def _fed(x: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """What an adapter with weights of `dtype` is fed.
+
+    peft would widen a bf16 input to the adapter's fp32 and autocast would narrow it again: two copies for nothing.
+    """
+    if x is None or (not torch.compiler.is_compiling() and autocasts(x.device)):
+        return x
+    return x.to(dtype)
 
 
 def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ between rollout and replay (see `first_step_ratio` in project/objectives/grpo.py
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,18 @@ def widened(tensor: Tensor) -> Tensor:
 
 
 def autocast_off(device: torch.device) -> AbstractContextManager[object]:
-    """Products have the format of what is multiplied. (The meta device knows no autocast.)"""
-    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
+    """Products have the format of what is multiplied."""
+    return torch.autocast(_switch(device), enabled=False)
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether products choose their format themselves."""
+    return torch.is_autocast_enabled(_switch(device))
+
+
+def _switch(device: torch.device) -> str:
+    """Whose autocast counts. The meta device has none: the CPU's takes its place and changes nothing there."""
+    return device.type if torch.amp.is_autocast_available(device.type) else "cpu"
 
 
 def never_narrower(move: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -44,7 +44,7 @@ def test_what_nobody_reads_is_not_computed(monkeypatch, kind, checkpointing):
         fed.clear()
         forward = DecoderLayer.forward
         monkeypatch.setattr(
-            DecoderLayer, "forward", lambda self, und, gen, attended, _: forward(self, und, gen, attended)
+            DecoderLayer, "forward", lambda self, und, gen, attended, *_: forward(self, und, gen, attended)
         )
         whole = made(model, kind, checkpointing)
         assert len(set(fed)) > 1

@@ -54,6 +54,12 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--peak-tflops", type=float, help="peak of the GPU in matrix products; adds the seconds")
     parser.add_argument("--utilisation", type=float, default=0.4, help="share of this peak that the GPU reaches")
     parser.add_argument("--bandwidth", type=float, default=2000.0, metavar="GB/S", help="bandwidth of the GPU's memory")
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="add the kernels of a text token, of a denoising step and of a replay with their least times; "
+        "needs --peak-tflops",
+    )
     parser.add_argument("--json", metavar="FILE", help="file for all figures")
 
 
@@ -66,6 +72,8 @@ def run(args: Any) -> int:
 
     if args.ranks < 1 or args.gpu_memory <= 0:
         raise ValueError(f"--ranks {args.ranks}, --gpu-memory {args.gpu_memory}: give at least 1, and more than 0")
+    if args.trace and args.peak_tflops is None:
+        raise ValueError("--trace tells times: give --peak-tflops, say 989 for an H100 in bf16, and --bandwidth")
     # What Lightning says of this machine is not of interest.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     cli = UnrecordedCLI(["fit", *(f"--config={file}" for file in args.config), *options(args.set), *QUIET])
@@ -80,8 +88,17 @@ def run(args: Any) -> int:
     )
     taken = _seconds(plan, args)
     sys.stdout.write(report(plan, args.gpu_memory * 1e9, taken, cli.model.task))
+    figures = record(plan, args.gpu_memory * 1e9, taken)
+    if args.trace:
+        from project.cli.traces import traces_record, traces_table
+        from project.planning.traced_steps import traced_steps
+
+        speeds = args.peak_tflops * 1e12, args.bandwidth * 1e9
+        steps = list(traced_steps(cli.model, plan.work, cli.settings.get("precision")))
+        sys.stdout.write(traces_table(steps, *speeds))
+        figures["trace"] = traces_record(steps, *speeds)
     if args.json:
-        write_atomically(Path(args.json), json.dumps(record(plan, args.gpu_memory * 1e9, taken), indent=2) + "\n")
+        write_atomically(Path(args.json), json.dumps(figures, indent=2) + "\n")
     return 0
 
 

@@ -74,7 +74,12 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
 def rotated(parts: Sequence[Tensor], attended: Attended) -> Tensor:
     """Parts [R, T_i, heads, size] turned by their positions, [R, heads, T, size]."""
     dtype = parts[0].dtype
-    turned: Tensor = _Rotation.apply(attended.cos_R1TC.to(dtype), attended.sin_R1TC.to(dtype), *parts)
+    cos, sin = attended.cos_R1TC.to(dtype), attended.sin_R1TC.to(dtype)
+    if torch.compiler.is_compiling():
+        # In plain operations, which are fused with what stands around them.
+        first, second = torch.cat(list(parts), dim=1).transpose(1, 2).chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    turned: Tensor = _Rotation.apply(cos, sin, *parts)
     return turned
 
 

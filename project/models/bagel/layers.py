@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from project.models.attention import attention, bias_from_mask
 from project.models.bagel.attended import Attended, rotated
 from project.models.bagel.config import BagelConfig, VisionConfig
+from project.models.fused import fused
+from project.models.precision import autocast_off
 
 
 class RMSNorm(nn.Module):
@@ -28,10 +30,15 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32:
+        on_cpu = x.is_cpu and x.dtype == self.weight.dtype == torch.float32
+        if on_cpu and not torch.compiler.is_compiling():
             normed: Tensor = _RMSNorm.apply(x, self.weight, self.eps)
             return normed
-        # F.rms_norm computes in fp32 whatever it is given. Under autocast it also returns fp32.
+        # F.rms_norm computes in fp32 whatever it is given. Under autocast it would also be given fp32 and return it,
+        # which makes two copies of a narrow `x`. A compiled norm makes none.
+        if x.dtype.itemsize < torch.float32.itemsize and not torch.compiler.is_compiling():
+            with autocast_off(x.device):
+                return F.rms_norm(x, self.weight.shape, eps=self.eps).mul(self.weight)
         return F.rms_norm(x, self.weight.shape, eps=self.eps).to(x.dtype) * self.weight
 
 
@@ -67,7 +74,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_proj(x), self.up_proj(x)
         # Without gradient nobody reads the parts again: less memory to go through.
-        inner = F.silu(gate) * up if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(up)
+        kept = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        inner = F.silu(gate) * up if kept else F.silu(gate, inplace=True).mul_(up)
         result: Tensor = self.down_proj(inner)
         return result
 
@@ -93,6 +101,17 @@ class SharedAttention(nn.Module):
         self.q_norm_moe_gen = RMSNorm(config.head_size, config.rms_norm_eps)
         self.k_norm_moe_gen = RMSNorm(config.head_size, config.rms_norm_eps)
 
+    def heads(self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [R, heads, T, size] of both streams' tokens, turned by their positions."""
+        parts = [self._project(und_RTH, "")]
+        if attended.freeze_und:
+            parts = [[projected.detach() for projected in parts[0]]]
+        if gen_RLH is not None:
+            parts.append(self._project(gen_RLH, "_moe_gen"))
+        of_q, of_k, of_v = zip(*parts, strict=True)
+        v = (torch.cat(of_v, dim=1) if len(of_v) > 1 else of_v[0]).transpose(1, 2)
+        return rotated(of_q, attended), rotated(of_k, attended), v
+
     def _project(self, x_RTH: Tensor, suffix: str) -> list[Tensor]:
         heads = []
         for name in ("q", "k", "v"):
@@ -100,35 +119,28 @@ class SharedAttention(nn.Module):
             heads.append(h if name == "v" else getattr(self, f"{name}_norm{suffix}")(h))
         return heads
 
-    def forward(
-        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended, read_und: bool
-    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
-        parts = [self._project(und_RTH, "")]
-        if attended.freeze_und:
-            parts = [[projected.detach() for projected in parts[0]]]
-        if gen_RLH is not None:
-            parts.append(self._project(gen_RLH, "_moe_gen"))
-        of_q, of_k, of_v = zip(*parts, strict=True)
-        q, k = rotated(of_q, attended), rotated(of_k, attended)
-        v = (torch.cat(of_v, dim=1) if len(of_v) > 1 else of_v[0]).transpose(1, 2)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, attended: Attended, read: bool) -> list[Tensor]:
+        """What the tokens see, [R_i, heads, T, size] for each context; nothing if it is not read.
+
+        Contexts of fixed buffers take `k` and `v` in either way.
+        """
         results = []
         for context, rows, bias in attended.contexts:
             keys, values = (k[rows], v[rows]) if context is None else context.extend(self.layer, k[rows], v[rows])
-            if read_und or gen_RLH is not None:
+            if read:
                 results.append(attention(q[rows], keys, values, bias))
-        split = und_RTH.shape[1]
-        und = gen = None
-        if read_und:
-            und = self.o_proj(_joined([result[:, :, :split] for result in results]))
-        if gen_RLH is not None:
-            gen = self.o_proj_moe_gen(_joined([result[:, :, split:] for result in results]))
-        return und, gen, k, v
+        return results
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Heads side by side, rows of the parts below one another: each [R_i, heads, T, size], together [R, T, width]."""
-    turned = [part.transpose(1, 2) for part in parts]
-    return (torch.cat(turned) if len(turned) > 1 else turned[0]).flatten(2)
+def _turned(parts: Sequence[Tensor], tokens: slice, copied: bool) -> Tensor:
+    """Some tokens, rows of the parts below one another: each [R_i, heads, T, size], together [R, T, heads, size].
+
+    Args:
+        copied: make a tensor of its own even of a single part. A compiled function would look through a view at what it
+            shows, and be compiled again for whatever that may be.
+    """
+    turned = [part[:, :, tokens].transpose(1, 2) for part in parts]
+    return torch.cat(turned) if copied or len(turned) > 1 else turned[0]
 
 
 class DecoderLayer(nn.Module):
@@ -146,26 +158,49 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm_moe_gen = RMSNorm(hidden, eps)
 
     def forward(
-        self, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended, read_und: bool = True
+        self,
+        und_RTH: Tensor,
+        gen_RLH: Tensor | None,
+        attended: Attended,
+        read_und: bool = True,
+        compiled: bool = False,
     ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor]:
         """Both streams after the layer, and the layer's keys and values of all tokens.
 
         Args:
             read_und: whether anything reads the understanding stream after the layer; None comes in its place if not.
+            compiled: let torch.compile fuse what is done token by token, before and after attention.
         """
-        normed_gen = None if gen_RLH is None else self.input_layernorm_moe_gen(gen_RLH)
-        und, gen, key, value = self.self_attn(self.input_layernorm(und_RTH), normed_gen, attended, read_und)
-        after_RTH = None
-        if und is not None:
-            after_RTH = und_RTH + und
-            after_RTH = after_RTH + self.mlp(self.post_attention_layernorm(after_RTH))
+        before, after = (fused(_before), fused(_after)) if compiled else (_before, _after)
+        query, key, value = before(self, und_RTH, gen_RLH, attended)
+        seen = self.self_attn.attend(query, key, value, attended, read=read_und or gen_RLH is not None)
+        und = gen = None
+        words = und_RTH.shape[1]
+        if read_und:
+            of_und = (self.self_attn.o_proj, self.post_attention_layernorm, self.mlp)
+            und = after(und_RTH, _turned(seen, slice(words), compiled), *of_und)
             if attended.freeze_und:
                 # Changes no gradient, as projections and head are cut off too; lets the layer's activations go at once.
-                after_RTH = after_RTH.detach()
-        if gen_RLH is not None and gen is not None:
-            gen_RLH = gen_RLH + gen
-            gen_RLH = gen_RLH + self.mlp_moe_gen(self.post_attention_layernorm_moe_gen(gen_RLH))
-        return after_RTH, gen_RLH, key, value
+                und = und.detach()
+        if gen_RLH is not None:
+            of_gen = (self.self_attn.o_proj_moe_gen, self.post_attention_layernorm_moe_gen, self.mlp_moe_gen)
+            gen = after(gen_RLH, _turned(seen, slice(words, None), compiled), *of_gen)
+        return und, gen, key, value
+
+
+def _before(
+    layer: DecoderLayer, und_RTH: Tensor, gen_RLH: Tensor | None, attended: Attended
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of all tokens."""
+    normed_gen = None if gen_RLH is None else layer.input_layernorm_moe_gen(gen_RLH)
+    return layer.self_attn.heads(layer.input_layernorm(und_RTH), normed_gen, attended)
+
+
+def _after(x_RTH: Tensor, seen_RTHC: Tensor, o_proj: nn.Module, norm: nn.Module, mlp: nn.Module) -> Tensor:
+    """A stream with what attention saw added, and what its expert makes of that."""
+    x_RTH = x_RTH + o_proj(seen_RTHC.flatten(2))
+    result: Tensor = x_RTH + mlp(norm(x_RTH))
+    return result
 
 
 class TimeEmbedder(nn.Module):

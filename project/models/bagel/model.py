@@ -75,6 +75,8 @@ class Bagel(CachedTransformer):
     defaults: BagelDefaults
     gradient_checkpointing = False
     """Recompute each layer in the backward pass instead of keeping its activations."""
+    compiled = False
+    """Let torch.compile fuse what the layers do token by token."""
     freeze_und = False
     """Train the generation expert (and the output head) alone: no gradient reaches the understanding expert."""
 
@@ -145,10 +147,11 @@ class Bagel(CachedTransformer):
         for number, layer in enumerate(layers, start=1):
             # After the last layer only logits read the understanding stream.
             read_und = number < len(layers) or query.logits is not None
+            fed = (und, gen, attended, read_und, self.compiled)
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                und, gen, key, value = checkpoint(layer, und, gen, attended, read_und, use_reentrant=False)
+                und, gen, key, value = checkpoint(layer, *fed, use_reentrant=False)
             else:
-                und, gen, key, value = layer(und, gen, attended, read_und)
+                und, gen, key, value = layer(*fed)
             keys_values.append((key, value))
         logits = None
         if query.logits is not None:

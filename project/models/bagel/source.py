@@ -22,6 +22,9 @@ class BagelCheckpoint(ModelSource):
         dtype: of the weights in memory, except those of the heads and the autoencoder, which are fp32; trainable ones
             are widened to fp32 by the module that trains them.
         gradient_checkpointing: recompute layers in the backward pass to save activation memory.
+        compiled: let torch.compile fuse the norms, rotary embeddings, SwiGLU and residuals of the layers. Results
+            differ by rounding. It needs a C++ compiler, and the first updates take longer, because kernels are made
+            then. On a CPU it hardly pays. On a GPU it has not been measured.
         freeze_und: train the generation expert and the output head alone, as upstream's option of that name.
         random_weights: read the configuration files and the tokenizer only, to measure time and memory before the
             weights are there.
@@ -33,6 +36,7 @@ class BagelCheckpoint(ModelSource):
         adapter: str | None = None,
         dtype: Literal["float32", "bfloat16"] = "float32",
         gradient_checkpointing: bool = False,
+        compiled: bool = False,
         freeze_und: bool = False,
         random_weights: bool = False,
     ) -> None:
@@ -40,6 +44,7 @@ class BagelCheckpoint(ModelSource):
         self.adapter = adapter
         self.dtype = dtype
         self.gradient_checkpointing = gradient_checkpointing
+        self.compiled = compiled
         self.freeze_und = freeze_und
         self.random_weights = random_weights
 
@@ -53,13 +58,14 @@ class BagelCheckpoint(ModelSource):
             model = load_bagel(Bagel, self.directory, dtype)
             if self.adapter is not None:
                 add_in(model, self.adapter)
-        model.gradient_checkpointing = self.gradient_checkpointing
-        model.freeze_und = self.freeze_und
-        return model
+        return self._set_up(model)
 
     def outline(self) -> Bagel:
-        model = outline_bagel(Bagel, self.directory, getattr(torch, self.dtype))
+        return self._set_up(outline_bagel(Bagel, self.directory, getattr(torch, self.dtype)))
+
+    def _set_up(self, model: Bagel) -> Bagel:
         model.gradient_checkpointing = self.gradient_checkpointing
+        model.compiled = self.compiled
         model.freeze_und = self.freeze_und
         return model
 
