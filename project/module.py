@@ -121,7 +121,7 @@ class AlphaGRPO(EvaluatedModule):
         groups = self.task.credit(groups, self.ranks)
         groups = [self.advantages(group) for group in groups]
         for step in range(self.updating.per_rollout):
-            self.update(groups, first=step == 0 and self.updating.on_policy(self.updates))
+            self.update(groups, first=step == 0)
         self.updates += 1
         self.log_dict({f"time/{name}": s for name, s in self.stopwatch.reset().items()})
         self.log_dict({f"memory/{name}": gb for name, gb in self.stopwatch.memory().items()})
@@ -130,8 +130,7 @@ class AlphaGRPO(EvaluatedModule):
         return {"group": groups[-1], "groups": tuple(groups)}
 
     def rollout(self, prompts: Sequence[Prompt]) -> list[Group]:
-        """G trajectories of each prompt, in a group for each task and round, under the present weights or (with
-        `update.rollout_average`) an average of past ones.
+        """G trajectories of each prompt by the rollout's policy, in a group for each task and round.
 
         All samples of the update are dealt to the ranks, whatever their number: this rank's are returned.
         """
@@ -225,6 +224,7 @@ class AlphaGRPO(EvaluatedModule):
         momentum would move the weights all the same; and if the gradient is not finite, because it would make every
         weight NaN, also in the next `last.ckpt`.
         """
+        first = first and self.updating.on_policy(self.updates)
         tasks: dict[str, list[Group]] = defaultdict(list)
         for group in groups:
             tasks[group.task].append(group)
@@ -353,13 +353,12 @@ class AlphaGRPO(EvaluatedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Also the average of past policies, if rollouts are drawn by one."""
         super().on_save_checkpoint(checkpoint)
-        if average := self._rollout_policy.state(self.model):
-            checkpoint["rollout_policy"] = average
+        checkpoint |= self._rollout_policy.state(self.model)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError if the checkpoint holds other parameters than the policy; see `EvaluatedModule`."""
         super().on_load_checkpoint(checkpoint)
-        self._rollout_policy.load(self.model, checkpoint.get("rollout_policy", {}))
+        self._rollout_policy.load(self.model, checkpoint)
 
     def on_fit_end(self) -> None:
         if self.scorer is not None:

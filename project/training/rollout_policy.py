@@ -78,18 +78,20 @@ class RolloutPolicy:
         return velocity
 
     def state(self, policy: UnifiedModel) -> dict[str, Any]:
-        """The average for a checkpoint, whole, on rank 0; nothing if there is none. A collective call if sharded."""
+        """The average under the key `rollout_policy`, whole, on rank 0; nothing if there is none. A collective call."""
         if self.average is None or not self._begun:
             return {}
-        return {name: kept_by_rank_zero(kept.detach()) for name, (kept, _) in self._weights(policy).items()}
+        weights = self._weights(policy).items()
+        return {"rollout_policy": {name: kept_by_rank_zero(kept.detach()) for name, (kept, _) in weights}}
 
     @torch.no_grad()
-    def load(self, policy: UnifiedModel, state: Mapping[str, Any]) -> None:
-        """The average of a checkpoint. One without an average begins with the weights of the next rollout.
+    def load(self, policy: UnifiedModel, checkpoint: Mapping[str, Any]) -> None:
+        """The average of a checkpoint. Without one it begins with the weights of the next rollout.
 
         Raises ValueError if it is an average of other parameters.
         """
-        if self.average is None or not state:
+        state = checkpoint.get("rollout_policy")
+        if self.average is None or state is None:
             return
         weights = self._weights(policy)
         if differing := sorted(weights.keys() ^ state.keys()):
