@@ -89,7 +89,9 @@ def test_correlation_with_the_exact_detector(trajectory: Any, pytestconfig: pyte
         images = pipe([prompt.text for prompt in some], generator=generators).images
         drawn += [shown(trajectory, p, np.asarray(image)) for p, image in zip(some, images, strict=True)]
     source = BagelCheckpoint(UMM)
-    exact = within(DVReward(DetectorJudge()).score(drawn).reward_N)
+    rewards = DVReward(DetectorJudge()).score(drawn).reward_N
+    exact = within(rewards)
+    print(f"\nmean reward by the exact detector {rewards.mean():.3f}")
     measures = {
         "SelfLikelihood": SelfLikelihood(policy=source, instruction=DESCRIBE),
         "UnifiedJudge": DVReward(UnifiedJudge(source, template="plain", minimum_mass=0.0)),
@@ -99,7 +101,9 @@ def test_correlation_with_the_exact_detector(trajectory: Any, pytestconfig: pyte
     print("| deviation |", " | ".join(f"{kind} {exact[some].std():.3f}" for kind, some in places.items()), "|")
     found: dict[str, dict[str, float]] = {}
     for name, reward in measures.items():
-        own = within(reward.score(drawn).reward_N)
+        scores = reward.score(drawn).reward_N
+        own = within(scores)
+        print(f"mean {name} {scores.mean():.3f}")
         found[name] = {kind: float(np.corrcoef(own[some], exact[some])[0, 1]) for kind, some in places.items()}
         print("|", name, "|", " | ".join(f"{kind} {value:.2f}" for kind, value in found[name].items()), "|")
     if artist != UMM:
