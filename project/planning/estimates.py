@@ -82,7 +82,7 @@ class Arithmetic:
     Attributes:
         stored: bytes of a value of the residual stream and of the caches: of the loaded weights, except the heads'.
         computed: bytes of what matrix products make, except the heads'.
-        autocast: products choose their format themselves; inputs are then copied for each of them.
+        autocast: products choose their format themselves; wide inputs are then copied for each of them.
         adapters: only low-rank adapters are trained.
         checkpointing: layers are recomputed in the backward pass.
     """
@@ -275,9 +275,9 @@ def _mlp_values(how: Arithmetic) -> int:
     """Bytes per value of an MLP's inner width that are held at once: gate, up and product; adapters hold more."""
     if not how.adapters:
         return 3 * how.computed
-    # Beside the product, its wide copy for the adapter, and in mixed precision the narrow copy of that.
-    copies = FP32 + (how.computed if how.autocast else 0) if how.computed != FP32 else 0
-    return max(4 * how.computed, how.computed + copies)
+    # Beside the product, its wide copy for the adapter; in mixed precision the adapter takes it as it is.
+    copy = FP32 if how.computed != FP32 and not how.autocast else 0
+    return max(4 * how.computed, how.computed + copy)
 
 
 def _narrow_copies(how: Arithmetic, trained: int) -> float:
@@ -288,7 +288,8 @@ def _narrow_copies(how: Arithmetic, trained: int) -> float:
 def _inputs(width: int, products: int, how: Arithmetic) -> int:
     """Bytes kept of a value that several matrix products read."""
     if how.autocast:
-        return products * width * how.computed
+        # A wide value is narrowed for each product; a narrow one is shared.
+        return width * how.computed * (products if how.stored == FP32 else 1)
     # A narrow value is widened for each adapter; a wide one is shared.
     return width * FP32 * (1 if how.stored == FP32 else products)
 

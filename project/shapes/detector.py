@@ -84,8 +84,8 @@ def detect(pictures: np.ndarray, calibration: Calibration = CALIBRATION) -> Read
     """Read pictures, uint8 [N, 64, 64, 3]. Raises ValueError on any other shape or type."""
     evidence = measure(pictures)
     number = len(pictures)
-    object_M = evidence.presence_MF @ np.array(calibration.object_weights)
-    other_M = evidence.presence_MF @ np.array(calibration.other_weights)
+    object_M = (evidence.presence_MF * np.array(calibration.object_weights)).sum(-1)
+    other_M = (evidence.presence_MF * np.array(calibration.other_weights)).sum(-1)
     return Reading(
         presence_N4E=_softmax(np.stack([0 * object_M, object_M, other_M], axis=1)).reshape(number, CELLS, 3),
         colour_N4C=_softmax(_log_odds(evidence.colour_MC, calibration.colour)).reshape(number, CELLS, -1),
@@ -170,7 +170,9 @@ def measure(pictures: np.ndarray) -> Evidence:
     contrast_M = np.maximum((mean_M3**2).sum(-1), 1.0)
     mask_MP = np.clip(np.einsum("mpc,mc->mp", offset_MP3, mean_M3) / contrast_M[:, None], 0.0, 1.2)
     masks, area, separation_KK = _templates()
-    distance_MK = (mask_MP**2).sum(-1, keepdims=True) - 2 * mask_MP @ masks.T + area
+    # One product for each picture: rounding must not depend on what else is read.
+    along_MK = (mask_MP.reshape(-1, CELLS, mask_MP.shape[-1]) @ masks.T).reshape(len(mask_MP), -1)
+    distance_MK = (mask_MP**2).sum(-1, keepdims=True) - 2 * along_MK + area
     shape_MK = distance_MK.reshape(len(mask_MP), len(separation_KK), -1).min(-1)
     best_M = (distance_MK / area).argmin(-1)
     misfit_M = (distance_MK / area).min(-1)
@@ -205,7 +207,7 @@ def _measure_frame(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     ground_N3 = np.median(frame_NP3[:, ::3], axis=1)
     tones_B3 = np.array(BACKGROUNDS, dtype=np.float32)
     tone_N3 = tones_B3[((ground_N3[:, None] - tones_B3) ** 2).sum(-1).argmin(-1)]
-    unevenness_N = np.sqrt(((frame_NP3 - tone_N3[:, None]) ** 2).mean((1, 2)))
+    unevenness_N = np.sqrt(((frame_NP3 - tone_N3[:, None]) ** 2).reshape(len(pictures), -1).mean(-1))
     # The median, because blurred objects may reach into the frame; of chi-squared with 3 degrees it is 0.789 the mean.
     power_NP = ((frame_NP3[:, ::3] - ground_N3[:, None]) ** 2).sum(-1)
     return ground_N3, np.median(power_NP, axis=1) / 0.789, unevenness_N

@@ -2,6 +2,7 @@
 
     python -m tests.helpers.mortal_run WORLD KILLS    # at random moments
     python -m tests.helpers.mortal_run WORLD          # at every moment of a save
+    python -m tests.helpers.mortal_run ... beside     # which is written beside training
 
 It prints a line for each life: how long it had, and what `last.ckpt` held then. Imports are made once: every life is a
 fork of this process. WORLD is a folder of `tiny_run.write_world`. The exit code is 1 if the ends differ.
@@ -180,6 +181,8 @@ def killed_while_saving(world: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    if sys.argv[-1] == "beside":
+        EVERY.append(f"--trainer.callbacks.{sys.argv.pop()}=true")
     if len(sys.argv) > 2:
         found, one, two = killed_at_random(Path(sys.argv[1]), int(sys.argv[2]))
         print(*found, f"unbroken {one}", f"killed   {two}", sep="\n")

@@ -135,11 +135,13 @@ def test_a_cut_makes_the_micro_batch_larger():
         assert (best and (best.micro_batch, best.steps_per_backward)) == found, room
 
 
-def test_adapters_in_mixed_precision_keep_an_input_for_each_product():
+def test_adapters_in_mixed_precision_keep_an_input_for_each_product_if_it_is_wide():
     shared = dataclasses.replace(HOW, stored=4, computed=4, autocast=False)
     assert layer_bytes(1, 0, SIZES, shared) == 4 * (2 * 3 + 4 + 2) + 4 * (3 + 4 + 3 + 5) + 4 * (2 * 4 + 3 * 5)
-    narrow = 4 * (2 * 3 + 4 + 2) + 2 * (3 * 3 + 4 + 2 * 3 + 5) + 2 * (2 * 4 + 3 * 5) + 4 * 2 * 2
+    narrow = 4 * (2 * 3 + 4 + 2) + 2 * (3 + 4 + 3 + 5) + 2 * (2 * 4 + 3 * 5) + 4 * 2 * 2
     assert layer_bytes(1, 0, SIZES, HOW) == narrow
+    wide = dataclasses.replace(HOW, stored=4)
+    assert layer_bytes(1, 0, SIZES, wide) == narrow + 2 * (2 * 3 + 3)
 
 
 @pytest.mark.parametrize(("optimizer", "expected"), [(torch.optim.AdamW, 8), (torch.optim.SGD, 0)])

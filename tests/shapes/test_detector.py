@@ -33,6 +33,15 @@ def test_exact_pictures_of_every_object_are_read_without_error(every_object):
     assert reading.confidence(scenes).min() > 0.9
 
 
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_a_picture_is_read_the_same_whatever_is_read_with_it(number):
+    """To the last digit: interrupted work goes on with other pictures in a batch, to the same rows."""
+    pictures = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), dtype=np.uint8)
+    together, alone = detect(pictures), detect(pictures[:number])
+    for name in ("presence_N4E", "colour_N4C", "shape_N4SZ", "plain_N"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(together, name)[:number], err_msg=name)
+
+
 def test_scenes_are_told_from_other_scenes(sampled):
     scenes, layouts = sampled
     reading = detect(render_all(layouts))

@@ -123,7 +123,7 @@ def test_log_probs_of_the_truncated_softmax_are_noticed(model, sampler, monkeypa
         return logits.masked_fill(outside.gather(-1, order.argsort(-1)), -torch.inf)
 
     with monkeypatch.context() as patch:
-        patch.setattr("project.models.cached_transformer.tempered", truncated)
+        patch.setattr("project.models.writing.tempered", truncated)
         mutated = rollout()
     text, _ = errors(task.replay(model, mutated, sampler, context_gradient=True))
     assert text > 0.1
