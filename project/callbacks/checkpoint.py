@@ -69,7 +69,6 @@ class SaveLast(Checkpoint):
         """Updates of the checkpoint that was handed over to be written."""
         self._worker = Worker("checkpoint", beside=False)
         self._writing: Future[None] | None = None
-        self._unfinished = False
         self._boundary: _Boundary | None = None
         self._interrupted = False
 
@@ -141,15 +140,14 @@ class SaveLast(Checkpoint):
         if on_rank_zero():
             content = snapshot(checkpoint) if self.beside else checkpoint
             self._writing = self._worker.submit(self._write, self.folder, content, updates)
-        self._given_updates, self._unfinished = updates, True
+        self._given_updates = updates
         if not self.beside:
             self.finish(trainer)
 
     def finish(self, trainer: Trainer) -> None:
         """Waits until what was saved last is on the disk. A collective call. Raises as `save`."""
-        if not self._unfinished:
+        if self.saved_updates == self._given_updates:
             return
-        self._unfinished = False
         held, failed = self.saved_updates, None
         try:
             self.wait()

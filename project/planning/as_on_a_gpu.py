@@ -156,7 +156,7 @@ def _fused(gpu: AsOnGPU, function: Callable[..., Any], *arguments: Any) -> Any:
 def _forward(gpu: AsOnGPU, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     with gpu.counter.fusing(), _casts_not_kept(gpu):
         results = function(*arguments)
-        gpu.counter.needed_after([x for x in tree_flatten(results)[0] if isinstance(x, Tensor)])
+        gpu.counter.needed([x for x in tree_flatten(results)[0] if isinstance(x, Tensor)])
     return results
 
 
@@ -204,5 +204,5 @@ class _Fused(torch.autograd.Function):
             ]
             if wanted:
                 backward([made for made, _ in wanted], [gradient for _, gradient in wanted])
-            counter.needed_after([x.grad for x in (*inputs, *weights) if x.grad is not None])
+            counter.needed([x.grad for x in (*inputs, *weights) if x.grad is not None])
         return None, None, None, None, *(x.grad for x in inputs)

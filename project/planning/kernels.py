@@ -114,7 +114,7 @@ class Kernels(TorchDispatchMode):
         if self._made is None:
             self._launch(kind, flops, sum(map(_bytes, read)) + sum(map(_bytes, written)))
         elif kind in PRODUCTS:
-            self._needed(read)
+            self.needed(read)
             self._launch(kind, flops, sum(map(_bytes, read)) + sum(map(_bytes, written)))
         else:
             sources: dict[int, tuple[torch.UntypedStorage, int]] = {}
@@ -128,7 +128,7 @@ class Kernels(TorchDispatchMode):
 
     @contextmanager
     def fusing(self, forgotten: bool = False) -> Iterator[None]:
-        """Fuses what runs inside the block. `needed_after` tells what of it is read outside.
+        """Fuses what runs inside the block. `needed` tells what of it is read outside.
 
         Args:
             forgotten: count nothing; only what things are made of is remembered for a fusion that goes on with them.
@@ -140,11 +140,8 @@ class Kernels(TorchDispatchMode):
         finally:
             self._made, self.paused = before, paused
 
-    def needed_after(self, tensors: Sequence[Tensor]) -> None:
-        """Called inside a fusion: these results of it are read outside."""
-        self._needed(tensors)
-
-    def _needed(self, tensors: Sequence[Tensor]) -> None:
+    def needed(self, tensors: Sequence[Tensor]) -> None:
+        """Called inside a fusion: a product or somebody outside reads these results of it."""
         assert self._made is not None
         for tensor in tensors:
             made = self._made.pop(_key(tensor), None)
