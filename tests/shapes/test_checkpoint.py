@@ -33,7 +33,7 @@ from project.tasks.reasoning_t2i import ReasoningT2I
 from project.trajectory import Prompt, SampleKey
 
 FOLDER = Path(__file__).parents[2] / "data" / "shapes" / "umm"
-REFLECTION = FOLDER.parent / "reflection"
+COMPLETE = FOLDER.parent / "complete"
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -48,7 +48,7 @@ def test_round_trips_are_read_back(split: Split) -> None:
     assert accuracy >= 0.97, accuracy
 
 
-@pytest.mark.parametrize(("folder", "limit"), [("umm", 8e6), ("complete", 9e6), ("judge", 4e6), ("reflection", 2e6)])
+@pytest.mark.parametrize(("folder", "limit"), [("umm", 8e6), ("complete", 9e6), ("judge", 4e6)])
 def test_embedded_weights_are_small(folder: str, limit: float) -> None:
     assert 0 < sum(file.stat().st_size for file in (FOLDER.parent / folder).iterdir()) < limit
 
@@ -66,7 +66,7 @@ def test_a_new_vision_tower_leaves_the_rest_as_it_was() -> None:
     assert torch.equal(*logits)
 
 
-def test_the_adapter_makes_true_reflections_on_own_pictures_likelier(tmp_path: Path) -> None:
+def test_the_complete_model_finds_true_reflections_on_own_pictures_likely(tmp_path: Path) -> None:
     """After the context that refinement reads, on pictures that the model draws here for numbers of things."""
     drawing = OwnPictures(
         BagelCheckpoint(str(FOLDER)),
@@ -91,9 +91,7 @@ def test_the_adapter_makes_true_reflections_on_own_pictures_likelier(tmp_path: P
         return -text.log_prob_RT.sum(1).mean().item()
 
     with torch.no_grad():
-        before, after = (
-            nats(BagelCheckpoint(str(FOLDER), adapter=adapter).load()) for adapter in (None, str(REFLECTION))
-        )
+        before, after = (nats(BagelCheckpoint(str(folder)).load()) for folder in (FOLDER, COMPLETE))
     assert after < before / 3, (before, after)
 
 
@@ -122,7 +120,7 @@ def test_the_complete_model_edits_what_it_was_shown() -> None:
     )
     (group,) = task.rollout(
         Rollout(
-            model=BagelCheckpoint(str(FOLDER.parent / "complete")).load().eval(),
+            model=BagelCheckpoint(str(COMPLETE)).load().eval(),
             prompts=prompts,
             keys=[SampleKey(seed=0, update=0, prompt=prompt.id) for prompt in prompts],
             sampler=Sampler(schedule=Schedule(11)),

@@ -740,7 +740,7 @@ def test_a_report_of_what_is_finished_names_what_is_not(capsys):
 
 @pytest.mark.parametrize("archive", sorted((ROOT / "data/shapes/studies").glob("*.zip")), ids=lambda file: file.stem)
 def test_a_committed_archive_holds_its_study_as_it_stands(archive, monkeypatch, tmp_path):
-    """Whoever changes the demo keeps the recipe of the saved runs, as configs/shapes/first_recipe.yaml does."""
+    """Whoever changes a recipe keeps that of the saved runs in a file of its own, which the study names."""
     monkeypatch.chdir(ROOT)
     plan = read_study(f"configs/shapes/studies/{archive.stem}.yaml")
     saved = open_archive(archive, plan, tmp_path)

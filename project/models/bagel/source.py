@@ -18,7 +18,7 @@ class BagelCheckpoint(ModelSource):
 
     Args:
         directory: e.g. `data/shapes/umm` or `ByteDance-Seed/BAGEL-7B-MoT`.
-        adapter: a PEFT LoRA adapter (folder or hub id) that is added to the weights, e.g. `data/shapes/reflection`.
+        adapter: a PEFT LoRA adapter (folder or hub id) that is added to the weights.
         dtype: of the weights in memory, except those of the heads and the autoencoder, which are fp32; trainable ones
             are widened to fp32 by the module that trains them.
         gradient_checkpointing: recompute layers in the backward pass to save activation memory.
