@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -42,15 +41,6 @@ class EMA(Callback):
         for name, parameter in _trainable(pl_module):
             average = self._on(parameter, name)
             average.lerp_(parameter.detach().float(), 1 - self.decay)
-
-    @contextmanager
-    def averaged(self, pl_module: LightningModule) -> Iterator[None]:
-        """The module holds the averaged weights inside, the raw ones again after."""
-        self._swap_in(pl_module)
-        try:
-            yield
-        finally:
-            self._swap_out(pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.evaluated(pl_module) == "ema":
