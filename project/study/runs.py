@@ -116,6 +116,31 @@ def runs_of(study: Study, out: Path) -> list[Run]:
     return runs
 
 
+def check_prompts(study: Study, runs: Sequence[Run]) -> None:
+    """Raises ValueError if a measure takes arms together that are to be evaluated on different prompts: no report could
+    pair their outcomes, and that is better known before the runs."""
+    settings = {run.arm: run.settings for run in runs}
+    for name, measure in study.measures.items():
+        benchmark = measure.benchmark or study.benchmark
+        files = {arm: _evaluated_on(settings[arm], benchmark) for arm in study.arms_of(name)}
+        known = {arm: file for arm, file in files.items() if file is not None}
+        if len(set(known.values())) > 1:
+            raise ValueError(
+                f"measure {name!r} is taken on arms that are evaluated on different prompts "
+                f"({', '.join(f'{arm}: {file}' for arm, file in known.items())}): give them the same "
+                "data.init_args.val, or give the measure `arms` that have the same"
+            )
+
+
+def _evaluated_on(settings: Mapping[str, Any], benchmark: str) -> str | None:
+    """The prompts that the settings of a run name for a benchmark; None if they name none."""
+    data = settings.get("data") or {}
+    val = (data.get("init_args") or {}).get("val")
+    if isinstance(val, Mapping):
+        val = val.get(benchmark)
+    return val if isinstance(val, str) else None
+
+
 def _comparable(settings: Any) -> Any:
     """Settings as JSON gives them back, with every class of the project under its name now."""
     if isinstance(settings, Mapping):

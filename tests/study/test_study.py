@@ -25,7 +25,7 @@ from project.study.figure import smoothed
 from project.study.plan import Measure, read_study
 from project.study.report import _line, markdown
 from project.study.results import read_curve
-from project.study.runs import run_all, runs_of
+from project.study.runs import check_prompts, run_all, runs_of
 from tests.helpers import ROOT
 
 PYTHON = sys.executable
@@ -295,6 +295,32 @@ def test_threads_reach_the_environment_of_the_runs_only():
     assert study("--threads", "3", "--out", "out3") == 0
     assert {line.split()[-1] for line in Path("out3/order.txt").read_text().splitlines()} == {"3"}
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "overrides", ["data.init_args.val: other.jsonl", "data.init_args.val: {shapes: other.jsonl, edits: base.jsonl}"]
+)
+def test_arms_on_different_prompts_are_refused_before_any_run(overrides, capsys):
+    Path("base.yaml").write_text("data: {init_args: {val: base.jsonl}}\n")
+    unlike = STUDY.replace("overrides: {model.gain: 2}", f"overrides: {{{overrides}}}")
+    Path("study.yaml").write_text(unlike)
+    assert study() == 1
+    error = capsys.readouterr().err
+    assert "measure 'direct' is taken on arms" in error and "grpo: other.jsonl, random: base.jsonl" in error
+    assert not Path("out").exists()
+    # Each measure on arms of its own; and a benchmark that no arm gives other prompts for.
+    apart = unlike.replace("sets: [direct]}", "sets: [direct], arms: [grpo]}").replace(
+        "reward}", "reward, arms: [random]}"
+    )
+    Path("study.yaml").write_text(apart.split("bars:")[0].replace("compare: [[grpo, random]]\n", ""))
+    assert study() == 0
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs/shapes/studies").glob("*.yaml")), ids=lambda file: file.stem)
+def test_our_studies_compare_arms_on_the_same_prompts(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = read_study(file)
+    check_prompts(plan, runs_of(plan, Path("out")))
 
 
 def test_the_command_of_a_run():

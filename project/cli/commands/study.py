@@ -35,7 +35,7 @@ def run(args: Any) -> int:
     from project.study.archive import pack, unpack
     from project.study.compare import compare, finished_part
     from project.study.plan import read_study
-    from project.study.runs import run_all, runs_of
+    from project.study.runs import check_prompts, run_all, runs_of
 
     for name in ("parallel", "threads"):
         value = getattr(args, name)
@@ -55,6 +55,8 @@ def run(args: Any) -> int:
             log.warning("not the whole study, made without %s", ", ".join(missing))
         _report(compare(study, runs, out, missing))
         return 0
+
+    check_prompts(study, runs)
 
     def keep(run: Run) -> None:
         if archive is not None:
