@@ -117,8 +117,10 @@ def runs_of(study: Study, out: Path) -> list[Run]:
 
 
 def check_prompts(study: Study, runs: Sequence[Run]) -> None:
-    """Raises ValueError if a measure takes arms together that are to be evaluated on different prompts: no report could
-    pair their outcomes, and that is better known before the runs."""
+    """Raises ValueError if a measure is taken on arms that will be evaluated on different prompts.
+
+    `outcomes` finds this too, but only after the runs.
+    """
     settings = {run.arm: run.settings for run in runs}
     for name, measure in study.measures.items():
         benchmark = measure.benchmark or study.benchmark
